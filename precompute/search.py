@@ -1,0 +1,108 @@
+"""Exact search: the k closest rows to each query by guide score, block by block, on the device at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK_ROWS = 16_384
+BLOCK_QUERIES = 1_024
+
+Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+
+
+class Found(NamedTuple):
+    """The closest rows: (n, k) float32 scores, best first, and (n, k) int64 ids; -1 where there are fewer than k."""
+
+    scores: np.ndarray
+    ids: np.ndarray
+
+
+def exact_search(
+    queries: np.ndarray, blocks: Blocks, k: int, *, exclude: np.ndarray | None = None, device: str = "cpu"
+) -> Found:
+    """Find the k rows with the highest dot product for each query.
+
+    Args:
+        queries: (n, dim) vectors, any float dtype; scores are computed in float32.
+        blocks: Called for each block of queries; yields ``(ids, vectors)`` of the rows to search, ids ascending.
+        k: How many to find.
+        exclude: (n,) one id a query that must not be found (its own); -1 for none.
+        device: Torch device.
+    """
+    parts = [
+        _search_block(
+            queries[start : start + BLOCK_QUERIES],
+            blocks,
+            k,
+            None if exclude is None else exclude[start : start + BLOCK_QUERIES],
+            device,
+        )
+        for start in range(0, len(queries), BLOCK_QUERIES)
+    ]
+    return Found(np.concatenate([part.scores for part in parts]), np.concatenate([part.ids for part in parts]))
+
+
+def _search_block(queries: np.ndarray, blocks: Blocks, k: int, exclude: np.ndarray | None, device: str) -> Found:
+    anchors = torch.as_tensor(queries, device=device).float()
+    best = torch.full((len(anchors), k), -torch.inf, device=device)
+    best_ids = torch.full((len(anchors), k), -1, dtype=torch.int64, device=device)
+    for ids, vectors in blocks():
+        scores = anchors @ torch.as_tensor(vectors, device=device).float().T
+        if exclude is not None:
+            _blank(scores, ids, exclude)
+        top, columns = scores.topk(min(k, scores.shape[1]), dim=1)
+        both = torch.cat([best, top], dim=1)
+        both_ids = torch.cat([best_ids, torch.as_tensor(ids, device=device)[columns]], dim=1)
+        best, order = both.topk(k, dim=1)
+        best_ids = both_ids.gather(1, order)
+    best_ids[best == -torch.inf] = -1
+    return Found(best.cpu().numpy(), best_ids.cpu().numpy())
+
+
+def count_above(
+    queries: np.ndarray,
+    thresholds: np.ndarray,
+    blocks: Blocks,
+    *,
+    own: np.ndarray,
+    exclude: np.ndarray,
+    device: str = "cpu",
+) -> np.ndarray:
+    """How many rows score strictly above each query's threshold.
+
+    Args:
+        queries: (n, dim) vectors.
+        thresholds: (n,) float32.
+        blocks: As for ``exact_search``.
+        own: (n,) id whose score the threshold is; it is never counted, whatever rounding does.
+        exclude: (n,) another id not to count; -1 for none.
+        device: Torch device.
+
+    Returns:
+        (n,) int64.
+    """
+    counts = np.zeros(len(queries), dtype=np.int64)
+    for start in range(0, len(queries), BLOCK_QUERIES):
+        part = slice(start, start + BLOCK_QUERIES)
+        anchors = torch.as_tensor(queries[part], device=device).float()
+        limit = torch.as_tensor(thresholds[part], device=device)[:, None]
+        for ids, vectors in blocks():
+            scores = anchors @ torch.as_tensor(vectors, device=device).float().T
+            _blank(scores, ids, own[part])
+            _blank(scores, ids, exclude[part])
+            counts[part] += (scores > limit).sum(dim=1).cpu().numpy()
+    return counts
+
+
+def _blank(scores: Tensor, ids: np.ndarray, exclude: np.ndarray) -> None:
+    """Put -inf into each row's cell of its excluded id, where the block holds that id."""
+    columns = np.searchsorted(ids, exclude)
+    held = (columns < len(ids)) & (ids[np.minimum(columns, len(ids) - 1)] == exclude)
+    rows = np.flatnonzero(held)
+    if rows.size:
+        scores[torch.as_tensor(rows), torch.as_tensor(columns[rows])] = -torch.inf

@@ -1,0 +1,87 @@
+"""The settings of stage 1: what the user can choose, checked at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from ..shared.errors import SettingsError
+from ..shared.models import DType
+from ..shared.pairs import Columns
+from .guides import GuideSettings
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class IndexSettings:
+    """Everything `gistcache index` can be told besides the input files."""
+
+    guide: str
+    """The guide: a folder, a hub id, or `package:DISTRIBUTION` (a model inside an installed wheel)."""
+    out: Path = Path("guide-index")
+    """Folder to write the index to; an unfinished index there is finished."""
+    columns: Columns = field(default_factory=Columns)
+    """Which columns hold the texts."""
+    strict: bool = False
+    """Stop at the first row that would be rejected."""
+    query_prompt: str | None = None
+    """Put before every anchor; default: the guide's own prompt named `query`."""
+    document_prompt: str | None = None
+    """Put before every positive and negative; default: the guide's own named `document`, `passage` or `corpus`."""
+    max_length: int | None = None
+    """Tokens after which the guide cuts a text; default: the guide's own limit."""
+    dtype: DType = "float32"
+    """Number type the guide computes in; vectors are stored in float16 whatever it is."""
+    dim: int | None = None
+    """Leading dimensions to keep, for Matryoshka guides; default: all."""
+    device: str = "auto"
+    """Where the guide runs: auto, cpu, cuda, cuda:1, mps."""
+    batch_tokens: int | None = None
+    """Padded tokens a forward pass of the guide; default: 1,024 on a CPU, 65,536 on an accelerator."""
+    neighbors: int = 50
+    """Closest documents to store for each anchor."""
+    scale_k: int = 100
+    """A text's scale is its guide score with its K-th nearest other text; this is K."""
+    clusters: int | None = None
+    """Clusters of anchors; default: the square root of their number."""
+    exact_limit: int = 100_000
+    """Up to this many documents neighbours are searched exactly; above, with inverted lists tuned to 0.95 recall."""
+    part_rows: int = 8_192
+    """Rows a part file: what is lost at most when the process is killed."""
+    seed: int = 0
+    """Seed of clustering and sampling."""
+    eval_pairs: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = ()
+    """Held-out pairs to evaluate the guide on while it is loaded; the figures go into the manifest."""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            SettingsError: A number is out of its range.
+        """
+        for name in (
+            "neighbors",
+            "scale_k",
+            "exact_limit",
+            "part_rows",
+            "max_length",
+            "dim",
+            "batch_tokens",
+            "clusters",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
+
+    @property
+    def guide_settings(self) -> GuideSettings:
+        """The part that determines what a vector is."""
+        return GuideSettings(self.guide, self.query_prompt, self.document_prompt, self.max_length, self.dtype, self.dim)
+
+    def recorded(self) -> dict[str, Any]:
+        """The part that determines the rest of the index, JSON-ready."""
+        names = ("neighbors", "scale_k", "clusters", "exact_limit", "part_rows", "seed")
+        return {name: getattr(self, name) for name in names}

@@ -1,0 +1,80 @@
+"""The `gistcache` command; a stage is loaded only when it is called."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from .errors import GistcacheError, SettingsError
+from .progress import console
+
+PACKAGE = __name__.rsplit(".", 2)[0]
+INTERRUPTED = 130
+
+app = App(
+    name="gistcache",
+    help="Guided contrastive fine-tuning of small embedding models, with the guide run once, offline.",
+    version_flags=["--version"],
+)
+app.command(f"{PACKAGE}.precompute.command:index", name="index", help="Embed pairs with a guide, once: stage 1.")
+app.command(f"{PACKAGE}.train.command:train", name="train", help="Train a student against a guide index: stage 2.")
+app.command(f"{PACKAGE}.shared.verify:verify", name="verify", help="Check every part of a guide index.")
+app.command(f"{PACKAGE}.shared.evaluate:evaluate", name="eval", help="Evaluate a model on held-out pairs or STS.")
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Path | None = None,
+    debug: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Run a command.
+
+    Parameters
+    ----------
+    config
+        TOML file with a table for each command; flags on the command line win.
+    debug
+        Show tracebacks.
+    """
+    del debug
+    if config is not None:
+        if not config.is_file():
+            raise SettingsError("There is no such file", where=f"--config {config}")
+        app.config = cyclopts.config.Toml(config)
+    app(tokens)
+
+
+def main() -> None:
+    """Entry point: errors of the product become one message and an exit code, never a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app.meta()
+    except GistcacheError as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        console.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        console.print("\nstopped; run the same command again to go on", highlight=False)
+        sys.exit(INTERRUPTED)
+
+
+def _plain(text: str) -> str:
+    """Text with rich's markup switched off."""
+    return text.replace("[", "\\[")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The pairs of an index as a memory-mapped ``datasets.Dataset``."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .parts import sha256_of, whole_file
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .index import GuideIndex
+
+CACHED_TEXT_PARTS = 32
+
+
+def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
+    """Materialise the pairs once in the data sets cache, keyed by the manifest's checksum, and map the file.
+
+    Args:
+        index: An open index.
+        negatives: How many negative columns.
+
+    Returns:
+        Columns anchor, positive, negative_1 .. negative_K (large strings) and label (int64, the pair id).
+    """
+    from datasets import Dataset, config
+
+    key = sha256_of(index.layout.manifest)
+    path = Path(config.HF_DATASETS_CACHE) / "gistcache" / f"{key}-{negatives}.arrow"
+    if not path.exists():
+        with (
+            whole_file(path) as partial,
+            pa.OSFile(str(partial), "wb") as file,
+            pa.ipc.new_stream(file, _schema(negatives)) as writer,
+        ):
+            for table in _tables(index, negatives):
+                writer.write_table(table)
+    return Dataset.from_file(str(path))
+
+
+def _schema(negatives: int) -> pa.Schema:
+    names = ["anchor", "positive", *(f"negative_{k + 1}" for k in range(negatives))]
+    return pa.schema([(name, pa.large_string()) for name in names] + [("label", pa.int64())])
+
+
+def _tables(index: GuideIndex, negatives: int) -> Iterator[pa.Table]:
+    texts = _Texts(index)
+    schema = _schema(negatives)
+    start = 0
+    for record in index.manifest.parts["pairs"]:
+        labels = np.arange(start, start + record.rows)
+        start += record.rows
+        ids = index.pairs(labels, negatives)
+        filled = np.where(ids.negatives < 0, ids.positives[:, None], ids.negatives)
+        columns = [ids.anchors, ids.positives, *(filled[:, k] for k in range(negatives))]
+        arrays = texts.take(np.concatenate(columns))
+        rows = len(labels)
+        yield pa.table([*(arrays.slice(k * rows, rows) for k in range(len(columns))), pa.array(labels)], schema=schema)
+
+
+class _Texts:
+    """Texts by id, with the last parts used kept decoded: consecutive pairs have nearby ids."""
+
+    def __init__(self, index: GuideIndex) -> None:
+        records = index.manifest.parts["texts"]
+        self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])])
+        self._read: Callable[[int], pa.Array] = lambda number: (
+            pq.read_table(index.layout.root / records[number].path, columns=["text"])["text"]
+            .cast(pa.large_string())
+            .combine_chunks()
+        )
+        self._parts: OrderedDict[int, pa.Array] = OrderedDict()
+
+    def take(self, ids: np.ndarray) -> pa.Array:
+        """(n,) ids -> n texts, in order."""
+        order = np.argsort(ids, kind="stable")
+        numbers = np.searchsorted(self._starts, ids[order], side="right") - 1
+        chunks = [
+            self._part(int(number)).take(pa.array(ids[order][numbers == number] - self._starts[number]))
+            for number in np.unique(numbers)
+        ]
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return pa.concat_arrays(chunks).take(pa.array(back))
+
+    def _part(self, number: int) -> pa.Array:
+        if number not in self._parts:
+            self._parts[number] = self._read(number)
+            if len(self._parts) > CACHED_TEXT_PARTS:
+                self._parts.popitem(last=False)
+        self._parts.move_to_end(number)
+        return self._parts[number]

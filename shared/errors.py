@@ -1,0 +1,63 @@
+"""One family of errors: what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class GistcacheError(Exception):
+    """Base of every error the product raises on purpose.
+
+    Args:
+        what: What is wrong, one sentence.
+        where: The file, line, flag or text concerned.
+        fix: What the user can do to go on.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.fix:
+            lines.append(f"  to do: {self.fix}")
+        return "\n".join(lines)
+
+
+class SettingsError(GistcacheError):
+    """A flag or setting has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class InputError(GistcacheError):
+    """An input file is missing, unreadable or holds no usable pair."""
+
+    exit_code = 3
+
+
+class ModelError(GistcacheError):
+    """A guide or student cannot be found, is not safe to load, or gives unusable vectors."""
+
+    exit_code = 4
+
+
+class IndexFaultError(GistcacheError):
+    """A guide index is absent, damaged, or of another format version."""
+
+    exit_code = 5
+
+
+class StaleIndexError(GistcacheError):
+    """What a command asks for differs from what the folder holds."""
+
+    exit_code = 6
+
+
+class FolderLockedError(GistcacheError):
+    """Another process is writing to the folder."""
+
+    exit_code = 7

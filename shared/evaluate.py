@@ -1,0 +1,64 @@
+"""`gistcache eval`: retrieval on held-out pairs, and STS on a scored file, of any model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from .errors import SettingsError
+from .evaluation import RetrievalSet, evaluate_sts
+from .models import find_model, load_model, pick_device
+from .pairs import Columns
+from .parts import write_json
+from .progress import console
+
+
+def evaluate(
+    model: str,
+    *,
+    pairs: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = (),
+    sts: str | None = None,
+    columns: Columns = Columns(),  # noqa: B008 (frozen)
+    max_length: int | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model: retrieval metrics on held-out pairs, Spearman correlation on scored sentence pairs.
+
+    Parameters
+    ----------
+    model
+        A folder, a hub id, or `package:DISTRIBUTION`.
+    pairs
+        Held-out pairs, in any format that `gistcache index` reads; may be repeated. A duplicate of the right document
+        counts as right.
+    sts
+        A file with sentence1, sentence2, score.
+    columns
+        Which columns hold the texts.
+    max_length
+        Tokens after which a text is cut; default: the model's own limit.
+    device
+        Where the model runs: auto, cpu, cuda.
+    out
+        Write the figures to this JSON file too.
+    """
+    if not pairs and sts is None:
+        raise SettingsError("There is nothing to evaluate on", fix="give --pairs FILE or --sts FILE")
+    held_out = RetrievalSet.read(pairs, columns) if pairs else None
+    loaded = load_model(find_model(model), device=pick_device(device), max_length=max_length)
+    figures: dict[str, Any] = {}
+    if held_out:
+        figures |= held_out.evaluate(loaded)
+    if sts is not None:
+        figures |= evaluate_sts(loaded, sts)
+    table = Table(title=model, show_header=False)
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.4f}")
+    console.print(table)
+    if out is not None:
+        write_json(out, figures)
+    return figures

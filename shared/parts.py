@@ -1,0 +1,166 @@
+"""One part of an index: written whole or not at all, recorded with its checksum, checked before it is reused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import IndexFaultError
+
+PARTIAL_SUFFIX = ".partial"
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """A committed file: path relative to the index (POSIX), rows, bytes and SHA-256 in hex."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> PartRecord:
+        """Read a record back, refusing paths that would leave the index folder."""
+        try:
+            record = cls(str(fields["path"]), int(fields["rows"]), int(fields["bytes"]), str(fields["sha256"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise IndexFaultError("A part record is not readable", where=repr(fields)) from error
+        path = Path(record.path)
+        if path.is_absolute() or ".." in path.parts:
+            raise IndexFaultError("A part record names a path outside the index folder", where=record.path)
+        return record
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; when the block ends well, it becomes ``path`` durably."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 (any JSON value)
+    """Write ``content`` as JSON, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def commit(root: Path, path: Path, rows: int, write: Callable[[Path], None]) -> PartRecord:
+    """Write one part through ``write(temporary path)`` and return its record.
+
+    Args:
+        root: The index folder; the record's path is relative to it.
+        path: Where the part belongs.
+        rows: Rows the part holds, for the record.
+        write: Writes the whole part to the path it is given.
+    """
+    with whole_file(path) as partial:
+        write(partial)
+        record = PartRecord(path.relative_to(root).as_posix(), rows, partial.stat().st_size, sha256_of(partial))
+    return record
+
+
+def commit_table(root: Path, path: Path, table: pa.Table) -> PartRecord:
+    """Commit an Arrow table as one Parquet part."""
+    return commit(root, path, table.num_rows, lambda to: pq.write_table(table, to, compression="zstd"))
+
+
+def commit_array(root: Path, path: Path, array: np.ndarray) -> PartRecord:
+    """Commit a NumPy array, first axis rows, as one ``.npy`` part without pickle."""
+
+    def write(to: Path) -> None:
+        with to.open("wb") as file:
+            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+
+    return commit(root, path, len(array), write)
+
+
+def size_fault(root: Path, record: PartRecord) -> str | None:
+    """Say what is wrong with the part's presence or size; None when nothing is."""
+    path = root / record.path
+    if not path.is_file():
+        return f"{record.path}: missing"
+    if (size := path.stat().st_size) != record.bytes:
+        return f"{record.path}: {size} bytes, {record.bytes} recorded"
+    return None
+
+
+def content_fault(root: Path, record: PartRecord) -> str | None:
+    """As ``size_fault``, and the checksum too: reads the whole part."""
+    if fault := size_fault(root, record):
+        return fault
+    if sha256_of(root / record.path) != record.sha256:
+        return f"{record.path}: checksum differs from the one recorded"
+    return None
+
+
+class Journal:
+    """Parts finished so far by an unfinished build: one JSON line a part, appended and fsynced.
+
+    A line cut short by a crash is dropped, and so is a record whose file no longer matches it.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self.path, self.root = path, root
+        self.done = {record.path: record for record in self._intact()}
+
+    def _intact(self) -> Iterator[PartRecord]:
+        if not self.path.exists():
+            return
+        for line in self.path.read_bytes().split(b"\n"):
+            try:
+                record = PartRecord.from_json(json.loads(line))
+            except (ValueError, IndexFaultError):
+                continue
+            if content_fault(self.root, record) is None:
+                yield record
+
+    def keep_or_make(self, path: Path, make: Callable[[], PartRecord]) -> PartRecord:
+        """Return the record of a part already committed, or make it and record it."""
+        name = path.relative_to(self.root).as_posix()
+        if name not in self.done:
+            self.record(make())
+        return self.done[name]
+
+    def record(self, record: PartRecord) -> None:
+        """Append a committed part, durably."""
+        # A crash may have cut the last line short: a line break first keeps the new record whole.
+        with self.path.open("ab") as file:
+            file.write(b"\n" + json.dumps(asdict(record), sort_keys=True).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.done[record.path] = record

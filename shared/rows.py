@@ -1,0 +1,136 @@
+"""Files of each format -> rows: a line number and either the row's fields or the reason it cannot be read.
+
+Texts are decoded with ``surrogateescape``, so that a byte that is no UTF-8 spoils its own row and no other.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import InputError
+from .sources import Source, unreadable
+
+MAX_LINE_BYTES = 64 * 2**20
+PARQUET_BATCH_ROWS = 4096
+
+Fields = dict[str, Any]
+Row = tuple[int, Fields | str]
+
+
+def read_rows(source: Source, wanted: Callable[[str], bool] | None = None) -> Iterator[Row]:
+    """Yield ``(line, fields)`` or ``(line, reason)`` for each row of a file.
+
+    Args:
+        source: The file.
+        wanted: Says of a column name whether it is of interest; others may be left out. None reads all.
+
+    Raises:
+        InputError: The file cannot be parsed; names file and line.
+    """
+    readers = {"parquet": _parquet_rows, "jsonl": _jsonl_rows, "csv": _delimited_rows, "tsv": _delimited_rows}
+    line = 0
+    try:
+        for line, fields in readers[source.format](source, wanted):
+            yield line, fields
+    except (pa.ArrowException, OSError, EOFError, csv.Error) as error:
+        raise unreadable(source.name, error, line + 1) from error
+
+
+def _lines(source: Source) -> Iterator[tuple[int, str]]:
+    with io.BufferedReader(source.open()) as stream:  # type: ignore[arg-type]  (NativeFile has RawIOBase's methods)
+        number = 0
+        while raw := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(raw) > MAX_LINE_BYTES:
+                raise InputError(
+                    f"A line is longer than {MAX_LINE_BYTES >> 20} MiB",
+                    where=f"{source.name}, line {number}",
+                    fix="check that the file is what its name says",
+                )
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            yield number, raw.decode("utf-8", "surrogateescape")
+
+
+def _jsonl_rows(source: Source, wanted: Callable[[str], bool] | None) -> Iterator[Row]:
+    del wanted
+    for number, text in _lines(source):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            yield number, "not JSON"
+            continue
+        if isinstance(value, dict):
+            yield number, value
+        elif isinstance(value, list) and len(value) >= 2:
+            # The plain tuples of the sentence-transformers data sets: anchor, positive, negatives.
+            yield number, {"anchor": value[0], "positive": value[1], "negative": value[2:]}
+        else:
+            yield number, "wrong type"
+
+
+def _delimited_rows(source: Source, wanted: Callable[[str], bool] | None) -> Iterator[Row]:
+    del wanted
+    csv.field_size_limit(MAX_LINE_BYTES)
+    lines = (text for _, text in _lines(source))
+    reader = csv.reader(lines, delimiter="\t" if source.format == "tsv" else ",")
+    header = next(reader, None)
+    if header is None:
+        return
+    _refuse_repeated(source, header)
+    line = reader.line_num + 1
+    for cells in reader:
+        if len(cells) == len(header):
+            # A delimited file has no null: an empty cell is a missing value.
+            yield line, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+        elif cells:
+            yield line, "wrong number of columns"
+        line = reader.line_num + 1
+
+
+def _parquet_rows(source: Source, wanted: Callable[[str], bool] | None) -> Iterator[Row]:
+    with source.open() as stream, pq.ParquetFile(stream) as file:
+        names = [name for name in file.schema_arrow.names if wanted is None or wanted(name)]
+        _refuse_repeated(source, names)
+        row = 0
+        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=names or None):
+            columns = [_values(batch.column(name)) for name in batch.schema.names]
+            for cells in zip(*columns, strict=True):
+                row += 1
+                yield row, dict(zip(batch.schema.names, cells, strict=True))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    return [_text(value) for value in column.cast(_bytes_type(column.type)).to_pylist()]
+
+
+def _bytes_type(kind: pa.DataType) -> pa.DataType:
+    """The type with its strings as bytes: Arrow does not check that they are UTF-8, and decoding them would raise."""
+    if pa.types.is_dictionary(kind):
+        return _bytes_type(kind.value_type)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.large_binary()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.large_list(_bytes_type(kind.value_type))
+    return kind
+
+
+def _text(value: Any) -> Any:  # noqa: ANN401 (any cell)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return [_text(each) for each in value] if isinstance(value, list) else value
+
+
+def _refuse_repeated(source: Source, names: Sequence[str]) -> None:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"Column {repeated[0]!r} stands {names.count(repeated[0])} times", where=source.name)

@@ -1,0 +1,71 @@
+"""Guide vectors and scales on disk as one array, mapped part by part: pages are read when rows are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .errors import IndexFaultError
+from .parts import PartRecord
+
+
+class RowStore:
+    """The rows of consecutive ``.npy`` parts, addressed by one row number (the text id).
+
+    Args:
+        root: The index folder.
+        records: Its parts, in order.
+    """
+
+    def __init__(self, root: Path, records: Sequence[PartRecord]) -> None:
+        self._paths = [root / record.path for record in records]
+        self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(np.int64)
+        self._maps: list[np.ndarray | None] = [None] * len(records)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def part(self, number: int) -> np.ndarray:
+        """Part ``number``, mapped read-only."""
+        mapped = self._maps[number]
+        if mapped is None:
+            path, rows = self._paths[number], int(self._starts[number + 1] - self._starts[number])
+            try:
+                mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise IndexFaultError(
+                    "A part cannot be read", where=f"{path}: {error}", fix="run `gistcache verify`"
+                ) from error
+            if len(mapped) != rows:
+                raise IndexFaultError(f"A part has {len(mapped)} rows, {rows} are recorded", where=str(path))
+            self._maps[number] = mapped
+        return mapped
+
+    def take(self, ids: np.ndarray) -> np.ndarray:
+        """Copy rows out.
+
+        Args:
+            ids: (n,) row numbers, any order, repeats allowed.
+
+        Returns:
+            (n, ...) in the stored dtype.
+        """
+        ids = np.asarray(ids, dtype=np.int64)
+        if ids.size and not (ids.min() >= 0 and ids.max() < len(self)):
+            raise IndexFaultError(
+                f"A text id is outside the index (0 to {len(self) - 1})", fix="run `gistcache verify`"
+            )
+        parts = np.searchsorted(self._starts, ids, side="right") - 1
+        first = self.part(0)
+        rows = np.empty((len(ids), *first.shape[1:]), dtype=first.dtype)
+        for number in np.unique(parts):
+            chosen = parts == number
+            rows[chosen] = self.part(number)[ids[chosen] - self._starts[number]]
+        return rows
+
+    def blocks(self, start: int, stop: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield ``(first row, rows)`` over ``start .. stop`` in blocks of at most ``size`` rows."""
+        for begin in range(start, stop, size):
+            yield begin, self.take(np.arange(begin, min(begin + size, stop)))

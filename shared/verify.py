@@ -1,0 +1,118 @@
+"""`gistcache verify`: every part of an index against its manifest; finds all faults, mends none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import IndexFaultError
+from .manifest import Manifest
+from .parts import PartRecord, content_fault
+from .progress import console, step
+from .schema import PAIRS, SCORES, TEXTS, Layout, PartKind
+
+# A unit vector rounded to float16 is this close to length one.
+NORM_TOLERANCE = 5e-3
+SCHEMAS: dict[str, pa.Schema] = {"texts": TEXTS, "pairs": PAIRS, "scores": SCORES}
+
+
+def verify(index: Path) -> None:
+    """Check every part of an index: present, rows, bytes, checksum, finite unit vectors, ids in range.
+
+    Rebuilds nothing. Exits with 5 and names each fault if there is one.
+
+    Parameters
+    ----------
+    index
+        The guide index.
+    """
+    layout = Layout(index)
+    manifest = Manifest.load(layout)
+    faults = list(find_faults(layout, manifest))
+    for fault in faults:
+        console.print(f"fault: {fault}", highlight=False, markup=False, soft_wrap=True)
+    if faults:
+        console.print(f"{index}: {len(faults)} faults", highlight=False, markup=False)
+        sys.exit(IndexFaultError.exit_code)
+    count = sum(1 for _ in manifest.records)
+    console.print(f"{index}: {count} files checked, no fault", highlight=False, markup=False)
+
+
+def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:
+    """Every fault of an index, one line each, starting with the file it is in."""
+    texts = manifest.rows.get("texts", 0)
+    yield from _table_faults(manifest, texts)
+    with step("verify", sum(record.bytes for record in manifest.records), "bytes") as advance:
+        for kind, record in _kinds(manifest):
+            fault = content_fault(layout.root, record)
+            if fault:
+                yield fault
+            elif kind in SCHEMAS:
+                yield from _parquet_faults(layout.root, kind, record, texts)
+            elif kind in ("vectors", "scales"):
+                yield from _array_faults(layout.root, kind, record, int(manifest.request.guide["dim"]))
+            advance(record.bytes)
+
+
+def _kinds(manifest: Manifest) -> Iterator[tuple[PartKind | None, PartRecord]]:
+    for kind, records in manifest.parts.items():
+        for record in records:
+            yield kind, record
+    for record in manifest.files:
+        yield None, record
+
+
+def _table_faults(manifest: Manifest, texts: int) -> Iterator[str]:
+    """Whether the part table agrees with itself and with the corpus."""
+    corpus, rows = manifest.request.corpus, manifest.rows
+    expected = {"texts": corpus["queries"] + corpus["documents"], "pairs": corpus["pairs"]}
+    expected |= {"vectors": texts, "scales": texts, "scores": corpus["pairs"]}
+    for kind, count in expected.items():
+        if rows.get(kind, 0) != count:
+            yield f"manifest.json: {rows.get(kind, 0)} rows of {kind} recorded, {count} expected"
+
+
+def _parquet_faults(root: Path, kind: PartKind, record: PartRecord, texts: int) -> Iterator[str]:
+    try:
+        table = pq.read_table(root / record.path)
+    except (pa.ArrowException, OSError) as error:
+        yield f"{record.path}: not readable: {error}"
+        return
+    if table.num_rows != record.rows:
+        yield f"{record.path}: {table.num_rows} rows, {record.rows} recorded"
+    if not table.schema.equals(SCHEMAS[kind]):
+        yield f"{record.path}: columns differ from those of the format"
+        return
+    for name in ("text_id", "content_id", "anchor_id", "positive_id", "negative_ids", "neighbor_ids"):
+        if name in table.column_names and (outside := _outside(table[name], texts)):
+            yield f"{record.path}: {outside} values of {name} are no text id (0 to {texts - 1})"
+
+
+def _outside(column: pa.ChunkedArray, texts: int) -> int:
+    values = [chunk.flatten() if pa.types.is_list(chunk.type) else chunk for chunk in column.chunks]
+    ids = np.concatenate([value.to_numpy(zero_copy_only=False) for value in values] or [np.empty(0)])
+    return int(((ids < 0) | (ids >= texts)).sum())
+
+
+def _array_faults(root: Path, kind: PartKind, record: PartRecord, dim: int) -> Iterator[str]:
+    try:
+        array = np.load(root / record.path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        yield f"{record.path}: not readable: {error}"
+        return
+    shape, dtype = ((record.rows, dim), np.float16) if kind == "vectors" else ((record.rows,), np.float32)
+    if array.shape != shape or array.dtype != dtype:
+        yield f"{record.path}: {array.dtype} of shape {array.shape}, {np.dtype(dtype)} of {shape} expected"
+        return
+    values = array.astype(np.float32)
+    if not np.isfinite(values).all():
+        yield f"{record.path}: values that are not finite"
+    elif kind == "vectors":
+        off = np.abs(np.linalg.norm(values, axis=1) - 1) > NORM_TOLERANCE
+        if off.any():
+            yield f"{record.path}: {int(off.sum())} vectors of another length than one, first row {int(off.argmax())}"

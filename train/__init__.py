@@ -1,0 +1,1 @@
+"""Stage 2: train students against a guide index, with no guide in memory."""

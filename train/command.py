@@ -1,0 +1,38 @@
+"""The `gistcache train` command."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from ..shared.evaluation import METRICS
+from ..shared.progress import console
+from .settings import TrainSettings
+from .trainer import train_student
+
+
+def train(*, settings: TrainSettings) -> None:
+    """Train a small student against a guide index, with no guide in memory."""
+    metrics = train_student(settings)
+    console.print(results_table(metrics))
+    console.print(f"model and metrics.json: {settings.out}", highlight=False)
+
+
+def results_table(metrics: dict) -> Table:
+    """Retrieval before and after, what the stages took, and the share of removed cells."""
+    table = Table(title="held-out pairs", title_justify="left")
+    for column in ("", *METRICS):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, figures in metrics["retrieval"].items():
+        if figures:
+            table.add_row(name, *(f"{figures[metric]:.4f}" for metric in METRICS))
+    stages = {"train": metrics}
+    if "index" in metrics:
+        stages = {"index": metrics["index"], **stages}
+    captions = [
+        f"{name}: {sum(stage['seconds'].values()):,.0f} s, peak memory {stage['peak_memory_bytes'] / 1e6:,.0f} MB"
+        for name, stage in stages.items()
+    ]
+    if metrics["removed_share"] is not None:
+        captions.append(f"in-batch candidates removed as false negatives: {metrics['removed_share']:.2%}")
+    table.caption, table.caption_justify = "\n".join(captions), "left"
+    return table

@@ -1,0 +1,68 @@
+"""The student's forward pass over a batch: rows of similar length together, embeddings back in order.
+
+The gradient is that of one padded pass; the padding is not computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..shared.features import Features, is_padded_text, row_lengths, split_by_cost, take_rows
+
+
+def embed_columns(model: nn.Module, columns: Iterable[Features]) -> list[Tensor]:
+    """Embed tokenised columns, all of them together in length buckets where their features allow it.
+
+    Columns that are no padded text (a static student's flat token stream), or that differ in what is not a tensor
+    (prompt lengths), go through the model as they are or one by one.
+
+    Args:
+        model: Maps features to a dict with ``sentence_embedding`` (rows, D).
+        columns: Features of one column each.
+
+    Returns:
+        (rows, D) for each column, rows in their order.
+    """
+    columns = list(columns)
+    merged = _merge(columns)
+    if merged is None:
+        return [_embed(model, column) for column in columns]
+    rows = [len(column["input_ids"]) for column in columns]
+    return list(_embed(model, merged).split(rows))
+
+
+def _embed(model: nn.Module, features: Features) -> Tensor:
+    if not is_padded_text(features):
+        return model(features)["sentence_embedding"]
+    lengths = row_lengths(features)
+    buckets = split_by_cost(lengths)
+    embeddings = [
+        model(take_rows(features, bucket, int(lengths[bucket].max())))["sentence_embedding"] for bucket in buckets
+    ]
+    back = torch.as_tensor(np.argsort(np.concatenate(buckets), kind="stable"), device=embeddings[0].device)
+    return torch.cat(embeddings)[back]
+
+
+def _merge(columns: list[Features]) -> Features | None:
+    """All columns as one, padded to the widest; None where they cannot be one."""
+    first = columns[0]
+    if not all(is_padded_text(column) and column.keys() == first.keys() for column in columns):
+        return None
+    tensors = {name for name, value in first.items() if isinstance(value, Tensor)}
+    if any(column[name] != first[name] for column in columns for name in first.keys() - tensors):
+        return None
+    if any(column[name].shape != column["input_ids"].shape for column in columns for name in tensors):
+        return None
+    width = max(column["input_ids"].shape[1] for column in columns)
+    left = any(not bool(column["attention_mask"][:, 0].all()) for column in columns)
+    return first | {name: torch.cat([_pad(column[name], width, left=left) for column in columns]) for name in tensors}
+
+
+def _pad(values: Tensor, width: int, *, left: bool) -> Tensor:
+    missing = width - values.shape[1]
+    return F.pad(values, (missing, 0) if left else (0, missing)) if missing else values

@@ -1,0 +1,207 @@
+"""The batch plan: which pairs train together, batch by batch. A pure function of pairs, seed, epoch and batch size.
+
+No text stands twice in a batch, whatever its role. Every batch is full and, where tasks are named, of one task.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sentence_transformers.base.sampler import DefaultBatchSampler
+
+from ..shared.errors import SettingsError
+from ..shared.index import GuideIndex
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+REPAIR_ROUNDS = 30
+
+
+def batch_plan(texts: np.ndarray, tasks: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Deal pairs into batches.
+
+    Pairs that share a positive are dealt to different batches one after the other; what still clashes is swapped with
+    random pairs until it does not. Pairs that fit nowhere, and the rest that fills no batch, sit this epoch out.
+
+    Args:
+        texts: (pairs, T) int64 content ids: positive, anchor, negatives; -1 for none.
+        tasks: (pairs,) number of each pair's task.
+        batch_size: Pairs a batch.
+        seed: Of the whole run.
+        epoch: Counted from 0.
+
+    Returns:
+        (batches, batch_size) int64 rows of ``texts``; tasks come in proportion to their size.
+    """
+    random = np.random.default_rng([seed, epoch])
+    dealt = [_deal(texts, np.flatnonzero(tasks == task), batch_size, random) for task in np.unique(tasks)]
+    plan = np.concatenate([np.empty((0, batch_size), dtype=np.int64), *dealt])
+    return plan[random.permutation(len(plan))]
+
+
+def _deal(texts: np.ndarray, pairs: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """Full batches of one task's pairs."""
+    pairs = _cap_frequent(texts, random.permutation(pairs), size)
+    batches = len(pairs) // size
+    if batches == 0:
+        return np.empty((0, size), dtype=np.int64)
+    # Pairs with the same positive stand together in the dealing order, groups in random order.
+    _, group = np.unique(texts[pairs, 0], return_inverse=True)
+    order = pairs[np.argsort(random.permutation(group.max() + 1)[group], kind="stable")]
+    dealt, spare = order[: batches * size], order[batches * size :]
+    plan = dealt.reshape(size, batches).T.copy()
+    clashing = _repair(texts, plan, random)
+    return _fill(texts, plan, clashing, spare)
+
+
+def _cap_frequent(texts: np.ndarray, pairs: np.ndarray, size: int) -> np.ndarray:
+    """Leave out pairs of a positive that stands in more pairs than there will be batches."""
+    while True:
+        batches = len(pairs) // size
+        order = np.argsort(texts[pairs, 0], kind="stable")
+        values = texts[pairs, 0][order]
+        place = np.arange(len(pairs)) - np.searchsorted(values, values, side="left")
+        kept = np.sort(order[place < max(1, batches)])
+        if len(kept) == len(pairs):
+            return pairs
+        pairs = pairs[kept]
+
+
+def _clashes(texts: np.ndarray, plan: np.ndarray) -> np.ndarray:
+    """(batches, size) whether a pair shares a text with an earlier pair of its batch."""
+    batches, size = plan.shape
+    cells = texts[plan.ravel()]
+    pair = np.repeat(np.arange(len(cells)), cells.shape[1])
+    value, batch = cells.ravel(), pair // size
+    held = value >= 0
+    pair, value, batch = pair[held], value[held], batch[held]
+    order = np.lexsort((pair, value, batch))
+    pair, value, batch = pair[order], value[order], batch[order]
+    again = (value[1:] == value[:-1]) & (batch[1:] == batch[:-1]) & (pair[1:] != pair[:-1])
+    found = np.zeros(batches * size, dtype=bool)
+    found[pair[1:][again]] = True
+    return found.reshape(batches, size)
+
+
+def _repair(texts: np.ndarray, plan: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Swap clashing pairs with random ones, in place, until none clashes or rounds run out; returns what clashes."""
+    flat = plan.ravel()
+    clashing = _clashes(texts, plan)
+    for _ in range(REPAIR_ROUNDS):
+        count = int(clashing.sum())
+        if count == 0 or len(plan) == 1:
+            break
+        from_ = np.flatnonzero(clashing.ravel())
+        to = random.choice(flat.size, size=count, replace=False)
+        free = ~np.isin(to, from_)
+        from_, to = from_[free], to[free]
+        swapped = plan.copy()
+        swapped.ravel()[from_], swapped.ravel()[to] = flat[to], flat[from_]
+        now = _clashes(texts, swapped)
+        plan[:], clashing = swapped, now
+    return clashing
+
+
+def _fill(texts: np.ndarray, plan: np.ndarray, clashing: np.ndarray, spare: np.ndarray) -> np.ndarray:
+    """Replace pairs that still clash by spare ones, or by those of the last batches, which are then given up."""
+    if not clashing.any():
+        return plan
+    batches = [list(row[~bad]) for row, bad in zip(plan, clashing, strict=True)]
+    batches.sort(key=len, reverse=True)
+    pool = [*spare, *plan[clashing]]
+    size, full = plan.shape[1], []
+    while batches:
+        batch = batches.pop(0)
+        taken = set(texts[batch].ravel().tolist()) - {-1}
+        while len(batch) < size:
+            fitting = next((k for k, pair in enumerate(pool) if taken.isdisjoint(texts[pair].tolist())), None)
+            if fitting is None:
+                if not batches:
+                    break
+                pool.extend(batches.pop())
+                continue
+            pair = pool.pop(fitting)
+            batch.append(pair)
+            taken |= set(texts[pair].tolist()) - {-1}
+        if len(batch) == size:
+            full.append(batch)
+    return np.array(full, dtype=np.int64).reshape(-1, size)
+
+
+def plan_of_index(
+    index: GuideIndex, labels: np.ndarray, batch_size: int, seed: int, epoch: int, negatives: int
+) -> np.ndarray:
+    """The batch plan of some pairs of an index.
+
+    Args:
+        index: An open index.
+        labels: (n,) pair ids.
+        batch_size: Pairs a batch.
+        seed: Of the whole run.
+        epoch: Counted from 0.
+        negatives: How many negatives of each pair take part.
+
+    Returns:
+        (batches, batch_size) int64 rows of ``labels``.
+
+    Raises:
+        SettingsError: Not one batch can be filled.
+    """
+    ids = index.pairs(labels, negatives)
+    content = index.content_ids
+    held = np.where(ids.negatives < 0, -1, content[np.maximum(ids.negatives, 0)])
+    texts = np.column_stack([content[ids.positives], content[ids.anchors], held])
+    plan = batch_plan(texts, index.tasks[labels], batch_size, seed, epoch)
+    if not len(plan):
+        raise SettingsError(
+            f"Not one batch of {batch_size} pairs can be filled without a text standing twice in it",
+            where=f"{len(labels)} pairs in {index.layout.root}",
+            fix="give a smaller --batch-size",
+        )
+    return plan
+
+
+class PlannedBatches(DefaultBatchSampler):
+    """The batch plan as the trainer takes it; give ``PlannedBatches.of(index)`` as ``args.batch_sampler``.
+
+    Its length is exact, it knows no randomness but the seed, and skipping batches on resume reads none of them.
+    """
+
+    def __init__(self, index: GuideIndex, dataset: Dataset, batch_size: int, seed: int) -> None:
+        super().__init__(dataset, batch_size=batch_size, drop_last=True, seed=seed)
+        self.index = index
+        self.labels = np.asarray(dataset.with_format("numpy")["label"][:], dtype=np.int64)
+        self.negatives = sum(name.startswith("negative") for name in dataset.column_names)
+        self._plans: dict[int, np.ndarray] = {}
+
+    @staticmethod
+    def of(index: GuideIndex) -> Any:  # noqa: ANN401 (the callable that the training arguments take)
+        """What to give as ``batch_sampler`` in the training arguments."""
+
+        def make(dataset: Dataset, batch_size: int, seed: int = 0, **_: object) -> PlannedBatches:
+            return PlannedBatches(index, dataset, batch_size, seed)
+
+        return make
+
+    @property
+    def plan(self) -> np.ndarray:
+        """The plan of the current epoch: (batches, batch_size) int64 rows of the data set."""
+        if self.epoch not in self._plans:
+            plan = plan_of_index(self.index, self.labels, self.batch_size, self.seed, self.epoch, self.negatives)
+            if left_out := len(self.labels) - plan.size:
+                logger.info("epoch %d: %d of %d pairs sit out", self.epoch, left_out, len(self.labels))
+            self._plans = {self.epoch: plan}
+        return self._plans[self.epoch]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.plan:
+            yield batch.tolist()
+
+    def __len__(self) -> int:
+        return len(self.plan)

@@ -1,0 +1,125 @@
+"""The settings of stage 2: what the user can choose, checked at once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from ..shared.errors import SettingsError
+from .mask import MarginStrategy
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """What is learnt from a batch."""
+
+    loss: Literal["guided", "unguided"] = "guided"
+    """`unguided` trains without the guide's judgement, for comparison."""
+    temperature: float = 0.01
+    """Similarities are divided by it; the paper's is 0.01."""
+    margin: float = 0.0
+    """How far below the positive's guide score the threshold lies; greater removes more."""
+    margin_strategy: MarginStrategy = "absolute"
+    """`absolute`: score - margin; `relative`: score - abs(score) * margin."""
+    contrast_anchors: bool = True
+    """Push anchors apart from anchors."""
+    contrast_positives: bool = True
+    """Push positives apart from positives."""
+    negatives: int | None = None
+    """Negatives of each pair to use; default: the most that any pair has."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.temperature <= 0:
+            raise SettingsError(f"{self.temperature} is no temperature", where="--temperature", fix="give more than 0")
+        if self.margin < 0:
+            raise SettingsError(f"{self.margin} is no margin", where="--margin", fix="give 0 or more")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Everything `gistcache train` can be told."""
+
+    index: Path = Path("guide-index")
+    """The guide index, made by `gistcache index`."""
+    student: str
+    """The student: a folder, a hub id, or `package:DISTRIBUTION`."""
+    out: Path = Path("runs/student")
+    """Folder for the trained model, its checkpoints and metrics.json."""
+    layers: int | None = None
+    """Keep this many evenly spaced transformer layers of the student; default: all."""
+    max_length: int | None = None
+    """Tokens after which the student cuts a text; default: the student's own limit."""
+    query_prompt: str | None = None
+    """Put before every anchor; default: the student's own prompt named `query`."""
+    document_prompt: str | None = None
+    """Put before every positive and negative; default: the student's own named `document`, `passage` or `corpus`."""
+    objective: LossSettings = LossSettings()
+    """What is learnt from a batch."""
+    epochs: float = 1.0
+    """Passes over the pairs."""
+    max_steps: int | None = None
+    """Stop after this many steps, whatever the epochs."""
+    batch_size: int = 64
+    """Pairs a batch; each is judged against all others of its batch."""
+    gradient_accumulation: int = 1
+    """Batches a step of the optimizer."""
+    learning_rate: float = 2e-5
+    """Peak learning rate of AdamW."""
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises; after it, it falls to 0 linearly."""
+    weight_decay: float = 0.0
+    """Weight decay of AdamW."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number type of the forward pass; bf16 and fp16 pay on an accelerator only."""
+    device: str = "auto"
+    """Where to train: auto, cpu, cuda."""
+    eval_pairs: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = ()
+    """Held-out pairs to evaluate on, before and after; may be repeated."""
+    eval_steps: int | None = None
+    """Evaluate every so many steps too, and keep the best checkpoint."""
+    save_steps: int | None = None
+    """Write a checkpoint every so many steps; with --eval-steps, that number."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out."""
+    seed: int = 0
+    """Seed of the batch plan and of dropout."""
+    logging_steps: int = 10
+    """Report loss and share of removed cells every so many steps."""
+    report_to: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = ()
+    """Loggers of the Hugging Face Trainer, such as tensorboard, wandb, trackio; may be repeated."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for name in ("layers", "max_length", "max_steps", "batch_size", "gradient_accumulation", "eval_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
+        if self.batch_size < 2:
+            raise SettingsError("A batch of one pair has no negatives", where="--batch-size", fix="give 2 or more")
+        if self.epochs <= 0 or self.learning_rate <= 0 or not 0 <= self.warmup < 1:
+            raise SettingsError(
+                "Epochs and learning rate must be above 0, warm-up from 0 to below 1",
+                where=f"--epochs {self.epochs} --learning-rate {self.learning_rate} --warmup {self.warmup}",
+            )
+        if self.eval_steps and not self.eval_pairs:
+            raise SettingsError("There is nothing to evaluate on", where="--eval-steps", fix="give --eval-pairs too")
+        if self.eval_steps and self.save_steps and self.save_steps % self.eval_steps:
+            raise SettingsError(
+                "The best checkpoint can be kept only if checkpoints are written where it is evaluated",
+                where=f"--save-steps {self.save_steps} --eval-steps {self.eval_steps}",
+                fix="give a --save-steps that is a multiple of --eval-steps, or leave it out",
+            )
+
+    def recorded(self) -> dict[str, Any]:
+        """All settings, JSON-ready, for metrics and model card."""
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(self).items()
+            if name != "resume"
+        }
