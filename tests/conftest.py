@@ -24,9 +24,7 @@ def make_model(folder: Path, *, dim: int = 32, layers: int = 2, seed: int = 0, p
     folder.mkdir(parents=True)
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters, *(f"##{c}" for c in letters), ":"]
-    (folder / "base").mkdir()
-    (folder / "base" / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
-    BertTokenizerFast(vocab_file=str(folder / "base" / "vocab.txt")).save_pretrained(folder / "base")
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(vocabulary)}).save_pretrained(folder / "base")
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(vocabulary),
@@ -98,3 +96,21 @@ def _own_cache(tmp_path_factory, monkeypatch):
     from datasets import config
 
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+
+
+def build_test_index(out: Path, rows: list[dict], guide: Path, **settings) -> Path:
+    """Write rows to a file beside ``out`` and index them with a guide; returns ``out``."""
+    from gistcache.precompute.build import build_index
+    from gistcache.precompute.settings import IndexSettings
+    from gistcache.shared.clock import Clock
+
+    source = write_jsonl(out.parent / f"{out.name}.jsonl", rows)
+    build_index([str(source)], IndexSettings(guide=str(guide), out=out, **settings), Clock())
+    return out
+
+
+@pytest.fixture(scope="session")
+def small_index(tmp_path_factory, guide_folder) -> Path:
+    """120 pairs with three negatives each, in parts of 50 rows."""
+    rows = random_pairs(120, seed=3, negatives=3)
+    return build_test_index(tmp_path_factory.mktemp("index") / "small", rows, guide_folder, part_rows=50, neighbors=10)

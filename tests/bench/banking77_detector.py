@@ -1,0 +1,118 @@
+"""A guide as a detector of false negatives, counted over the batches that a student trains on.
+
+A cell is a candidate negative of a row: not the target, not a text against itself, no known positive of the anchor. It
+is a false negative in truth when its text has the anchor's intent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gistcache.shared.index import GuideIndex
+from gistcache.train.loss import batch_texts, guide_vectors
+from gistcache.train.mask import (
+    Blocks,
+    MarginStrategy,
+    PairVectors,
+    positive_judge,
+    same_text,
+    self_cells,
+    similarities,
+)
+from gistcache.train.plan import plan_of_index
+from torch import Tensor
+
+MARGINS: tuple[tuple[float, MarginStrategy], ...] = (
+    (0.0, "absolute"),
+    (0.05, "absolute"),
+    (0.1, "absolute"),
+    (0.05, "relative"),
+    (0.1, "relative"),
+)
+ROUNDING_BATCHES = 40
+
+
+class Batch(NamedTuple):
+    """Pair ids of a batch, guide scores, and which cells are candidates: (B,), then (B, B) each block."""
+
+    labels: np.ndarray
+    scores: Blocks
+    candidates: Blocks
+
+
+def batches(index: GuideIndex, batch_size: int, seed: int) -> Iterator[Batch]:
+    """The first epoch's batches, as the trainer plans them."""
+    labels = np.arange(len(index))
+    for batch in plan_of_index(index, labels, batch_size, seed, 0, 0):
+        yield _batch(index, labels[batch])
+
+
+def _batch(index: GuideIndex, labels: np.ndarray) -> Batch:
+    rows, ids, device = torch.arange(len(labels)), index.pairs(labels, 0), torch.device("cpu")
+    scores = all_scores(guide_vectors(index, ids, device))
+    texts = batch_texts(index, ids.anchors, ids.positives, ids.negatives, device)
+    leaving = zip(self_cells(rows, scores), same_text(texts, rows, scores), strict=True)
+    candidates = Blocks(*(~(one | other) for one, other in leaving))  # the target is a known positive: not among them
+    return Batch(labels, scores, candidates)
+
+
+def all_scores(vectors: PairVectors) -> Blocks:
+    rows = torch.arange(len(vectors.anchors))
+    return similarities(vectors, rows, contrast_anchors=True, contrast_positives=True)
+
+
+def removed_cells(scores: Blocks, margin: float, strategy: MarginStrategy) -> Blocks:
+    """What the paper's judge takes out."""
+    return positive_judge(margin, strategy).decide(scores, torch.arange(len(scores.ap)))
+
+
+def detector_figures(index: GuideIndex, intents: dict[str, str], batch_size: int, seed: int) -> list[dict[str, Any]]:
+    """Counts by margin and block: cells, those removed, those of the anchor's intent, and both.
+
+    Args:
+        index: The guide index; its pairs have no negatives.
+        intents: Text -> intent, of every anchor.
+        batch_size: Pairs a batch.
+        seed: Of the batch plan.
+    """
+    anchors = index.to_dataset(0)["anchor"][:]
+    numbers = torch.from_numpy(np.unique([intents[text] for text in anchors], return_inverse=True)[1])
+    counts: dict[tuple[float, MarginStrategy, str], Counter[str]] = {}
+    for batch in batches(index, batch_size, seed):
+        intent = numbers[batch.labels]
+        same = intent[:, None] == intent[None, :]  # a pair's two texts have one intent: the same for every block
+        for margin, strategy in MARGINS:
+            removed = removed_cells(batch.scores, margin, strategy)
+            for block in ("ap", "aa", "pp"):
+                counter = counts.setdefault((margin, strategy, block), Counter())
+                counter.update(_counted(getattr(batch.candidates, block), getattr(removed, block), same))
+    return [{"margin": key[0], "strategy": key[1], "block": key[2], **counter} for key, counter in counts.items()]
+
+
+def _counted(candidates: Tensor, removed: Tensor, same: Tensor) -> dict[str, int]:
+    removed, same = removed & candidates, same & candidates
+    found = {"cells": candidates, "removed": removed, "same": same, "removed_same": removed & same}
+    return {name: int(cells.sum()) for name, cells in found.items()}
+
+
+def changed_by_rounding(index: GuideIndex, guide: Any, batch_size: int, seed: int) -> list[dict[str, Any]]:
+    """Decisions that differ between the stored float16 vectors and the guide's own float32 ones, by margin."""
+    counts = {margin: Counter(cells=0, changed=0) for margin in MARGINS}
+    pairs = index.to_dataset(0)
+    for batch, _ in zip(batches(index, batch_size, seed), range(ROUNDING_BATCHES), strict=False):
+        texts = pairs[batch.labels.tolist()]
+        anchors, positives = _embed(guide, texts["anchor"]), _embed(guide, texts["positive"])
+        exact = all_scores(PairVectors(anchors, positives, anchors[:0]))
+        candidates = batch.candidates.joined()
+        for margin in MARGINS:
+            differ = removed_cells(batch.scores, *margin).joined() != removed_cells(exact, *margin).joined()
+            counts[margin].update(cells=int(candidates.sum()), changed=int((differ & candidates).sum()))
+    return [{"margin": margin[0], "strategy": margin[1], **counter} for margin, counter in counts.items()]
+
+
+def _embed(guide: Any, texts: list[str]) -> Tensor:
+    return guide.encode(texts, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False).float().cpu()
