@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from .errors import GistcacheError, SettingsError
 from .progress import console
 
-PACKAGE = __name__.rsplit(".", 2)[0]
+PACKAGE = (__package__ or "gistcache.shared").rpartition(".")[0]
 INTERRUPTED = 130
 
 app = App(

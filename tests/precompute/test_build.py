@@ -1,0 +1,270 @@
+"""Stage 1 through its own entry: what is in the folder, interrupted and resumed, finished, stale, searched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from gistcache.precompute import build as build_module
+from gistcache.precompute.build import build_index
+from gistcache.precompute.settings import IndexSettings
+from gistcache.shared.clock import Clock
+from gistcache.shared.errors import FolderLockedError, IndexFaultError, ModelError, SettingsError, StaleIndexError
+from gistcache.shared.index import GuideIndex
+from gistcache.shared.lock import folder_lock
+from gistcache.shared.models import load_model
+from gistcache.shared.schema import Layout
+from gistcache.shared.verify import find_faults
+
+from tests.conftest import build_test_index, make_model, random_pairs, random_texts, write_jsonl
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def columns_of(index: GuideIndex):
+    """Texts by id, and the score shards as one dict of lists."""
+    parts = [pq.read_table(path) for path in sorted((index.layout.root / "texts").glob("*.parquet"))]
+    texts = [text for part in parts for text in part["text"].to_pylist()]
+    scores = {}
+    for table in index.scores():
+        for name, values in table.to_pydict().items():
+            scores.setdefault(name, []).extend(values)
+    return texts, scores
+
+
+def test_everything_in_the_folder_is_what_a_naive_computation_says(small_index, guide_folder):
+    index = GuideIndex.open(small_index)
+    texts, scores = columns_of(index)
+    vectors = index.vectors(np.arange(len(texts)))
+    model = load_model(guide_folder)
+    expected = model.encode(texts, normalize_embeddings=True)
+    assert vectors.dtype == np.float16
+    assert np.abs(vectors - expected).max() < 1e-3
+
+    vectors = vectors.astype(np.float32)
+    queries = index.manifest.request.corpus["queries"]
+    ids = index.pairs(np.arange(len(index)))
+    similarity = vectors @ vectors.T
+    for pair in range(len(index)):
+        anchor, positive = ids.anchors[pair], ids.positives[pair]
+        documents = [d for d in range(queries, len(texts)) if texts[d] != texts[anchor]]
+        ranked = sorted(documents, key=lambda d: -similarity[anchor, d])
+        assert scores["positive_score"][pair] == pytest.approx(similarity[anchor, positive], abs=1e-6)
+        assert scores["negative_scores"][pair] == pytest.approx(similarity[anchor, ids.negatives[pair]], abs=1e-6)
+        assert scores["neighbor_scores"][pair] == pytest.approx(similarity[anchor, ranked[:10]], abs=1e-6)
+        above = sum(similarity[anchor, d] > similarity[anchor, positive] for d in documents if d != positive)
+        assert abs(scores["positive_rank"][pair] - above) <= 1
+    unique = {text: number for number, text in reversed(list(enumerate(texts)))}
+    scales = index.scales(np.arange(len(texts)))
+    for number in range(0, len(texts), 7):
+        others = sorted((similarity[number, k] for text, k in unique.items() if text != texts[number]), reverse=True)
+        assert scales[number] == pytest.approx(others[99], abs=1e-6)
+
+
+def test_a_text_of_both_roles_is_embedded_once_by_a_guide_without_prompts(tmp_path, guide_folder, monkeypatch):
+    texts = random_texts(40, seed=11)
+    rows = [{"anchor": texts[i], "positive": texts[(i + 1) % 40]} for i in range(40)]
+    calls = []
+    original = build_module.Guide.encode
+    monkeypatch.setattr(
+        build_module.Guide, "encode", lambda self, batch, role: calls.extend(batch) or original(self, batch, role)
+    )
+    index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, part_rows=16))
+    assert sorted(calls) == sorted(texts)
+    content = index.content_ids
+    twins = np.flatnonzero(content != np.arange(80))
+    assert len(twins) == 40
+    assert np.array_equal(index.vectors(twins), index.vectors(content[twins]))
+
+
+def test_prompts_make_two_vectors_of_one_text(tmp_path, prompted_guide_folder):
+    texts = random_texts(6, seed=12)
+    rows = [{"anchor": texts[i], "positive": texts[(i + 1) % 6]} for i in range(6)]
+    index = GuideIndex.open(build_test_index(tmp_path / "index", rows, prompted_guide_folder))
+    model = load_model(prompted_guide_folder)
+    twin = int(np.flatnonzero(index.content_ids == 0)[1])
+    query, document = index.vectors(np.array([0, twin])).astype(np.float32)
+    assert np.abs(query - model.encode("find: " + texts[0])).max() < 1e-3
+    assert np.abs(document - model.encode("text: " + texts[0])).max() < 1e-3
+    other = build_test_index(tmp_path / "other", rows, prompted_guide_folder, query_prompt="", document_prompt="")
+    assert np.abs(GuideIndex.open(other).vectors(np.array([0]))[0] - model.encode(texts[0])).max() < 1e-3
+
+
+@pytest.mark.parametrize("after", [1, 4, 9, 14])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, guide_folder, monkeypatch, after):
+    rows = random_pairs(90, seed=5, negatives=1)
+    settings = {"part_rows": 40, "neighbors": 5}
+    whole = build_test_index(tmp_path / "whole", rows, guide_folder, **settings)
+
+    class PoweredOffError(BaseException):
+        pass
+
+    written = []
+    original = build_module.Journal.record
+
+    def record(self, part):
+        if len(written) == after:
+            raise PoweredOffError
+        written.append(part.path)
+        original(self, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module.Journal, "record", record)
+        with pytest.raises(PoweredOffError):
+            build_test_index(tmp_path / "cut", rows, guide_folder, **settings)
+    with pytest.raises(IndexFaultError, match="not finished"):
+        GuideIndex.open(tmp_path / "cut")
+    made_before = {name: (tmp_path / "cut" / name).stat().st_mtime_ns for name in written}
+    build_test_index(tmp_path / "cut", rows, guide_folder, **settings)
+    assert contents(tmp_path / "cut") == contents(whole)
+    for name, stamp in made_before.items():
+        assert (tmp_path / "cut" / name).stat().st_mtime_ns == stamp, f"{name} was written again"
+
+
+def test_killed_and_run_again_through_the_command_line(tmp_path, guide_folder):
+    source = write_jsonl(tmp_path / "pairs.jsonl", random_pairs(200, seed=6))
+    command = [sys.executable, "-m", "gistcache.shared.cli", "index", str(source), "--guide", str(guide_folder)]
+    command += ["--part-rows", "20", "--out"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.PIPE)
+    while process.poll() is None and not list((tmp_path / "cut" / "vectors").glob("*.npy")):
+        os.sched_yield()
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "cut" / "manifest.json").exists()
+    subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_a_part_that_no_longer_matches_its_record_is_made_again(tmp_path, guide_folder, monkeypatch):
+    rows = random_pairs(30, seed=7)
+    whole = build_test_index(tmp_path / "whole", rows, guide_folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module.Manifest, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            build_test_index(tmp_path / "cut", rows, guide_folder)
+    damaged = tmp_path / "cut" / "vectors" / "part-00000.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x01")
+    build_test_index(tmp_path / "cut", rows, guide_folder)
+    assert contents(tmp_path / "cut") == contents(whole)
+
+
+def test_what_differs_is_named_and_nothing_is_reused(tmp_path, guide_folder):
+    rows = random_pairs(30, seed=8)
+    folder = build_test_index(tmp_path / "index", rows, guide_folder)
+    before = contents(folder)
+    build_test_index(folder, rows, guide_folder)  # the same again: nothing to do
+    other_guide = make_model(tmp_path / "other", dim=32, seed=9)
+    changes = [
+        (rows, guide_folder, {"neighbors": 7}, "settings.neighbors: index has 50, command asks for 7"),
+        (rows, guide_folder, {"query_prompt": "red "}, "guide.prompts.query: index has '', command asks for 'red '"),
+        (rows, guide_folder, {"max_length": 8}, "guide.max_length: index has 32, command asks for 8"),
+        (rows, guide_folder, {"dim": 16}, "guide.dim: index has 32, command asks for 16"),
+        (rows[:-1], guide_folder, {}, "corpus.pairs: index has 30, command asks for 29"),
+        (rows[::-1], guide_folder, {}, "corpus.sha256"),
+        (rows, other_guide, {}, "guide.files.model.safetensors"),
+    ]
+    for changed_rows, guide, settings, message in changes:
+        with pytest.raises(StaleIndexError) as caught:
+            build_test_index(folder, changed_rows, guide, **settings)
+        assert message in str(caught.value)
+    assert contents(folder) == before
+
+
+def test_approximate_search_says_how_good_it_is(tmp_path, guide_folder):
+    rows = random_pairs(400, seed=10)
+    exact = GuideIndex.open(build_test_index(tmp_path / "exact", rows, guide_folder, neighbors=10))
+    approximate = GuideIndex.open(
+        build_test_index(tmp_path / "approximate", rows, guide_folder, neighbors=10, exact_limit=100)
+    )
+    search = approximate.manifest.measured["search"]
+    assert search["exact"] is False
+    _, true_scores = columns_of(exact)
+    _, scores = columns_of(approximate)
+    found = [
+        len(set(a) & set(b)) / 10
+        for a, b in zip(scores["neighbor_ids"], true_scores["neighbor_ids"], strict=True)
+    ]
+    assert np.mean(found) == pytest.approx(search["recall"], abs=0.02)
+    assert np.mean(found) >= 0.95
+    again = build_test_index(tmp_path / "again", rows, guide_folder, neighbors=10, exact_limit=100)
+    assert contents(again) == contents(approximate.layout.root)
+
+
+def test_a_second_writer_is_told_who_is_at_work(tmp_path, guide_folder):
+    rows = random_pairs(10, seed=13)
+    with folder_lock(Layout(tmp_path / "index").building), pytest.raises(FolderLockedError, match=str(os.getpid())):
+        build_test_index(tmp_path / "index", rows, guide_folder)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, guide_folder):
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "thesis.tex").write_text("mine")
+    with pytest.raises(IndexFaultError, match="not empty"):
+        build_test_index(tmp_path / "index", random_pairs(10), guide_folder)
+    assert [path.name for path in (tmp_path / "index").iterdir()] == ["thesis.tex"]
+
+
+def test_a_guide_that_returns_no_number_is_stopped_and_the_text_named(tmp_path, guide_folder, monkeypatch):
+    rows = random_pairs(10, seed=14)
+    original = build_module.Guide._forward
+
+    def broken(self, features, count):
+        vectors = original(self, features, count)
+        vectors[-1] = np.nan
+        return vectors
+
+    monkeypatch.setattr(build_module.Guide, "_forward", broken)
+    with pytest.raises(ModelError, match="non-finite") as caught:
+        build_test_index(tmp_path / "index", rows, guide_folder)
+    assert any(repr(row["anchor"])[:20] in str(caught.value) for row in rows)
+    assert not list((tmp_path / "index" / "vectors").glob("*"))
+
+
+def test_settings_out_of_range_are_refused_at_once():
+    with pytest.raises(SettingsError, match="--neighbors"):
+        IndexSettings(guide="x", neighbors=0)
+
+
+def test_held_out_pairs_are_evaluated_while_the_guide_is_there(tmp_path, guide_folder):
+    held_out = write_jsonl(tmp_path / "held.jsonl", random_pairs(20, seed=15))
+    source = write_jsonl(tmp_path / "pairs.jsonl", random_pairs(20, seed=16))
+    settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", eval_pairs=(str(held_out),))
+    measured = build_index([str(source)], settings, Clock()).measured
+    assert 0 < measured["guide"]["ndcg@10"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "fault"),
+    [
+        ("vectors/part-00000.npy", lambda data: data[:-4], "bytes"),
+        ("vectors/part-00001.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "checksum"),
+        ("scores/part-00002.parquet", lambda data: data[:100] + b"x" + data[101:], "checksum"),
+        ("faiss/documents.faiss", None, "missing"),
+    ],
+)
+def test_verify_names_the_damaged_file(tmp_path, small_index, file, damage, fault):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(small_index, copy)
+    layout = Layout(copy)
+    manifest = GuideIndex.open(copy).manifest
+    assert list(find_faults(layout, manifest)) == []
+    if damage is None:
+        (copy / file).unlink()
+    else:
+        (copy / file).write_bytes(damage((copy / file).read_bytes()))
+    faults = list(find_faults(layout, manifest))
+    assert len(faults) == 1
+    assert faults[0].startswith(file)
+    assert fault in faults[0]
+    with pytest.raises(IndexFaultError, match=file.split("/")[1]):
+        GuideIndex.open(copy, verify=True)

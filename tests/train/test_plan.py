@@ -1,0 +1,84 @@
+"""The batch plan: no text twice, one task a batch, exact length, the same for the same seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gistcache.shared.errors import SettingsError
+from gistcache.shared.index import GuideIndex
+from gistcache.train.plan import PlannedBatches, batch_plan, plan_of_index
+
+
+def random_corpus(pairs, documents, anchors, tasks, seed=0):
+    random = np.random.default_rng(seed)
+    texts = np.column_stack(
+        [
+            random.integers(0, documents, pairs),
+            documents + random.integers(0, anchors, pairs),
+            np.where(random.random(pairs) < 0.5, random.integers(0, documents, pairs), -1),
+        ]
+    )
+    return texts, np.sort(random.integers(0, tasks, pairs))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("documents", "size"), [(5000, 64), (200, 16), (40, 8)])
+def test_a_text_stands_once_in_a_batch_and_a_batch_has_one_task(seed, documents, size):
+    texts, tasks = random_corpus(1000, documents, 400, 3, seed)
+    texts[texts[:, 0] == texts[:, 2], 2] = -1
+    plan = batch_plan(texts, tasks, size, seed, 0)
+    assert plan.dtype == np.int64
+    assert len(plan)
+    for batch in plan:
+        held = texts[batch].ravel()
+        held = held[held >= 0]
+        assert len(np.unique(held)) == len(held)
+        assert len(np.unique(tasks[batch])) == 1
+    assert len(np.unique(plan)) == plan.size  # no pair twice in an epoch
+
+
+def test_all_batches_that_can_be_filled_are():
+    texts, tasks = random_corpus(1003, 5000, 4000, 1)
+    plan = batch_plan(texts, tasks, 64, 0, 0)
+    assert plan.shape == (1003 // 64, 64)
+
+
+def test_tasks_come_in_proportion_to_their_size():
+    texts = np.arange(2400).reshape(1200, 2)
+    tasks = np.repeat([0, 1], [900, 300])
+    plan = batch_plan(texts, tasks, 30, 0, 0)
+    assert np.bincount(tasks[plan[:, 0]]).tolist() == [30, 10]
+    assert len(np.unique(tasks[plan[:10, 0]])) == 2  # and mixed, not one after the other
+
+
+def test_a_text_in_most_pairs_does_not_stop_the_plan():
+    texts = np.column_stack([np.where(np.arange(100) < 60, 0, np.arange(100)), 1000 + np.arange(100)])
+    plan = batch_plan(texts, np.zeros(100, int), 10, 0, 0)
+    assert 3 <= len(plan) <= 10
+    assert all(len(np.unique(texts[batch])) == 20 for batch in plan)
+
+
+def test_the_seed_and_the_epoch_determine_the_plan():
+    texts, tasks = random_corpus(500, 1000, 1000, 2)
+    first = batch_plan(texts, tasks, 16, 7, 0)
+    assert np.array_equal(first, batch_plan(texts, tasks, 16, 7, 0))
+    assert not np.array_equal(first, batch_plan(texts, tasks, 16, 7, 1))
+    assert not np.array_equal(first, batch_plan(texts, tasks, 16, 8, 0))
+
+
+def test_the_sampler_knows_its_length_and_follows_the_epoch(small_index):
+    index = GuideIndex.open(small_index)
+    sampler = PlannedBatches.of(index)(index.to_dataset(), 8, seed=3)
+    first = list(sampler)
+    assert len(first) == len(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
+    assert np.array_equal(first, plan_of_index(index, np.arange(len(index)), 8, 3, 0, index.max_negatives))
+
+
+def test_a_batch_that_cannot_be_filled_is_an_error_that_names_the_way_out(small_index):
+    index = GuideIndex.open(small_index)
+    with pytest.raises(SettingsError, match="batch-size"):
+        len(PlannedBatches.of(index)(index.to_dataset(), 5000))
