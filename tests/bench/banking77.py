@@ -172,7 +172,13 @@ class Measurement:
         return {"accuracy": mean, "deviation": deviation, "sts": sts}
 
 
-def runs(temperature: float) -> list[Run]:
+def groups(first: float, *others: float) -> list[list[Run]]:
+    """All models: the students as they are and trained at the first temperature; the larger guide; then the rest."""
+    as_is = [Run(layers, None, None, None) for layers in LAYERS]
+    return [[*as_is, *trained(first)], [Run(None, None, MPNET, None)], *(trained(other) for other in others)]
+
+
+def trained(temperature: float) -> list[Run]:
     """The students trained at one temperature."""
     losses = [("unguided", None), ("guided", MINILM), ("guided", MPNET)]
     return [Run(layers, loss, guide, temperature) for layers in LAYERS for loss, guide in losses]
@@ -226,11 +232,9 @@ def main() -> None:
     plan = Plan(max_steps=given.max_steps)
     measurement = Measurement(given.data, given.work, plan, given.pairs, given.draws, given.mpnet)
     detectors = {guide: measurement.detector(guide) for guide in measurement.locators}
-    scores = [measurement.score(Run(layers, None, None, None)) for layers in LAYERS]
-    scores.append(measurement.score(Run(None, None, MPNET, None)))
-    text = ""
-    for temperature in given.temperatures:
-        scores += [measurement.score(run) for run in runs(temperature)]
+    scores, text = [], ""
+    for group in groups(*given.temperatures):  # a page after each, so that the first need not wait for the second
+        scores += [measurement.score(run) for run in group]
         text = report(scores, detectors, asdict(plan), len(measurement.indexes[MINILM]), given.draws)
         out.write_text(text, encoding="utf-8")
     print(text)

@@ -33,7 +33,7 @@ MARGINS: tuple[tuple[float, MarginStrategy], ...] = (
     (0.05, "relative"),
     (0.1, "relative"),
 )
-ROUNDING_BATCHES = 40
+ROUNDING_BATCHES = 20
 
 
 class Batch(NamedTuple):

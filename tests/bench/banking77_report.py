@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "scikit-learn", "numpy")
-STUDENTS = {None: "all-MiniLM-L6-v2", 3: "three layers of it"}
+STUDENTS = {None: "all-MiniLM-L6-v2", 3: "three of its layers"}
 
 PAGE = """\
 # Results
 
 Students trained on Banking77's training questions with and without a guide, everything else the same, and how well
-each guide tells false negatives. Every number on this page is printed by one command, which goes on where it stopped:
+each guide tells false negatives. `make results` prints this page and writes it; interrupted, it goes on where it
+stopped. Without make:
 
 ```
-make results
+python data/fetch_mpnet.py --out data/models
+python tests/bench/banking77.py
 ```
 
 The data are Banking77 (`banking77_train.csv`, `banking77_test.csv`) and the STS benchmark's development split
@@ -28,10 +30,11 @@ make pairs and to score. Neither guide nor student sees them.
 
 ## Students
 
-{pairs:,} pairs, each a question and another question of the same intent; {plan}. One seed: differences of a few tenths
-are noise.
+{pairs:,} pairs, each a question and another question of the same intent.
+{plan}.
+One seed; how far another one would move these figures was not measured.
 
-- Banking77: accuracy in percent as MTEB scores it: {draws} times, 8 training questions an intent, logistic
+- Banking77: accuracy in percent as MTEB scores it: {draws} times 8 training questions an intent, logistic
   regression on the embeddings, accuracy on the test questions. Mean, and standard deviation over the draws, which are
   the same for every model.
 - STS benchmark (dev): Spearman correlation x 100.
@@ -93,7 +96,7 @@ def report(
 
 def _plan(plan: dict[str, Any]) -> str:
     length = f"{plan['max_steps']} steps" if plan["max_steps"] else f"{plan['epochs']:g} epoch"
-    return f"batch {plan['batch_size']}, {length}, learning rate {plan['learning_rate']:g}, seed {plan['seed']}"
+    return f"Batch {plan['batch_size']}, {length}, learning rate {plan['learning_rate']:g}, seed {plan['seed']}"
 
 
 def _student_rows(scores: list[dict[str, Any]]) -> list[list[str]]:
