@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +88,9 @@ class GuideIndex:
 
     def __repr__(self) -> str:
         return f"GuideIndex({str(self.layout.root)!r}, pairs={len(self)}, texts={len(self._vectors)}, dim={self.dim})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GuideIndex.open, (str(self.layout.root),)
 
     @property
     def dim(self) -> int:

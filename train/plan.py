@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -182,12 +183,8 @@ class PlannedBatches(DefaultBatchSampler):
 
     @staticmethod
     def of(index: GuideIndex) -> Any:  # noqa: ANN401 (the callable that the training arguments take)
-        """What to give as ``batch_sampler`` in the training arguments."""
-
-        def make(dataset: Dataset, batch_size: int, seed: int = 0, **_: object) -> PlannedBatches:
-            return PlannedBatches(index, dataset, batch_size, seed)
-
-        return make
+        """What to give as ``batch_sampler`` in the training arguments; checkpoints can hold it."""
+        return partial(_planned, index)
 
     @property
     def plan(self) -> np.ndarray:
@@ -205,3 +202,7 @@ class PlannedBatches(DefaultBatchSampler):
 
     def __len__(self) -> int:
         return len(self.plan)
+
+
+def _planned(index: GuideIndex, dataset: Dataset, batch_size: int, seed: int = 0, **_: object) -> PlannedBatches:
+    return PlannedBatches(index, dataset, batch_size, seed)

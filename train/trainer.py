@@ -136,10 +136,11 @@ class LogRemovedCells(TrainerCallback):
         self.reported = (0, 0)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:  # noqa: ANN401, D102
-        del args, state, control, kwargs
+        del args, control, kwargs
         removed, candidates = self.loss.removed_cells.counts()
         if logs is not None and "loss" in logs and candidates > self.reported[1]:
-            logs["removed_share"] = round((removed - self.reported[0]) / (candidates - self.reported[1]), 5)
+            logs["removed_share"] = share = round((removed - self.reported[0]) / (candidates - self.reported[1]), 5)
+            state.log_history[-1]["removed_share"] = share  # the trainer has copied the logs there already
             self.reported = (removed, candidates)
 
 

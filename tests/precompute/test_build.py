@@ -189,8 +189,7 @@ def test_approximate_search_says_how_good_it_is(tmp_path, guide_folder):
     _, true_scores = columns_of(exact)
     _, scores = columns_of(approximate)
     found = [
-        len(set(a) & set(b)) / 10
-        for a, b in zip(scores["neighbor_ids"], true_scores["neighbor_ids"], strict=True)
+        len(set(a) & set(b)) / 10 for a, b in zip(scores["neighbor_ids"], true_scores["neighbor_ids"], strict=True)
     ]
     assert np.mean(found) == pytest.approx(search["recall"], abs=0.02)
     assert np.mean(found) >= 0.95

