@@ -99,7 +99,7 @@ def collect() -> list[tuple[str, str, str]]:
 
 
 def split(rows: list[tuple[str, str, str]]) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
-    """Train and held-out rows, drawn by the hash of the anchor: no anchor is in both, and none depends on the others."""
+    """Train and held-out rows, drawn by the hash of the anchor: no anchor is in both."""
     ordered = sorted(rows, key=lambda row: hashlib.sha256(row[0].encode()).hexdigest())
     held_out = ordered[:HELD_OUT_PAIRS]
     anchors = {row[0] for row in held_out}
