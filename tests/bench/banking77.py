@@ -3,8 +3,9 @@
     python tests/bench/banking77.py                                          the whole of it; hours on two cores
     python tests/bench/banking77.py --pairs 500 --max-steps 3 --draws 1      a trial, which leaves docs/ alone
 
-Every step is kept under --work, keyed by all that made it: an interrupted measurement goes on where it stopped, and a
-finished one prints its tables at once. The intents are used for scoring only; neither guide nor student sees them.
+Every step is kept under --work, keyed by the data, models and settings that made it: an interrupted measurement goes on
+where it stopped, and a finished one prints its tables at once. After a change of code, delete that folder. The
+intents make the pairs and score; neither guide nor student sees them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from banking77_detector import changed_by_rounding, detector_figures
+from banking77_detector import MARGINS, ROUNDING_BATCHES, changed_by_rounding, detector_figures
 from banking77_report import report
-from banking77_scores import accuracy, make_pairs, read_questions
+from banking77_scores import DRAW_SEED, QUESTIONS_PER_INTENT, accuracy, make_pairs, read_questions
 from gistcache.shared.evaluation import evaluate_sts
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import find_model, fingerprint_files, load_model, pick_device
@@ -118,7 +119,8 @@ class Measurement:
     def detector(self, guide: str) -> dict[str, Any]:
         """Precision and recall of a guide's removals, and decisions that float16 changes."""
         index, plan = self.indexes[guide], self.plan
-        setting = {"index": index_key(index), "batch_size": plan.batch_size, "seed": plan.seed}
+        setting = {"index": index_key(index), "batch_size": plan.batch_size, "seed": plan.seed, "margins": MARGINS}
+        first = {"batches": ROUNDING_BATCHES}
 
         def rounding() -> Any:
             model = load_model(find_model(self.locators[guide]), device=pick_device("auto"))
@@ -129,7 +131,7 @@ class Measurement:
 
         return {
             "cells": self.results.keep_or_make({"step": "detector", **setting}, cells),
-            "rounding": self.results.keep_or_make({"step": "rounding", **setting}, rounding),
+            "rounding": self.results.keep_or_make({"step": "rounding", **setting, **first}, rounding),
         }
 
     def score(self, run: Run) -> dict[str, Any]:
@@ -140,7 +142,8 @@ class Measurement:
             model, removed = self._as_is(run) if run.loss is None else self._trained(run, setting)
             return self._scores(model) | {"removed_share": removed}
 
-        setting = setting | {"step": "score", "data": self.data_key, "draws": self.draws}
+        draws = [self.draws, DRAW_SEED, QUESTIONS_PER_INTENT]
+        setting = setting | {"step": "score", "data": self.data_key, "draws": draws}
         return run._asdict() | self.results.keep_or_make(setting, make)
 
     def _setting(self, run: Run) -> dict[str, Any]:
