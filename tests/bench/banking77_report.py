@@ -49,7 +49,8 @@ itself. It is a false negative in truth when its text has the anchor's intent. B
 other pairs' positives; all adds anchor against anchors and positive against positives, as in the paper. Precision: of
 the removed cells, the share that had the anchor's intent. Recall: of the cells of the anchor's intent, the share that
 was removed; the others were kept, and pushed away. Of all cells, {same_share:.2%} have the anchor's intent: that is the
-precision of removing at random.
+precision of removing at random. At margin 0 recall is near one half whatever the guide: a pair's positive is itself a
+random question of the intent, and another one is as likely above it as below.
 
 {detectors}
 
