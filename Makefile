@@ -57,5 +57,11 @@ test: $(VENV)/development
 	$(BIN)/pyright
 	$(BIN)/python -m pytest
 
+data/models/all-mpnet-base-v2: | $(VENV)/development
+	$(BIN)/python data/fetch_mpnet.py --out data/models
+
+results: $(VENV)/development data/models/all-mpnet-base-v2
+	$(BIN)/python tests/bench/banking77.py $(RESULTS_FLAGS)
+
 clean:
 	rm -rf $(VENV) $(INDEX) $(INDEX).summary.json $(OUT) data/docs build dist *.egg-info

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from ..shared.errors import InputError
 from ..shared.pairs import Pair, Reject
+from ..shared.progress import step
 from ..shared.schema import PAIRS, REJECTED, TEXTS
 
 CHUNK_PAIRS = 65_536
@@ -103,10 +104,12 @@ def read_corpus(rows: Iterable[Pair | Reject]) -> Corpus:
     """
     chunks, rejects = [], []
     rows = iter(rows)
-    while chunk := list(islice(rows, CHUNK_PAIRS)):
-        pairs = [row for row in chunk if isinstance(row, Pair)]
-        rejects += [row for row in chunk if isinstance(row, Reject)]
-        chunks.append(pl.DataFrame(pairs, schema=PAIR_COLUMNS, orient="row"))
+    with step("read pairs", None, "rows") as advance:
+        while chunk := list(islice(rows, CHUNK_PAIRS)):
+            pairs = [row for row in chunk if isinstance(row, Pair)]
+            rejects += [row for row in chunk if isinstance(row, Reject)]
+            chunks.append(pl.DataFrame(pairs, schema=PAIR_COLUMNS, orient="row"))
+            advance(len(chunk))
     rejected = pl.DataFrame(rejects, schema=dict.fromkeys(REJECTED.names, pl.String) | {"line": pl.Int64}, orient="row")
     read = pl.concat(chunks) if chunks else pl.DataFrame(schema=PAIR_COLUMNS)
     if not read.height:
@@ -117,46 +120,40 @@ def read_corpus(rows: Iterable[Pair | Reject]) -> Corpus:
 
 def _number(pairs: pl.DataFrame, rejected: pl.DataFrame, duplicates: int) -> Corpus:
     """Give texts and pairs their ids."""
-    queries = pairs.select(text="anchor").unique(maintain_order=True).with_row_index("text_id")
-    queries = queries.with_columns(pl.col("text_id").cast(pl.Int64))
-    documents = pairs.select(text=pl.concat_list("positive", "negatives")).explode("text").unique(maintain_order=True)
-    documents = documents.with_row_index("text_id", offset=queries.height).with_columns(
-        pl.col("text_id").cast(pl.Int64)
-    )
+    queries = _with_ids(pairs.select(text="anchor").unique(maintain_order=True), "text_id")
+    listed = pairs.select(text=pl.concat_list("positive", "negatives")).explode("text")
+    documents = _with_ids(listed.unique(maintain_order=True), "text_id", queries.height)
+    pairs = _with_ids(pairs, "pair_id")
+    ids = {"anchor": queries.rename({"text": "anchor", "text_id": "anchor_id"})}
+    ids["positive"] = documents.rename({"text": "positive", "text_id": "positive_id"})
+    for name, numbered in ids.items():
+        pairs = pairs.join(numbered, on=name, how="left", maintain_order="left")
+    pairs = pairs.join(_negative_ids(pairs, documents), on="pair_id", how="left", maintain_order="left")
+    negative_ids = pl.col("negative_ids").fill_null(pl.lit([], pl.List(pl.Int64)))
+    pairs = pairs.select("pair_id", "anchor_id", "positive_id", negative_ids, "task")
+    return Corpus(_all_texts(queries, documents), pairs, queries.height, rejected, duplicates)
+
+
+def _with_ids(frame: pl.DataFrame, name: str, first: int = 0) -> pl.DataFrame:
+    return frame.with_row_index(name, first).with_columns(pl.col(name).cast(pl.Int64))
+
+
+def _negative_ids(pairs: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
+    """pair_id and negative_ids of every pair that has negatives."""
+    listed = pairs.select("pair_id", text="negatives").explode("text", empty_as_null=False)
+    found = listed.join(documents, on="text", how="left", maintain_order="left")
+    return found.group_by("pair_id", maintain_order=True).agg(negative_ids="text_id")
+
+
+def _all_texts(queries: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
+    """Both roles' texts; ``content_id`` is the first text id with the same text."""
+    same = queries.rename({"text_id": "query_id"})
+    joined = documents.join(same, on="text", how="left", maintain_order="left")
     texts = pl.concat(
         [
             queries.select("text_id", "text", role=pl.lit("query"), content_id="text_id"),
-            documents.join(
-                queries.rename({"text_id": "query_id"}), on="text", how="left", maintain_order="left"
-            ).select("text_id", "text", role=pl.lit("document"), content_id=pl.coalesce("query_id", "text_id")),
+            joined.select("text_id", "text", role=pl.lit("document"), content_id=pl.coalesce("query_id", "text_id")),
         ]
     )
-    texts = texts.with_columns(text_hash=pl.Series([hash_text(text) for text in texts["text"]], dtype=pl.Binary))
-    numbered = pairs.with_row_index("pair_id").with_columns(pl.col("pair_id").cast(pl.Int64))
-    negatives = (
-        numbered.select("pair_id", text="negatives")
-        .explode("text", empty_as_null=False)
-        .join(documents, on="text", how="left", maintain_order="left")
-        .group_by("pair_id", maintain_order=True)
-        .agg(negative_ids="text_id")
-    )
-    numbered = (
-        numbered.join(
-            queries.rename({"text": "anchor", "text_id": "anchor_id"}), on="anchor", how="left", maintain_order="left"
-        )
-        .join(
-            documents.rename({"text": "positive", "text_id": "positive_id"}),
-            on="positive",
-            how="left",
-            maintain_order="left",
-        )
-        .join(negatives, on="pair_id", how="left", maintain_order="left")
-        .select(
-            "pair_id",
-            "anchor_id",
-            "positive_id",
-            pl.col("negative_ids").fill_null(pl.lit([], pl.List(pl.Int64))),
-            "task",
-        )
-    )
-    return Corpus(texts, numbered, queries.height, rejected, duplicates)
+    hashes = pl.Series([hash_text(text) for text in texts["text"]], dtype=pl.Binary)
+    return texts.with_columns(text_hash=hashes)

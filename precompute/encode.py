@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..shared.parts import Journal, PartRecord, commit_array
-from ..shared.progress import step
+from ..shared.progress import Advance, step
 from ..shared.schema import Layout
 from ..shared.vectors import RowStore
 from .corpus import Corpus
@@ -33,22 +33,23 @@ def encode_corpus(guide: Guide, corpus: Corpus, layout: Layout, journal: Journal
         for (start, stop), path in zip(ranges, paths, strict=True):
 
             def make(start: int = start, stop: int = stop, path: object = path) -> PartRecord:
-                vectors = _vectors(guide, corpus, RowStore(layout.root, records), start, stop)
-                advance(stop - start)
+                vectors = _vectors(guide, corpus, RowStore(layout.root, records), (start, stop), advance)
                 return commit_array(layout.root, layout.part("vectors", len(records)), vectors)
 
             records.append(journal.keep_or_make(path, make))
     return records
 
 
-def _vectors(guide: Guide, corpus: Corpus, written: RowStore, start: int, stop: int) -> np.ndarray:
-    """(stop - start, dim) float16 of one part, whose texts all have one role."""
+def _vectors(guide: Guide, corpus: Corpus, written: RowStore, ids: tuple[int, int], advance: Advance) -> np.ndarray:
+    """(stop - start, dim) float16 of the part of text ids start .. stop - 1, which all have one role."""
+    start, stop = ids
     frame = corpus.texts.slice(start, stop - start)
     content_ids = frame["content_id"].to_numpy()
     copied = (content_ids < corpus.queries) if guide.same_for_both_roles and start >= corpus.queries else None
     if copied is None or not copied.any():
-        return guide.encode(frame["text"].to_list(), frame["role"][0])
+        return guide.encode(frame["text"].to_list(), frame["role"][0], advance)
     vectors = np.empty((len(frame), guide.dim), dtype=np.float16)
     vectors[copied] = written.take(content_ids[copied])
-    vectors[~copied] = guide.encode(frame.filter(~copied)["text"].to_list(), frame["role"][0])
+    advance(int(copied.sum()))
+    vectors[~copied] = guide.encode(frame.filter(~copied)["text"].to_list(), frame["role"][0], advance)
     return vectors

@@ -13,6 +13,7 @@ import torch
 from ..shared.errors import ModelError
 from ..shared.features import Features, is_padded_text, row_lengths, split_by_budget, take_rows
 from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for
+from ..shared.progress import Advance
 from ..shared.schema import Role
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Guide:
             "dim": self.dim,
         }
 
-    def encode(self, texts: list[str], role: Role) -> np.ndarray:
+    def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
         """Embed texts.
 
         Tokenising runs one block ahead of computing. Batches are of similar length and bounded by padded tokens.
@@ -96,6 +97,7 @@ class Guide:
         Args:
             texts: T texts.
             role: Which prompt, and which route of an asymmetric model.
+            advance: Called with the number of texts after each block.
 
         Returns:
             (T, dim) float16, unit length before rounding, in the order of ``texts``.
@@ -113,6 +115,7 @@ class Guide:
                 if number + 1 < len(blocks):
                     ahead = pool.submit(self._tokenize, [texts[i] for i in blocks[number + 1]], role)
                 vectors[block] = self._checked([texts[i] for i in block], self._forward(features, len(block)))
+                advance(len(block))
         return vectors
 
     def _tokenize(self, texts: list[str], role: Role) -> Features:

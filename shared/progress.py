@@ -16,8 +16,11 @@ Advance = Callable[[int], None]
 
 
 @contextmanager
-def step(name: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show a step of ``total`` units, ``done`` of which an earlier run has finished; yields ``advance(count)``."""
+def step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show a step of ``total`` units, ``done`` of which an earlier run has finished; yields ``advance(count)``.
+
+    A step whose length nobody knows has no total: it shows count and rate.
+    """
     started, count = time.monotonic(), 0
     bar = Progress(
         TextColumn("{task.description:<18}"),

@@ -40,7 +40,7 @@ def read_rows(source: Source, wanted: Callable[[str], bool] | None = None) -> It
     try:
         for line, fields in readers[source.format](source, wanted):
             yield line, fields
-    except (pa.ArrowException, OSError, EOFError, csv.Error) as error:
+    except (pa.ArrowException, OSError, EOFError, csv.Error, UnicodeDecodeError) as error:
         raise unreadable(source.name, error, line + 1) from error
 
 
@@ -83,7 +83,8 @@ def _delimited_rows(source: Source, wanted: Callable[[str], bool] | None) -> Ite
     del wanted
     csv.field_size_limit(MAX_LINE_BYTES)
     lines = (text for _, text in _lines(source))
-    reader = csv.reader(lines, delimiter="\t" if source.format == "tsv" else ",")
+    # strict: a quote that is never closed would otherwise swallow the rows after it.
+    reader = csv.reader(lines, delimiter="\t" if source.format == "tsv" else ",", strict=True)
     header = next(reader, None)
     if header is None:
         return
