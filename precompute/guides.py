@@ -13,6 +13,7 @@ import torch
 from ..shared.errors import ModelError
 from ..shared.features import Features, is_padded_text, row_lengths, split_by_budget, take_rows
 from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for
+from ..shared.packing import can_pack, embed_packed
 from ..shared.progress import Advance
 from ..shared.schema import Role
 
@@ -154,7 +155,9 @@ class Guide:
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value
             for name, value in features.items()
         }
-        return self.model(moved)["sentence_embedding"].float().cpu().numpy()
+        packed = can_pack(self.model, moved)
+        vectors = embed_packed(self.model, moved) if packed else self.model(moved)["sentence_embedding"]
+        return vectors.float().cpu().numpy()
 
     def _checked(self, texts: list[str], vectors: np.ndarray) -> np.ndarray:
         """Cut to ``dim``, scale to unit length; refuse what cannot be scaled."""

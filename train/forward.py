@@ -1,6 +1,7 @@
-"""The student's forward pass over a batch: rows of similar length together, embeddings back in order.
+"""The student's forward pass over a batch: all columns at once, without computing what is padding.
 
-The gradient is that of one padded pass; the padding is not computed.
+Where the model allows it, the batch goes through packed; else in buckets of similar length. The gradient is that of one
+padded pass.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..shared.features import Features, is_padded_text, row_lengths, split_by_cost, take_rows
+from ..shared.packing import can_pack, embed_packed
 
 
 def embed_columns(model: nn.Module, columns: Iterable[Features]) -> list[Tensor]:
-    """Embed tokenised columns, all of them together in length buckets where their features allow it.
+    """Embed tokenised columns, all of them together where their features allow it.
 
     Columns that are no padded text (a static student's flat token stream), or that differ in what is not a tensor
     (prompt lengths), go through the model as they are or one by one.
@@ -39,6 +41,8 @@ def embed_columns(model: nn.Module, columns: Iterable[Features]) -> list[Tensor]
 def _embed(model: nn.Module, features: Features) -> Tensor:
     if not is_padded_text(features):
         return model(features)["sentence_embedding"]
+    if can_pack(model, features):
+        return embed_packed(model, features)
     lengths = row_lengths(features)
     buckets = split_by_cost(lengths)
     embeddings = [

@@ -21,9 +21,12 @@ def gradient(model, vectors, weights):
     return loss.item(), torch.cat([p.grad.ravel() for p in model.parameters() if p.grad is not None]).clone()
 
 
+@pytest.mark.parametrize("form", ["packed", "buckets"])
 @pytest.mark.parametrize("prompt", [None, "red: "])
-def test_buckets_equal_one_padded_pass(student_folder, prompt):
+def test_a_pass_without_padding_equals_one_padded_pass(student_folder, prompt, form):
     model = load_model(student_folder).eval()
+    if form == "buckets":
+        model[0].model.set_attn_implementation("eager")
     texts = random_texts(60, seed=4)
     columns = [texts[:30], texts[30:]]
     torch.manual_seed(0)
@@ -37,7 +40,10 @@ def test_buckets_equal_one_padded_pass(student_folder, prompt):
     hook = model.register_forward_pre_hook(lambda _, inputs: passes.append(inputs[0]["input_ids"].shape))
     bucketed = embed_columns(model, features())
     hook.remove()
-    assert len({shape[1] for shape in passes}) > 1
+    if form == "packed":
+        assert {shape[0] for shape in passes} == {1}
+    else:
+        assert len({shape[1] for shape in passes}) > 1
     padded = [model(column)["sentence_embedding"] for column in features()]
     (value, ours), (expected, theirs) = (gradient(model, vectors, weights) for vectors in (bucketed, padded))
     assert value == pytest.approx(expected, abs=1e-4)
@@ -58,6 +64,14 @@ def test_rows_are_cut_to_their_own_tokens_on_either_side(student_folder, side):
     assert taken["input_ids"].shape == (3, lengths[rows].max())
     for ids, mask, row in zip(taken["input_ids"], taken["attention_mask"].bool(), rows, strict=True):
         assert ids[mask].tolist() == model.tokenizer(texts[row])["input_ids"]
+
+
+def test_the_model_is_left_as_it_was(student_folder):
+    model = load_model(student_folder)
+    features = model.preprocess(random_texts(5, seed=3))
+    embed_columns(model, [features])
+    assert model[0].model.config._attn_implementation == "sdpa"
+    assert features["input_ids"].shape == features["attention_mask"].shape
 
 
 def test_a_row_does_not_depend_on_its_batch(student_folder):
