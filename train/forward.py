@@ -6,7 +6,7 @@ padded pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,11 +17,8 @@ from ..shared.features import Features, is_padded_text, row_lengths, split_by_co
 from ..shared.packing import can_pack, embed_packed
 
 
-def embed_columns(model: nn.Module, columns: Iterable[Features]) -> list[Tensor]:
+def embed_columns(model: nn.Module, columns: Sequence[Features]) -> list[Tensor]:
     """Embed tokenised columns, all of them together where their features allow it.
-
-    Columns that are no padded text (a static student's flat token stream), or that differ in what is not a tensor
-    (prompt lengths), go through the model as they are or one by one.
 
     Args:
         model: Maps features to a dict with ``sentence_embedding`` (rows, D).
@@ -30,15 +27,35 @@ def embed_columns(model: nn.Module, columns: Iterable[Features]) -> list[Tensor]
     Returns:
         (rows, D) for each column, rows in their order.
     """
+    embedded = [embed(model, group) for group in groups_of(columns)]
+    if len(embedded) == len(columns):
+        return embedded
+    return list(embedded[0].split([len(column["input_ids"]) for column in columns]))
+
+
+def groups_of(columns: Sequence[Features]) -> list[Features]:
+    """All columns as one, padded to the widest; the columns as they are where they cannot be one.
+
+    Columns cannot be one where they are no padded text (a static student's flat token stream), or differ in what is not
+    a tensor (prompt lengths).
+    """
     columns = list(columns)
-    merged = _merge(columns)
-    if merged is None:
-        return [_embed(model, column) for column in columns]
-    rows = [len(column["input_ids"]) for column in columns]
-    return list(_embed(model, merged).split(rows))
+    first = columns[0]
+    if not all(is_padded_text(column) and column.keys() == first.keys() for column in columns):
+        return columns
+    tensors = {name for name, value in first.items() if isinstance(value, Tensor)}
+    if any(column[name] != first[name] for column in columns for name in first.keys() - tensors):
+        return columns
+    if any(column[name].shape != column["input_ids"].shape for column in columns for name in tensors):
+        return columns
+    width = max(column["input_ids"].shape[1] for column in columns)
+    left = any(not bool(column["attention_mask"][:, 0].all()) for column in columns)
+    merged = {name: torch.cat([_pad(column[name], width, left=left) for column in columns]) for name in tensors}
+    return [first | merged]
 
 
-def _embed(model: nn.Module, features: Features) -> Tensor:
+def embed(model: nn.Module, features: Features) -> Tensor:
+    """(rows, D) embeddings of one column or of several that are one."""
     if not is_padded_text(features):
         return model(features)["sentence_embedding"]
     if can_pack(model, features):
@@ -50,21 +67,6 @@ def _embed(model: nn.Module, features: Features) -> Tensor:
     ]
     back = torch.as_tensor(np.argsort(np.concatenate(buckets), kind="stable"), device=embeddings[0].device)
     return torch.cat(embeddings)[back]
-
-
-def _merge(columns: list[Features]) -> Features | None:
-    """All columns as one, padded to the widest; None where they cannot be one."""
-    first = columns[0]
-    if not all(is_padded_text(column) and column.keys() == first.keys() for column in columns):
-        return None
-    tensors = {name for name, value in first.items() if isinstance(value, Tensor)}
-    if any(column[name] != first[name] for column in columns for name in first.keys() - tensors):
-        return None
-    if any(column[name].shape != column["input_ids"].shape for column in columns for name in tensors):
-        return None
-    width = max(column["input_ids"].shape[1] for column in columns)
-    left = any(not bool(column["attention_mask"][:, 0].all()) for column in columns)
-    return first | {name: torch.cat([_pad(column[name], width, left=left) for column in columns]) for name in tensors}
 
 
 def _pad(values: Tensor, width: int, *, left: bool) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,8 +13,10 @@ from ..shared.errors import SettingsError
 from ..shared.features import Features
 from ..shared.index import GuideIndex
 from .forward import embed_columns
+from .gradients import GradientCache, in_row_slices
+from .lookup import BatchGuide
 from .mask import (
-    BatchTexts,
+    Blocks,
     Judge,
     MarginStrategy,
     PairVectors,
@@ -28,9 +29,12 @@ from .mask import (
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+# Cells of the score matrix that are held at once: 16 MiB in float32, and a few copies of it.
+SLICE_CELLS = 2**22
+
 
 def contrastive_loss(logits: Tensor, leaves: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the target cell among the cells that stay.
+    """Cross-entropy of the target cell among the cells that stay, summed over rows.
 
     Args:
         logits: (R, C) similarities over temperature.
@@ -38,7 +42,7 @@ def contrastive_loss(logits: Tensor, leaves: Tensor, targets: Tensor) -> Tensor:
         targets: (R,) column of each row's positive.
     """
     leaves = leaves.scatter(1, targets[:, None], False)
-    return F.cross_entropy(logits.masked_fill(leaves, -torch.inf), targets)
+    return F.cross_entropy(logits.masked_fill(leaves, -torch.inf), targets, reduction="sum")
 
 
 class GuidedContrastiveLoss(nn.Module):
@@ -59,6 +63,8 @@ class GuidedContrastiveLoss(nn.Module):
         contrast_positives: Whether positives are pushed apart from positives.
         guided: False trains without the judge; the other two rules stay.
         known_positives: False lets texts that are known positives stay, as the public implementations do.
+        mini_batch_num_tokens: Embed so many tokens at a time, twice, so that memory does not grow with the batch
+            (gradient caching); None embeds the batch once.
 
     Inputs:
         Columns anchor, positive, any number of negatives, and ``label``: the pair id, as ``index.to_dataset()`` has
@@ -80,6 +86,7 @@ class GuidedContrastiveLoss(nn.Module):
         contrast_positives: bool = True,
         guided: bool = True,
         known_positives: bool = True,
+        mini_batch_num_tokens: int | None = None,
     ) -> None:
         super().__init__()
         if temperature <= 0:
@@ -92,8 +99,14 @@ class GuidedContrastiveLoss(nn.Module):
         self.margin, self.margin_strategy = margin, margin_strategy
         self.contrast_anchors, self.contrast_positives = contrast_anchors, contrast_positives
         self.known_positives = known_positives
+        self.mini_batch_num_tokens = mini_batch_num_tokens
         self.judge: Judge | None = positive_judge(margin, margin_strategy) if guided else None
         self.removed_cells = RemovedCells()
+
+    @property
+    def uses_gradient_cache(self) -> bool:
+        """Whether texts are embedded again in the backward pass; ``MatryoshkaLoss`` asks."""
+        return self.mini_batch_num_tokens is not None
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The mean loss of a batch.
@@ -111,35 +124,58 @@ class GuidedContrastiveLoss(nn.Module):
                 where="the data set's `label` column",
                 fix="train on index.to_dataset(), and keep its label column",
             )
-        embeddings = [F.normalize(column.float(), dim=-1) for column in embed_columns(self.model, sentence_features)]
-        student = PairVectors(embeddings[0], embeddings[1], _stacked(embeddings[2:], embeddings[0]))
-        return self.from_embeddings(student, labels, negatives=len(embeddings) - 2)
+        columns = list(sentence_features)
+        if self.mini_batch_num_tokens is None or not torch.is_grad_enabled():
+            return self.calculate_loss([[each] for each in embed_columns(self.model, columns)], labels)
+        cache = GradientCache(self.model, columns, self.mini_batch_num_tokens)
+        value = self.calculate_loss([[each] for each in cache.embeddings], labels, with_backward=True)
+        return cache.attach(value)
 
-    def from_embeddings(self, student: PairVectors, labels: Tensor, negatives: int) -> Tensor:
-        """The mean loss of a batch whose texts are embedded.
+    def calculate_loss(self, reps: list[list[Tensor]], labels: Tensor, *, with_backward: bool = False) -> Tensor:
+        """The mean loss of a batch whose texts are embedded; named and formed as ``MatryoshkaLoss`` looks for it.
 
         Args:
-            student: Unit vectors of the student, float32; negatives column by column.
+            reps: For each column its (rows, D) embeddings, in one or several pieces.
             labels: (B,) pair ids.
-            negatives: K, negatives a pair.
+            with_backward: Whether to give the embeddings their gradients at once.
         """
-        device = student.anchors.device
-        rows = torch.arange(len(labels), device=device)
-        ids = self.index.pairs(labels.cpu().numpy(), negatives)
-        texts = batch_texts(self.index, ids.anchors, ids.positives, ids.negatives, device)
+        device = reps[0][0].device
+        with torch.autocast(device.type, enabled=False):  # a score rounded to half precision would move a threshold
+            embeddings = [F.normalize(torch.cat(pieces).float(), dim=-1) for pieces in reps]
+            negatives = torch.cat(embeddings[2:]) if embeddings[2:] else embeddings[0][:0]
+            student = PairVectors(embeddings[0], embeddings[1], negatives)
+            guide = BatchGuide.of(self.index, labels.cpu().numpy(), len(embeddings) - 2, device)
+            pairs = len(labels)
+            cells = 3 * pairs + len(negatives)
+            value = in_row_slices(
+                student,
+                pairs,
+                max(1, SLICE_CELLS // cells),
+                lambda rows, *vectors: self._row_losses(rows, PairVectors(*vectors), guide) / pairs,
+            )
+        if with_backward:
+            value.backward()
+        return value.detach() if with_backward else value
+
+    def _row_losses(self, rows: Tensor, student: PairVectors, guide: BatchGuide) -> Tensor:
+        """The sum of the losses of some rows of a batch."""
         switches = {"contrast_anchors": self.contrast_anchors, "contrast_positives": self.contrast_positives}
         scores = similarities(student, rows, **switches)
+        with torch.no_grad():
+            leaves = self._leaving(rows, scores, guide, switches)
+        return contrastive_loss(scores.joined() / self.temperature, leaves, rows)
+
+    def _leaving(self, rows: Tensor, scores: Blocks, guide: BatchGuide, switches: dict[str, bool]) -> Tensor:
+        """(R, C) cells that leave the loss."""
         leaves = self_cells(rows, scores).joined()
-        leaves[:, leaves.shape[1] - len(texts.negatives) :] |= texts.negatives < 0
+        leaves[:, leaves.shape[1] - len(guide.texts.negatives) :] |= guide.texts.negatives < 0
         if self.known_positives:
-            leaves |= same_text(texts, rows, scores).joined()
+            leaves |= same_text(guide.texts, rows, scores).joined()
         if self.judge is not None:
-            with torch.no_grad():
-                guide = similarities(guide_vectors(self.index, ids, device), rows, **switches)
-                judged = self.judge.decide(guide, rows).joined()
+            judged = self.judge.decide(similarities(guide.vectors, rows, **switches), rows).joined()
             self.removed_cells.count(judged, leaves, rows)
             leaves |= judged
-        return contrastive_loss(scores.joined() / self.temperature, leaves, rows)
+        return leaves
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings of the loss, for the model card."""
@@ -151,6 +187,7 @@ class GuidedContrastiveLoss(nn.Module):
             "contrast_anchors": self.contrast_anchors,
             "contrast_positives": self.contrast_positives,
             "known_positives": self.known_positives,
+            "mini_batch_num_tokens": self.mini_batch_num_tokens,
         }
 
     @property
@@ -185,41 +222,3 @@ class RemovedCells:
         """Removed cells and candidate cells so far."""
         removed, candidates = self._counts.tolist() if self._counts is not None else (0, 0)
         return removed, candidates
-
-
-def batch_texts(
-    index: GuideIndex, anchors: np.ndarray, positives: np.ndarray, negatives: np.ndarray, device: torch.device
-) -> BatchTexts:
-    """Look up what equals what in a batch.
-
-    Args:
-        index: The guide index.
-        anchors: (B,) text ids.
-        positives: (B,) text ids.
-        negatives: (B, K) text ids, -1 for none; laid out column by column, as the student's negatives are.
-        device: Where the loss is computed.
-    """
-    content = index.content_ids
-    flat = negatives.T.ravel()
-    known, known_rows = index.known_positives(anchors)
-    arrays = (
-        content[anchors],
-        content[positives],
-        np.where(flat < 0, -1, content[np.maximum(flat, 0)]),
-        known,
-        known_rows,
-    )
-    return BatchTexts(*(torch.as_tensor(array, device=device) for array in arrays))
-
-
-def guide_vectors(index: GuideIndex, ids: Any, device: torch.device) -> PairVectors:  # noqa: ANN401
-    """Guide vectors of a batch's texts, float32; missing negatives get some other vector, their cells leave anyway."""
-
-    def take(text_ids: np.ndarray) -> Tensor:
-        return torch.as_tensor(index.vectors(text_ids), device=device).float()
-
-    return PairVectors(take(ids.anchors), take(ids.positives), take(np.maximum(ids.negatives.T.ravel(), 0)))
-
-
-def _stacked(columns: list[Tensor], like: Tensor) -> Tensor:
-    return torch.cat(columns) if columns else like.new_zeros((0, like.shape[1]))

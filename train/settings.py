@@ -40,6 +40,10 @@ class LossSettings:
             raise SettingsError(f"{self.margin} is no margin", where="--margin", fix="give 0 or more")
 
 
+POSITIVE = ("layers", "max_length", "max_steps", "batch_size", "mini_batch_num_tokens", "gradient_accumulation")
+POSITIVE += ("eval_steps", "save_steps", "logging_steps")
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -67,6 +71,9 @@ class TrainSettings:
     """Stop after this many steps, whatever the epochs."""
     batch_size: int = 64
     """Pairs a batch; each is judged against all others of its batch."""
+    mini_batch_num_tokens: int | None = None
+    """Embed so many tokens at a time, twice, so that memory does not grow with the batch (gradient caching); for
+    batches that do not fit. Default: embed the batch once."""
     gradient_accumulation: int = 1
     """Batches a step of the optimizer."""
     learning_rate: float = 2e-5
@@ -96,7 +103,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("layers", "max_length", "max_steps", "batch_size", "gradient_accumulation", "eval_steps"):
+        for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")

@@ -77,6 +77,7 @@ def build_trainer(
         contrast_anchors=objective.contrast_anchors,
         contrast_positives=objective.contrast_positives,
         guided=objective.loss == "guided",
+        mini_batch_num_tokens=settings.mini_batch_num_tokens,
     )
     trainer = SentenceTransformerTrainer(
         model=student,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gistcache.shared.index import GuideIndex
-from gistcache.train.loss import batch_texts, guide_vectors
+from gistcache.train.lookup import BatchGuide
 from gistcache.train.mask import (
     Blocks,
     MarginStrategy,
@@ -52,10 +52,9 @@ def batches(index: GuideIndex, batch_size: int, seed: int) -> Iterator[Batch]:
 
 
 def _batch(index: GuideIndex, labels: np.ndarray) -> Batch:
-    rows, ids, device = torch.arange(len(labels)), index.pairs(labels, 0), torch.device("cpu")
-    scores = all_scores(guide_vectors(index, ids, device))
-    texts = batch_texts(index, ids.anchors, ids.positives, ids.negatives, device)
-    leaving = zip(self_cells(rows, scores), same_text(texts, rows, scores), strict=True)
+    rows, guide = torch.arange(len(labels)), BatchGuide.of(index, labels, 0, torch.device("cpu"))
+    scores = all_scores(guide.vectors)
+    leaving = zip(self_cells(rows, scores), same_text(guide.texts, rows, scores), strict=True)
     candidates = Blocks(*(~(one | other) for one, other in leaving))  # the target is a known positive: not among them
     return Batch(labels, scores, candidates)
 

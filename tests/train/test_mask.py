@@ -9,7 +9,8 @@ import pytest
 import torch
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import find_model, load_model
-from gistcache.train.loss import GuidedContrastiveLoss, batch_texts
+from gistcache.train.lookup import BatchGuide
+from gistcache.train.loss import GuidedContrastiveLoss
 from gistcache.train.mask import PairVectors, positive_judge, same_text, self_cells, similarities
 from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss
 
@@ -18,15 +19,11 @@ from tests.conftest import build_test_index, random_texts
 
 def cells_that_leave(index, labels):
     """(B, C) cells that leave by any rule, and by the peers' only rule."""
-    ids = index.pairs(np.array(labels))
+    guide = BatchGuide.of(index, np.array(labels), index.max_negatives, torch.device("cpu"))
     rows = torch.arange(len(labels))
-    vectors = PairVectors(
-        *(torch.from_numpy(index.vectors(part.ravel())).float() for part in (ids.anchors, ids.positives, ids.negatives))
-    )
-    scores = similarities(vectors, rows, contrast_anchors=True, contrast_positives=True)
+    scores = similarities(guide.vectors, rows, contrast_anchors=True, contrast_positives=True)
     judged = positive_judge().decide(scores, rows).joined()
-    texts = batch_texts(index, ids.anchors, ids.positives, ids.negatives, torch.device("cpu"))
-    ours = judged | self_cells(rows, scores).joined() | same_text(texts, rows, scores).joined()
+    ours = judged | self_cells(rows, scores).joined() | same_text(guide.texts, rows, scores).joined()
     return ours, judged
 
 
@@ -103,17 +100,13 @@ def test_an_anchor_against_itself_leaves_also_when_anchor_and_positive_are_one_t
 
 def test_a_slice_of_rows_is_what_the_whole_batch_says(corner):
     index, _, _ = corner
-    ids = index.pairs(np.arange(8))
-    vectors = PairVectors(
-        *(torch.from_numpy(index.vectors(part.ravel())).float() for part in (ids.anchors, ids.positives, ids.negatives))
-    )
-    texts = batch_texts(index, ids.anchors, ids.positives, ids.negatives, torch.device("cpu"))
+    guide = BatchGuide.of(index, np.arange(8), index.max_negatives, torch.device("cpu"))
     whole, part = torch.arange(8), torch.arange(2, 5)
 
     def cells(rows):
-        scores = similarities(vectors, rows, contrast_anchors=True, contrast_positives=True)
+        scores = similarities(guide.vectors, rows, contrast_anchors=True, contrast_positives=True)
         judged = positive_judge(0.01).decide(scores, rows).joined()
-        return judged | self_cells(rows, scores).joined() | same_text(texts, rows, scores).joined()
+        return judged | self_cells(rows, scores).joined() | same_text(guide.texts, rows, scores).joined()
 
     assert torch.equal(cells(whole)[2:5], cells(part))
 
