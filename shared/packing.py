@@ -35,7 +35,7 @@ def can_pack(model: nn.Module, features: Features) -> bool:
         and encoder.config.model_type in PACKABLE
         and encoder.config._attn_implementation == "sdpa"
         and not getattr(encoder.config, "is_decoder", False)
-        and not encoder.is_gradient_checkpointing
+        and not any(getattr(module, "gradient_checkpointing", False) for module in encoder.modules())
         and encoder.device.type == "cpu"
         and all(type(module).__name__ in PACKED_POOLING for module in modules[1:])
         and is_padded_text(features)
