@@ -54,9 +54,9 @@ class _WithGradients(torch.autograd.Function):
         return total.clone()
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         gradients = ctx.saved_tensors
-        return (None, None, *(None for _ in gradients), *(upstream * gradient for gradient in gradients))
+        return (None, None, *(None for _ in gradients), *(grad_outputs[0] * gradient for gradient in gradients))
 
 
 @dataclass(frozen=True)

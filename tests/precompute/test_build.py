@@ -74,7 +74,7 @@ def test_a_text_of_both_roles_is_embedded_once_by_a_guide_without_prompts(tmp_pa
     calls = []
     original = build_module.Guide.encode
     monkeypatch.setattr(
-        build_module.Guide, "encode", lambda self, batch, role: calls.extend(batch) or original(self, batch, role)
+        build_module.Guide, "encode", lambda self, batch, *rest: calls.extend(batch) or original(self, batch, *rest)
     )
     index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, part_rows=16))
     assert sorted(calls) == sorted(texts)
