@@ -12,7 +12,7 @@ import torch
 
 from ..shared.errors import ModelError
 from ..shared.features import Features, is_padded_text, row_lengths, split_by_budget, take_rows
-from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for
+from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
 from ..shared.packing import can_pack, embed_packed
 from ..shared.progress import Advance
 from ..shared.schema import Role
@@ -56,6 +56,7 @@ class Guide:
         self.model: SentenceTransformer = load_model(
             self.folder, device=self.device, dtype=settings.dtype, max_length=settings.max_length
         ).eval()
+        set_prompts(self.model, settings.query_prompt, settings.document_prompt)
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if self.device == "cpu" else ACCELERATOR_BATCH_TOKENS)
         full = self.model.get_embedding_dimension()
         self.dim = settings.dim or full or self._embed(["probe"], "query").shape[1]

@@ -10,18 +10,20 @@ import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 from .pairs import Columns, Pair, read_pairs
+from .progress import console
 from .rows import read_rows
-from .sources import find_sources
+from .sources import Source, find_sources
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 METRICS = ("ndcg@10", "mrr@10", "recall@10")
 PRIMARY_METRIC = "ndcg@10"
+STS_COLUMNS = ("sentence1", "sentence2", "score")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class RetrievalSet:
             precision_recall_at_k=[10],
             map_at_k=[10],
             batch_size=batch_size,
+            show_progress_bar=console.is_terminal,
             write_csv=False,
             score_functions={"cosine": cos_sim},
         )
@@ -117,23 +120,26 @@ def evaluate_sts(model: SentenceTransformer, path: str) -> dict[str, float]:
 
 
 def _scored_rows(path: str) -> tuple[list[str], list[str], list[float]]:
-    (source,) = find_sources([path])
-    rows: list[tuple[object, object, object]]
-    rows = [
-        (fields.get("sentence1"), fields.get("sentence2"), fields.get("score"))
-        for _, fields in read_rows(source)
-        if isinstance(fields, dict)
-    ]
-    if source.format in ("csv", "tsv") and not any(all(row) for row in rows):
-        with io.TextIOWrapper(source.open(), encoding="utf-8", newline="") as file:  # type: ignore[arg-type]
-            reader = csv.reader(file, delimiter="\t" if source.format == "tsv" else ",")
-            rows = [(cells[0], cells[1], cells[2]) for cells in reader if len(cells) == 3]
+    rows = [row for source in find_sources([path]) for row in _cells(source)]
     try:
-        first, second, scores = zip(*[(str(a), str(b), float(str(c))) for a, b, c in rows if a and b], strict=True)
-    except ValueError as error:
+        first, second, scores = zip(*[(str(a), str(b), float(c)) for a, b, c in rows if a and b], strict=True)
+    except (ValueError, TypeError) as error:
         raise InputError(
             "The file holds no scored sentence pairs",
-            where=path,
+            where=f"{path}: {error}",
             fix="give columns sentence1, sentence2, score, or a CSV of these three without a header",
         ) from error
     return list(first), list(second), list(scores)
+
+
+def _cells(source: Source) -> list[tuple[Any, Any, Any]]:
+    """Sentence, sentence, score of every row; a delimited file may come without a header."""
+    if source.format in ("csv", "tsv"):
+        with io.TextIOWrapper(source.open(), encoding="utf-8-sig", errors="replace", newline="") as file:  # type: ignore[arg-type]
+            rows = [cells for cells in csv.reader(file, delimiter="\t" if source.format == "tsv" else ",") if cells]
+        columns = [rows[0].index(name) for name in STS_COLUMNS] if rows and set(STS_COLUMNS) <= set(rows[0]) else None
+        width = max(columns or [2]) + 1
+        kept = [cells for cells in rows[1 if columns else 0 :] if len(cells) >= width]
+        return [tuple(cells[column] for column in columns or (0, 1, 2)) for cells in kept]  # type: ignore[misc]
+    fields = [row for _, row in read_rows(source) if isinstance(row, dict)]
+    return [tuple(row.get(name) for name in STS_COLUMNS) for row in fields]  # type: ignore[misc]

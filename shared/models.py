@@ -185,3 +185,9 @@ def prompt_for(model: SentenceTransformer, role: str, override: str | None) -> s
         if prompts.get(name):
             return prompts[name]
     return prompts.get(model.default_prompt_name or "") or ""
+
+
+def set_prompts(model: SentenceTransformer, query: str | None, document: str | None) -> None:
+    """Give a model prompts, which its evaluators use and ``save_pretrained`` keeps; None leaves one as it is."""
+    given = {"query": query, "document": document}
+    model.prompts = dict(model.prompts or {}) | {name: text for name, text in given.items() if text is not None}

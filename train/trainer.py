@@ -14,7 +14,7 @@ from ..shared.clock import Clock, peak_memory_bytes
 from ..shared.errors import SettingsError, StaleIndexError
 from ..shared.evaluation import PRIMARY_METRIC, RetrievalSet
 from ..shared.index import GuideIndex
-from ..shared.models import pick_device, prompt_for
+from ..shared.models import pick_device, prompt_for, set_prompts
 from ..shared.parts import write_json
 from ..shared.progress import console
 from .card import add_section
@@ -38,6 +38,7 @@ def train_student(settings: TrainSettings) -> dict[str, Any]:
     held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
     device = pick_device(settings.device)
     student = load_student(settings.student, layers=settings.layers, max_length=settings.max_length, device=device)
+    set_prompts(student, settings.query_prompt, settings.document_prompt)
     clock = Clock()
     before = _evaluated(student, held_out, clock, "evaluate before")
     trainer, loss = build_trainer(settings, index, student, held_out)

@@ -126,6 +126,7 @@ def test_gradient_accumulation_and_negatives_and_prompts_train(tmp_path, prompte
     )
     assert metrics["steps"] == 2
     assert np.isfinite(metrics["training_loss"])
+    assert SentenceTransformer(str(tmp_path / "run"), device="cpu").prompts["query"] == "red: "
 
 
 @pytest.mark.parametrize(
