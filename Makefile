@@ -64,4 +64,4 @@ results: $(VENV)/development data/models/all-mpnet-base-v2
 	$(BIN)/python tests/bench/banking77.py $(RESULTS_FLAGS)
 
 clean:
-	rm -rf $(VENV) $(INDEX) $(INDEX).summary.json $(OUT) data/docs build dist *.egg-info
+	rm -rf $(VENV) $(INDEX) $(INDEX).summary.json $(INDEX).tokens $(OUT) data/docs build dist *.egg-info

@@ -58,9 +58,7 @@ def _tables(index: GuideIndex, negatives: int) -> Iterator[pa.Table]:
     for record in index.manifest.parts["pairs"]:
         labels = np.arange(start, start + record.rows)
         start += record.rows
-        ids = index.pairs(labels, negatives)
-        filled = np.where(ids.negatives < 0, ids.positives[:, None], ids.negatives)
-        columns = [ids.anchors, ids.positives, *(filled[:, k] for k in range(negatives))]
+        columns = list(index.pairs(labels, negatives).columns().values())
         arrays = texts.take(np.concatenate(columns))
         rows = len(labels)
         yield pa.table([*(arrays.slice(k * rows, rows) for k in range(len(columns))), pa.array(labels)], schema=schema)

@@ -37,6 +37,15 @@ class PairIds(NamedTuple):
     positives: np.ndarray
     negatives: np.ndarray
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Text ids (B,) of each data-set column: anchor, positive, negative_1 ...
+
+        A pair with fewer negatives has its positive in their place; the loss leaves these cells out.
+        """
+        filled = np.where(self.negatives < 0, self.positives[:, None], self.negatives)
+        named = {f"negative_{k + 1}": filled[:, k] for k in range(filled.shape[1])}
+        return {"anchor": self.anchors, "positive": self.positives} | named
+
 
 class Ragged(NamedTuple):
     """Rows of different lengths, flat: row i is ``values[offsets[i]:offsets[i + 1]]``; both int64."""

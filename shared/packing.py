@@ -119,12 +119,21 @@ def packed_attention(
     sizes = [count * length for count, length in packed_runs]
     split = [each[0].transpose(0, 1).split(sizes) for each in (query, key, value)]
     outputs = [
-        F.scaled_dot_product_attention(*(_by_text(part, run) for part in parts), dropout_p=dropout, scale=scaling)
+        _attend(*(_by_text(part, run) for part in parts), dropout=dropout, scaling=scaling)
         .transpose(1, 2)
         .flatten(0, 1)
         for run, *parts in zip(packed_runs, *split, strict=True)
     ]
     return torch.cat(outputs)[None], None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None) -> Tensor:
+    """Attention of texts of one length; with dropout, step by step, as torch's own is on a CPU then."""
+    if dropout == 0:
+        return F.scaled_dot_product_attention(query, key, value, scale=scaling)
+    factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+    weights = ((query * factor) @ key.transpose(-1, -2)).softmax(-1)
+    return F.dropout(weights, dropout) @ value
 
 
 def _by_text(tokens: Tensor, run: Run) -> Tensor:

@@ -7,6 +7,7 @@ padded pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ..shared.features import Features, is_padded_text, row_lengths, split_by_cost, take_rows
 from ..shared.packing import can_pack, embed_packed
+from .dropout import QuickDropout
 
 
 def embed_columns(model: nn.Module, columns: Sequence[Features]) -> list[Tensor]:
@@ -58,8 +60,11 @@ def embed(model: nn.Module, features: Features) -> Tensor:
     """(rows, D) embeddings of one column or of several that are one."""
     if not is_padded_text(features):
         return model(features)["sentence_embedding"]
-    if can_pack(model, features):
-        return embed_packed(model, features)
+    with QuickDropout() if features["input_ids"].device.type == "cpu" else nullcontext():
+        return embed_packed(model, features) if can_pack(model, features) else _embed_buckets(model, features)
+
+
+def _embed_buckets(model: nn.Module, features: Features) -> Tensor:
     lengths = row_lengths(features)
     buckets = split_by_cost(lengths)
     embeddings = [

@@ -74,6 +74,8 @@ class TrainSettings:
     mini_batch_num_tokens: int | None = None
     """Embed so many tokens at a time, twice, so that memory does not grow with the batch (gradient caching); for
     batches that do not fit. Default: embed the batch once."""
+    token_cache: bool = True
+    """Tokenise each text once and keep the tokens beside the index, for all students with this tokenizer."""
     gradient_accumulation: int = 1
     """Batches a step of the optimizer."""
     learning_rate: float = 2e-5

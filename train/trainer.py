@@ -22,6 +22,7 @@ from .loss import GuidedContrastiveLoss
 from .plan import PlannedBatches
 from .settings import TrainSettings
 from .students import load_student
+from .tokens import TokenCache
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -80,25 +81,30 @@ def build_trainer(
         guided=objective.loss == "guided",
         mini_batch_num_tokens=settings.mini_batch_num_tokens,
     )
+    query = prompt_for(student, "query", settings.query_prompt)
+    document = prompt_for(student, "document", settings.document_prompt)
+    cache = TokenCache.of(index, student, {"query": query, "document": document}) if settings.token_cache else None
+    texts = [name for name in dataset.column_names if name != "label"]
+    prompts = {name: query if name == "anchor" else document for name in texts} if query or document else None
     trainer = SentenceTransformerTrainer(
         model=student,
-        args=_arguments(settings, index, student, dataset.column_names),
+        args=_arguments(settings, index, prompts),
         train_dataset=dataset,
+        data_collator=cache.collator(len(texts) - 2) if cache else None,
         loss=loss,
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
         callbacks=[LogRemovedCells(loss)],
     )
+    if cache:  # the card has been told of the texts; from here on, only the pair ids are read
+        trainer.train_dataset = dataset.with_format(columns=["label"])
     return trainer, loss
 
 
 def _arguments(
-    settings: TrainSettings, index: GuideIndex, student: SentenceTransformer, columns: list[str]
+    settings: TrainSettings, index: GuideIndex, prompts: dict[str, str] | None
 ) -> SentenceTransformerTrainingArguments:
     from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 
-    query = prompt_for(student, "query", settings.query_prompt)
-    document = prompt_for(student, "document", settings.document_prompt)
-    texts = [name for name in columns if name != "label"]
     saving = settings.save_steps or settings.eval_steps
     return SentenceTransformerTrainingArguments(
         output_dir=str(settings.out / "checkpoints"),
@@ -125,7 +131,7 @@ def _arguments(
         seed=settings.seed,
         dataloader_drop_last=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        prompts={name: query if name == "anchor" else document for name in texts} if query or document else None,
+        prompts=prompts,
         batch_sampler=PlannedBatches.of(index),
     )
 
