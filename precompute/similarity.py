@@ -113,30 +113,30 @@ def score_pairs(
     positive_ids = pairs["positive_id"].to_numpy()
     pair_anchors = anchors[row_of_pair]
     positive_scores = _dots(pair_anchors, space.vectors.take(positive_ids))
-    if exact:
-        ranks = count_above(
-            pair_anchors,
-            positive_scores,
+    scores, ids = neighbors.scores[row_of_pair], neighbors.ids[row_of_pair]
+    ranks = ((scores > positive_scores[:, None]) & (ids != positive_ids[:, None])).sum(axis=1)
+    deep = np.flatnonzero(scores[:, -1] > positive_scores)
+    if exact and deep.size:  # documents above the positive that are no neighbours remain to be counted
+        ranks[deep] = count_above(
+            pair_anchors[deep],
+            positive_scores[deep],
             space.document_blocks,
-            own=positive_ids,
-            exclude=own[row_of_pair],
+            own=positive_ids[deep],
+            exclude=own[row_of_pair][deep],
             device=space.device,
         )
-    else:
-        above = neighbors.scores[row_of_pair] > positive_scores[:, None]
-        ranks = (above & (neighbors.ids[row_of_pair] != positive_ids[:, None])).sum(axis=1)
     negatives = pairs["negative_ids"]
     repeats = negatives.list.len().to_numpy()
     negative_ids = negatives.explode(empty_as_null=False).to_numpy()
     negative_scores = _dots(np.repeat(pair_anchors, repeats, axis=0), space.vectors.take(negative_ids))
-    found = neighbors.ids[row_of_pair] >= 0
+    found = ids >= 0
     return pa.table(
         {
             "pair_id": pairs["pair_id"].to_numpy(),
             "positive_score": positive_scores,
             "negative_scores": _lists(negative_scores, repeats),
-            "neighbor_ids": _lists(neighbors.ids[row_of_pair][found], found.sum(axis=1)),
-            "neighbor_scores": _lists(neighbors.scores[row_of_pair][found], found.sum(axis=1)),
+            "neighbor_ids": _lists(ids[found], found.sum(axis=1)),
+            "neighbor_scores": _lists(scores[found], found.sum(axis=1)),
             "positive_rank": ranks,
             "cluster": clusters[row_of_pair],
         }

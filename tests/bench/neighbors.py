@@ -1,0 +1,93 @@
+"""Neighbours of 100,000 anchors among 100,000 documents, 384 dimensions, top 50: exact and approximate.
+
+    python tests/bench/neighbors.py --rows 100000
+
+Vectors lie around random centres, so that they have neighbours as texts do. Recall is against exact search on a sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from gistcache.precompute import faiss_index
+from gistcache.precompute.search import BLOCK_ROWS, exact_search
+from gistcache.shared.clock import peak_memory_bytes
+from gistcache.shared.parts import commit_array
+from gistcache.shared.vectors import RowStore
+from interleaved import Figures
+
+DIM, NEIGHBORS, PER_CENTRE, SAMPLE = 384, 50, 100, 1_000
+
+
+def clustered(rows: int, seed: int) -> np.ndarray:
+    """(rows, DIM) float16 unit vectors around rows / PER_CENTRE centres."""
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((max(1, rows // PER_CENTRE), DIM), dtype=np.float32)
+    random = np.random.default_rng(seed)
+    vectors = centres[random.integers(len(centres), size=rows)]
+    vectors += random.standard_normal((rows, DIM), dtype=np.float32)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+def stored(vectors: np.ndarray) -> RowStore:
+    """The vectors as an index stores them."""
+    folder = Path(tempfile.mkdtemp())
+    return RowStore(folder, [commit_array(folder, folder / "part-00000.npy", vectors)])
+
+
+def measure(rows: int) -> Figures:
+    """Seconds and recall of both kinds of search."""
+    anchors, documents = clustered(rows, 1), clustered(rows, 2)
+    ids = np.arange(rows)
+
+    def blocks():
+        for start in range(0, rows, BLOCK_ROWS):
+            yield ids[start : start + BLOCK_ROWS], documents[start : start + BLOCK_ROWS]
+
+    begun = time.perf_counter()
+    exact = exact_search(anchors, blocks, NEIGHBORS)
+    seconds_exact = time.perf_counter() - begun
+    figures = {"rows": rows, "exact": {"seconds": seconds_exact, "recall": 1.0, "build": 0.0}}
+    sample = np.sort(np.random.default_rng(0).choice(rows, size=min(SAMPLE, rows), replace=False))
+    queries = anchors[sample].astype(np.float32)
+    begun = time.perf_counter()
+    index = faiss_index.build(stored(documents), 0, rows, exact=False, seed=0)
+    if isinstance(index, faiss.IndexIVF):
+        faiss_index.tune(index, queries, exact.ids[sample])
+    build = time.perf_counter() - begun
+    begun = time.perf_counter()
+    faiss_index.search(index, anchors, NEIGHBORS)
+    seconds = time.perf_counter() - begun
+    recall = faiss_index.recall(index, queries, exact.ids[sample])
+    figures[faiss_index.describe(index)["kind"]] = {"seconds": seconds, "recall": recall, "build": build}
+    return figures | {"peak": peak_memory_bytes()}
+
+
+def table(figures: Figures) -> str:
+    """Both searches as a table."""
+    lines = ["| search | building | searching | recall at 50 |", "|---|---|---|---|"]
+    for name, found in figures.items():
+        if isinstance(found, dict):
+            lines.append(f"| {name} | {found['build']:.0f} s | {found['seconds']:.0f} s | {found['recall']:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, default=100_000)
+    given = parser.parse_args()
+    torch.set_num_threads(2)
+    figures = measure(given.rows)
+    print(table(figures))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
