@@ -14,13 +14,14 @@ VENV := .venv
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help guide-index train-small test results clean
+.PHONY: help guide-index train-small test bench results clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make train-small   stage 2: train the default small student (builds the index first if there is none)"
 	@echo "make guide-index   stage 1: embed the pairs with the guide, once"
 	@echo "make test          ruff, pyright, pytest"
+	@echo "make bench         docs/BENCHMARKS.md: speed and memory, side by side (an hour on two cores)"
 	@echo "make results       docs/RESULTS.md: guided against unguided on Banking77 (half an hour on two cores)"
 	@echo "make clean         delete .venv, the index, the runs and the docs pairs"
 	@echo "variables: PAIRS= HELD_OUT= GUIDE= INDEX= STUDENT= OUT= INDEX_FLAGS= TRAIN_FLAGS="
@@ -59,6 +60,13 @@ test: $(VENV)/development
 
 data/models/all-mpnet-base-v2: | $(VENV)/development
 	$(BIN)/python data/fetch_mpnet.py --out data/models
+
+$(VENV)/bench: $(VENV)/development
+	$(PIP) --editable '.[demo,dev,bench]'
+	@touch $@
+
+bench: $(VENV)/bench data/models/all-mpnet-base-v2 data/docs/train.parquet
+	$(BIN)/python tests/bench/benchmarks.py
 
 results: $(VENV)/development data/models/all-mpnet-base-v2
 	$(BIN)/python tests/bench/banking77.py $(RESULTS_FLAGS)

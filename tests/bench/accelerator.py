@@ -1,0 +1,165 @@
+"""On an accelerator: the guided step, encoding, and top-50 search at a million rows.
+
+    python tests/bench/accelerator.py                    on a CUDA device; says so and stops where there is none
+    python tests/bench/accelerator.py --device cpu --batch-size 32 --rows 2000 --layers 2   a trial of the script
+
+Guide and student have random weights of BERT-large's and all-MiniLM-L6-v2's shape: speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from bench_data import STUDENT
+from gistcache.precompute.guides import Guide, GuideSettings
+from gistcache.shared.index import GuideIndex
+from gistcache.shared.models import find_model, load_model
+from gistcache.train.loss import GuidedContrastiveLoss
+from gistcache.train.plan import plan_of_index
+from interleaved import WORK, Figures, by_turns, machine, median, ratio, spread
+from neighbors import NEIGHBORS, clustered
+from scale import hashing_guide, pairs_of
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss, MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from transformers import BertConfig, BertModel
+
+ENCODED_TEXTS = 20_000
+
+
+def guide_folder(layers: int) -> Path:
+    """A guide of BERT-large's shape with random weights."""
+    folder = WORK / f"large-guide-{layers}"
+    if not (folder / "modules.json").is_file():
+        tokenizer = load_model(find_model(STUDENT)).tokenizer
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
+        with tempfile.TemporaryDirectory() as base:
+            BertModel(BertConfig(vocab_size=len(tokenizer), num_hidden_layers=layers, **sizes)).save_pretrained(base)
+            tokenizer.save_pretrained(base)
+            modules = [Transformer(base, max_seq_length=128), Pooling(1024, "mean"), Normalize()]
+            SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder))
+    return folder
+
+
+def training_step(device: str, batch_size: int, rounds: int, layers: int) -> Figures:
+    """Seconds a step in bf16: ours, GISTEmbedLoss, unguided MultipleNegativesRankingLoss."""
+    from bench_data import gistcache
+
+    out = WORK / "scale-100000"
+    if not (out / "manifest.json").is_file():
+        gistcache("index", pairs_of(100_000), "--guide", hashing_guide(), "--out", out)
+    index = GuideIndex.open(out)
+    plan = plan_of_index(index, np.arange(len(index)), batch_size, seed=0, epoch=0, negatives=0)
+    rows = index.to_dataset(0)
+    guide = load_model(guide_folder(layers), device=device, dtype="bfloat16").eval()
+    losses: dict[str, Callable[[SentenceTransformer], torch.nn.Module]] = {
+        "gistcache, guided": lambda model: GuidedContrastiveLoss(model, index, temperature=0.05),
+        "GISTEmbedLoss": lambda model: GISTEmbedLoss(model, guide, temperature=0.05),
+        "MultipleNegativesRankingLoss (unguided)": lambda model: MultipleNegativesRankingLoss(model, scale=20.0),
+    }
+
+    def stepper(make: Callable[[SentenceTransformer], torch.nn.Module]) -> Callable[[int], None]:
+        model = load_model(find_model(STUDENT), device=device, max_length=128).train()
+        loss, optimizer = make(model), torch.optim.AdamW(model.parameters(), lr=2e-5, fused=True)
+
+        def step(number: int) -> None:
+            batch = rows[plan[number % len(plan)].tolist()]
+            features = [model.preprocess(batch[column]) for column in ("anchor", "positive")]
+            features = [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in f.items()} for f in features]
+            with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16):
+                value = loss(features, torch.tensor(batch["label"], device=device))
+            value.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            _wait(device)
+
+        return step
+
+    return by_turns({name: stepper(make) for name, make in losses.items()}, rounds, warmup=3)
+
+
+def encoding(device: str, layers: int, texts: int) -> Figures:
+    """Texts a second of the large guide in bf16 and the share of the card's matrix rate."""
+    guide = Guide(GuideSettings(model=str(guide_folder(layers)), dtype="bfloat16"), device=device)
+    import pyarrow.parquet as pq
+
+    sample = pq.read_table(pairs_of(100_000))["anchor"].to_pylist()[:texts]
+    guide.encode(sample[:512], "document")
+    begun = time.perf_counter()
+    guide.encode(sample, "document")
+    seconds = time.perf_counter() - begun
+    tokens = int(guide.model.preprocess(sample)["attention_mask"].sum())
+    flops = 2 * tokens * layers * 12 * 1024**2
+    left = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16) if device != "cpu" else torch.randn(512, 512)
+    rates = []
+    for _ in range(10):
+        begun = time.perf_counter()
+        left @ left
+        _wait(device)
+        rates.append(2 * len(left) ** 3 / (time.perf_counter() - begun))
+    return {"texts/s": texts / seconds, "rate": flops / seconds / median(rates), "tokens": tokens / texts}
+
+
+def search(rows: int) -> Figures:
+    """Seconds of exact top-50 search of rows among rows with FAISS, on every GPU it can use."""
+    import faiss
+    from gistcache.precompute import faiss_index
+
+    anchors, documents = (clustered(rows, seed).astype(np.float32) for seed in (1, 2))
+    flat = faiss.IndexFlatIP(documents.shape[1])
+    flat.add(documents)
+    index = faiss_index.on_gpu(flat)
+    begun = time.perf_counter()
+    faiss_index.search(index, anchors, NEIGHBORS)
+    return {"rows": rows, "seconds": time.perf_counter() - begun, "on GPU": index is not flat}
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def report(figures: Figures) -> str:
+    """The figures as text."""
+    steps = figures["step"]
+    ours = steps["gistcache, guided"]
+    lines = [figures["machine"], "", "| loss | seconds a step | times ours |", "|---|---|---|"]
+    lines += [f"| {name} | {spread(values, 3)} | {ratio(values, ours)} |" for name, values in steps.items()]
+    encoded, found = figures["encoding"], figures["search"]
+    lines += ["", f"Encoding: {encoded['texts/s']:,.0f} texts/s, {encoded['rate']:.0%} of the matrix rate."]
+    where = "GPU" if found["on GPU"] else "CPU"
+    lines += [f"Top {NEIGHBORS} of {found['rows']:,} among as many, exact, on {where}: {found['seconds']:.1f} s."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--layers", type=int, default=24, help="layers of the guide")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    given = parser.parse_args()
+    if given.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SystemExit("There is no CUDA device here: not run. `--device cpu` with small sizes tries the script.")
+    card = torch.cuda.get_device_name(given.device) if given.device.startswith("cuda") else "CPU"
+    figures = {
+        "machine": f"{card}; {machine()}",
+        "step": training_step(given.device, given.batch_size, given.rounds, given.layers),
+        "encoding": encoding(given.device, given.layers, min(ENCODED_TEXTS, given.rows)),
+        "search": search(given.rows),
+    }
+    (WORK / "accelerator.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    print(report(figures))
+
+
+if __name__ == "__main__":
+    main()

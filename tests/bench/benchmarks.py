@@ -1,0 +1,121 @@
+"""Every benchmark, and docs/BENCHMARKS.md.
+
+python tests/bench/benchmarks.py            what is measured already is kept in runs/bench and not measured again
+python tests/bench/benchmarks.py --again    measure everything
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable
+from string import Template
+
+import bill
+import encoding
+import large_batch
+import neighbors
+import profile_step
+import scale
+import token_cache
+import torch
+import training_step
+from bench_data import GUIDE, index_of, pairs_file
+from gistcache.train.plan import batch_plan
+from interleaved import REPOSITORY, WORK, Figures, in_own_process, kept, machine, say
+
+PAGE = REPOSITORY / "docs" / "BENCHMARKS.md"
+TEMPLATE = REPOSITORY / "tests" / "bench" / "benchmarks_page.md"
+STEP_ROUNDS = {64: 7, 256: 3}
+PLAN_PAIRS, PLAN_BATCH = 1_000_000, 4_096
+
+
+def plan_seconds() -> Figures:
+    """Seconds of a batch plan for a million pairs at batch 4,096; a tenth of the pairs share their positive."""
+    import time
+
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    positives = np.arange(PLAN_PAIRS)
+    shared = random.random(PLAN_PAIRS) < 0.1
+    positives[shared] = random.integers(PLAN_PAIRS // 20, size=int(shared.sum()))
+    texts = np.column_stack([positives, np.arange(PLAN_PAIRS) + PLAN_PAIRS])
+    begun = time.perf_counter()
+    plan = batch_plan(texts, np.zeros(PLAN_PAIRS, dtype=np.int32), PLAN_BATCH, seed=0, epoch=0)
+    return {"seconds": time.perf_counter() - begun, "batches": len(plan)}
+
+
+def bill_figures(step: Figures) -> Figures:
+    """The bill from the step's figures and the index's own summary of what it took."""
+    index = index_of(pairs_file(), GUIDE, "index-mpnet")
+    took = WORK / "index-mpnet-seconds.json"
+    return bill.measure(step, json.loads(took.read_text())["seconds"], len(index))
+
+
+def index_seconds() -> None:
+    """Keep what building the index took; a second call of the command would overwrite its summary."""
+    took = WORK / "index-mpnet-seconds.json"
+    if not took.is_file():
+        shutil.rmtree(WORK / "index-mpnet", ignore_errors=True)
+        index = index_of(pairs_file(), GUIDE, "index-mpnet")
+        summary = json.loads(index.layout.summary.read_text())
+        took.write_text(json.dumps({"seconds": sum(summary["seconds"].values())}))
+
+
+def accelerator() -> str:
+    """What was measured on an accelerator, where one was at hand."""
+    path = WORK / "accelerator.json"
+    if not path.is_file():
+        return "Not run: no accelerator was at hand."
+    import accelerator as measured
+
+    return measured.report(json.loads(path.read_text()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--again", action="store_true", help="measure everything again")
+    if parser.parse_args().again:
+        shutil.rmtree(WORK, ignore_errors=True)
+    torch.set_num_threads(2)
+    WORK.mkdir(parents=True, exist_ok=True)
+    index_seconds()
+    measured: dict[str, Callable[[], Figures]] = {
+        f"step_{size}": lambda size=size, rounds=rounds: training_step.measure(size, rounds)
+        for size, rounds in STEP_ROUNDS.items()
+    }
+    measured |= {
+        "profile": profile_step.measure,
+        "encoding": lambda: encoding.measure(640, 5),
+        "token_cache": lambda: token_cache.measure(3),
+        "large_batch": large_batch.measure,
+        "plan": plan_seconds,
+        "neighbors": lambda: in_own_process("neighbors.py"),
+        "scale": lambda: scale.measure([10_000, 100_000, 1_000_000]),
+    }
+    figures = {name: kept(name, name, make) for name, make in measured.items()}
+    figures["bill"] = kept("bill", "bill", lambda: bill_figures(figures["step_64"]))
+    bill.plot(figures["bill"])
+    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        machine=machine(),
+        **{f"step_{size}": training_step.table(figures[f"step_{size}"]) for size in STEP_ROUNDS},
+        profile=profile_step.table(figures["profile"]),
+        tried=(TEMPLATE.parent / "tried.md").read_text(encoding="utf-8"),
+        encoding=encoding.table(figures["encoding"]),
+        token_cache=token_cache.table(figures["token_cache"]),
+        large_batch=large_batch.table(figures["large_batch"]),
+        plan=f"{figures['plan']['seconds']:.1f} s",
+        neighbors=neighbors.table(figures["neighbors"]),
+        scale=scale.table(figures["scale"]),
+        bill=bill.table(figures["bill"]),
+        accelerator=accelerator(),
+    )
+    PAGE.write_text(page, encoding="utf-8")
+    print(page)
+    say(f"written to {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Embedding texts with a guide, side by side with ``SentenceTransformer.encode``: same guide, same texts, float32.
+
+python tests/bench/encoding.py --texts 640 --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from banking77_scores import read_questions
+from bench_data import BANKING, DOCS, GUIDE, MAX_LENGTH, STUDENT
+from gistcache.precompute.guides import Guide, GuideSettings
+from gistcache.shared.features import row_lengths
+from interleaved import Figures, by_turns, median, ratio, spread
+
+GUIDES = {"all-MiniLM-L6-v2": STUDENT, "all-mpnet-base-v2": GUIDE}
+
+
+def texts_of(count: int) -> dict[str, list[str]]:
+    """Unique texts of each source that is at hand, in random order: short questions, longer documents."""
+    found = {}
+    if BANKING.is_file():
+        found["Banking77 questions"] = [question.text for question in read_questions(BANKING)]
+    if DOCS.is_file():
+        found["docs pairs"] = pq.read_table(DOCS)["positive"].to_pylist()
+    random = np.random.default_rng(0)
+    unique = {name: list(dict.fromkeys(texts)) for name, texts in found.items()}
+    return {name: [texts[i] for i in random.permutation(len(texts))[:count]] for name, texts in unique.items()}
+
+
+def matrix_rate(width: int) -> float:
+    """Floating point operations a second of the guide's own feed-forward product, 1,024 tokens at a time."""
+    tokens, weights = torch.randn(1024, width), torch.randn(width, 4 * width)
+    rates = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        tokens @ weights
+        rates.append(2 * 1024 * width * 4 * width / (time.perf_counter() - begun))
+    return float(np.median(rates))
+
+
+def measure(count: int, rounds: int) -> Figures:
+    """Seconds of both for every guide and source, and the share of the matrix rate that ours reaches."""
+    figures: Figures = {}
+    for name, locator in GUIDES.items():
+        guide = Guide(GuideSettings(model=locator, max_length=MAX_LENGTH))
+        for source, texts in texts_of(count).items():
+            variants = {
+                "gistcache": lambda _, guide=guide, texts=texts: guide.encode(texts, "document"),
+                "encode": lambda _, guide=guide, texts=texts: guide.model.encode(texts, batch_size=32),
+            }
+            seconds = by_turns(variants, rounds)
+            tokens = int(row_lengths(guide.model.preprocess(texts)).sum())
+            config = guide.model[0].model.config  # type: ignore[union-attr]
+            weights = config.num_hidden_layers * (
+                4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
+            )
+            rate = 2 * tokens * weights / median(seconds["gistcache"]) / matrix_rate(config.hidden_size)
+            figures[f"{name}|{source}"] = {"texts": len(texts), "tokens": tokens, "seconds": seconds, "rate": rate}
+    return figures
+
+
+def table(figures: Figures) -> str:
+    """One line a guide and source."""
+    lines = [
+        "| guide | texts | gistcache, texts/s | encode, texts/s | times faster | share of the matrix rate |",
+        "|---" * 6 + "|",
+    ]
+    for name, found in figures.items():
+        guide, source = name.split("|")
+        ours, theirs = found["seconds"]["gistcache"], found["seconds"]["encode"]
+        rates = [spread([found["texts"] / value for value in values], 0) for values in (ours, theirs)]
+        what = f"{found['texts']} {source}, {found['tokens'] / found['texts']:.0f} tokens each"
+        lines.append(f"| {guide} | {what} | {rates[0]} | {rates[1]} | {ratio(theirs, ours)} | {found['rate']:.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--texts", type=int, default=640)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    torch.set_num_threads(2)
+    figures = measure(given.texts, given.rounds)
+    print(table(figures))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
