@@ -28,7 +28,7 @@ from interleaved import WORK, Figures, in_own_process
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 
-DIM, TOPIC_TEXTS, TOPIC_WORDS, OWN_WORDS = 384, 100, 6, 4
+DIM, TOPIC_TEXTS, TOPIC_WORDS, OWN_WORDS = 384, 400, 6, 4
 TRAIN_STEPS = 20
 
 
