@@ -59,16 +59,26 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app.meta()
-    except GistcacheError as error:
+    except (GistcacheError, OSError) as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        console.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        told = error if isinstance(error, GistcacheError) else _of_the_system(error)
+        console.print(f"[bold red]error:[/] {_plain(str(told))}", highlight=False, soft_wrap=True)
+        sys.exit(told.exit_code)
     except KeyboardInterrupt:
         if "--debug" in sys.argv:
             traceback.print_exc()
         console.print("\nstopped; run the same command again to go on", highlight=False)
         sys.exit(INTERRUPTED)
+
+
+def _of_the_system(error: OSError) -> GistcacheError:
+    """A full disk, a folder that may not be written or went away: what the system says, and where."""
+    return GistcacheError(
+        error.strerror or str(error),
+        where=str(error.filename or ""),
+        fix="check the disk and the folder's permissions, then run the same command again: finished parts are kept",
+    )
 
 
 def _plain(text: str) -> str:

@@ -67,13 +67,13 @@ def measure(sizes: list[int]) -> Figures:
         if not (out / "manifest.json").is_file():
             gistcache("index", pairs_of(texts), "--guide", guide, "--out", out)
         figures["index"][str(texts)] = json.loads(GuideIndex.open(out).layout.summary.read_text())
+        in_own_process("scale.py", "--train", out)  # makes the token cache and the mapped data set, once an index
         figures["train"][str(texts)] = in_own_process("scale.py", "--train", out)
     return figures
 
 
 def trained(index_folder: Path, out: Path) -> Figures:
     """Resident memory and seconds a step after a few steps of a three-layer student."""
-    import time
 
     index = GuideIndex.open(index_folder)
     settings = TrainSettings(
