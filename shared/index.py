@@ -160,10 +160,8 @@ class GuideIndex:
     @cached_property
     def tasks(self) -> np.ndarray:
         """(pairs,) int32: number of each pair's task; pairs without a task share one number."""
-        column = self._table("pairs", "task").combine_chunks()
-        names, numbers = np.unique(column.fill_null("").to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
-        del names
-        return numbers.astype(np.int32)
+        names = self._table("pairs", "task").combine_chunks().fill_null("").dictionary_encode()
+        return _own(names.indices.to_numpy().astype(np.int32))
 
     def scores(self) -> Iterator[pa.Table]:
         """The score shards, part by part, see ``schema.SCORES``."""
@@ -198,7 +196,7 @@ class GuideIndex:
         counts = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
         values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
         lengths = np.concatenate(counts).astype(np.int64)
-        return Ragged(np.concatenate([[0], np.cumsum(lengths)]), np.concatenate(values).astype(np.int64))
+        return Ragged(np.concatenate([[0], np.cumsum(lengths)]), _own(np.concatenate(values).astype(np.int64)))
 
     @cached_property
     def _positives_of_anchor(self) -> Ragged:
@@ -207,7 +205,7 @@ class GuideIndex:
         return Ragged(np.concatenate([[0], np.cumsum(counts)]), self.content_ids[self._positives[order]])
 
     def _column(self, kind: PartKind, name: str) -> np.ndarray:
-        return self._table(kind, name).to_numpy().astype(np.int64, copy=False)
+        return _own(self._table(kind, name).to_numpy().astype(np.int64))
 
     def _table(self, kind: PartKind, name: str) -> pa.ChunkedArray:
         records: list[PartRecord] = self.manifest.parts[kind]
@@ -217,3 +215,9 @@ class GuideIndex:
             )[name]
         except (pa.ArrowException, OSError, KeyError) as error:
             raise IndexFaultError(f"The {kind} parts cannot be read", where=f"{self.layout.root}: {error}") from error
+
+
+def _own(copied: np.ndarray) -> np.ndarray:
+    """The array, after Arrow has given back what it read the array from."""
+    pa.default_memory_pool().release_unused()
+    return copied

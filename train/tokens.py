@@ -29,6 +29,7 @@ from ..shared.lock import folder_lock
 from ..shared.parts import Journal, PartRecord, commit_array, size_fault, write_json
 from ..shared.progress import step
 from ..shared.schema import Role
+from ..shared.vectors import let_go
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -136,7 +137,10 @@ class TokenCache:
         values, owners = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
         for number in np.unique(parts):
             places = np.flatnonzero(parts == number)
-            ids, owner = self._parts[number].rows(text_ids[places] - self._starts[number])
+            part = self._parts[number]
+            ids, owner = part.rows(text_ids[places] - self._starts[number])
+            let_go(part.offsets)
+            let_go(part.values)
             values.append(ids.astype(np.int64))
             owners.append(places[owner])
         owner = np.concatenate(owners)
