@@ -12,6 +12,7 @@ import torch
 
 from ..shared.errors import ModelError
 from ..shared.features import Features, is_padded_text, row_lengths, split_by_budget, take_rows
+from ..shared.linear import OneDNNLinear
 from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
 from ..shared.packing import can_pack, embed_packed
 from ..shared.progress import Advance
@@ -157,7 +158,8 @@ class Guide:
             for name, value in features.items()
         }
         packed = can_pack(self.model, moved)
-        vectors = embed_packed(self.model, moved) if packed else self.model(moved)["sentence_embedding"]
+        with OneDNNLinear():
+            vectors = embed_packed(self.model, moved) if packed else self.model(moved)["sentence_embedding"]
         return vectors.float().cpu().numpy()
 
     def _checked(self, texts: list[str], vectors: np.ndarray) -> np.ndarray:

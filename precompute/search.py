@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from ..shared.linear import OneDNNLinear
 
 BLOCK_ROWS = 16_384
 BLOCK_QUERIES = 1_024
@@ -52,7 +55,7 @@ def _search_block(queries: np.ndarray, blocks: Blocks, k: int, exclude: np.ndarr
     best = torch.full((len(anchors), k), -torch.inf, device=device)
     best_ids = torch.full((len(anchors), k), -1, dtype=torch.int64, device=device)
     for ids, vectors in blocks():
-        scores = anchors @ torch.as_tensor(vectors, device=device).float().T
+        scores = _scores(anchors, vectors)
         if exclude is not None:
             _blank(scores, ids, exclude)
         top, columns = scores.topk(min(k, scores.shape[1]), dim=1)
@@ -92,11 +95,17 @@ def count_above(
         anchors = torch.as_tensor(queries[part], device=device).float()
         limit = torch.as_tensor(thresholds[part], device=device)[:, None]
         for ids, vectors in blocks():
-            scores = anchors @ torch.as_tensor(vectors, device=device).float().T
+            scores = _scores(anchors, vectors)
             _blank(scores, ids, own[part])
             _blank(scores, ids, exclude[part])
             counts[part] += (scores > limit).sum(dim=1).cpu().numpy()
     return counts
+
+
+def _scores(queries: Tensor, vectors: np.ndarray) -> Tensor:
+    """(n, dim) float32 queries against (m, dim) rows: (n, m) dot products, in float32."""
+    with OneDNNLinear():
+        return F.linear(queries, torch.as_tensor(vectors, device=queries.device).float())
 
 
 def _blank(scores: Tensor, ids: np.ndarray, exclude: np.ndarray) -> None:

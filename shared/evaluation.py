@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+from .linear import OneDNNLinear
 from .pairs import Columns, Pair, read_pairs
 from .progress import console
 from .rows import read_rows
@@ -97,7 +98,8 @@ class RetrievalSet:
 
     def evaluate(self, model: SentenceTransformer) -> dict[str, float]:
         """nDCG@10, MRR@10 and recall@10 of a model, each from 0 to 1."""
-        results = self.evaluator()(model)  # type: ignore[operator]
+        with OneDNNLinear():
+            results = self.evaluator()(model)  # type: ignore[operator]
         return {name: float(results[f"cosine_{name}"]) for name in METRICS}
 
 
@@ -116,7 +118,8 @@ def evaluate_sts(model: SentenceTransformer, path: str) -> dict[str, float]:
 
     first, second, scores = _scored_rows(path)
     evaluator = EmbeddingSimilarityEvaluator(first, second, scores, similarity_fn_names=["cosine"], write_csv=False)
-    return {"spearman": float(evaluator(model)["spearman_cosine"])}
+    with OneDNNLinear():
+        return {"spearman": float(evaluator(model)["spearman_cosine"])}
 
 
 def _scored_rows(path: str) -> tuple[list[str], list[str], list[float]]:

@@ -7,7 +7,7 @@ padded pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..shared.features import Features, is_padded_text, row_lengths, split_by_cost, take_rows
+from ..shared.linear import OneDNNLinear
 from ..shared.packing import can_pack, embed_packed
 from .dropout import QuickDropout
 
@@ -60,7 +61,10 @@ def embed(model: nn.Module, features: Features) -> Tensor:
     """(rows, D) embeddings of one column or of several that are one."""
     if not is_padded_text(features):
         return model(features)["sentence_embedding"]
-    with QuickDropout() if features["input_ids"].device.type == "cpu" else nullcontext():
+    with ExitStack() as stack:
+        if features["input_ids"].device.type == "cpu":
+            stack.enter_context(QuickDropout())
+            stack.enter_context(OneDNNLinear())
         return embed_packed(model, features) if can_pack(model, features) else _embed_buckets(model, features)
 
 

@@ -25,7 +25,7 @@ from sentence_transformers.sentence_transformer.training_args import SentenceTra
 from training_step import GIST, OURS
 
 BATCH, EPOCHS, LAYERS = 64, 2, (None, 3)
-REAL_PAIRS = 640
+REAL_PAIRS = 384
 PLOT = REPOSITORY / "docs" / "cost.svg"
 
 

@@ -73,7 +73,7 @@ def measure(
     return {"seconds": seconds, "peak": {name: figures["peak"] for name, figures in peaks.items()}}
 
 
-def peak(name: str, batch_size: int, steps: int = 3) -> int:
+def peak(name: str, batch_size: int, steps: int = 2) -> int:
     """Peak resident bytes of a few steps."""
     index = GuideIndex.open(WORK / "index-mpnet")
     plan = plan_of_index(index, np.arange(len(index)), batch_size, seed=0, epoch=0, negatives=0)
