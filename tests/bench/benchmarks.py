@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from string import Template
 
+import ablation
 import bill
 import encoding
 import large_batch
@@ -86,6 +87,7 @@ def main() -> None:
     measured: dict[str, Callable[[], Figures]] = {
         "bill": lambda: bill_figures(step),
         "profile": profile_step.measure,
+        "ablation": lambda: ablation.measure(7),
         "encoding": lambda: encoding.measure(320, 3),
         "scale": lambda: scale.measure([10_000, 100_000, 1_000_000]),
         "large_batch": large_batch.measure,
@@ -100,7 +102,7 @@ def main() -> None:
         machine=machine(),
         **{f"step_{size}": training_step.table(figures[f"step_{size}"]) for size in STEP_ROUNDS},
         profile=profile_step.table(figures["profile"]),
-        tried=(TEMPLATE.parent / "tried.md").read_text(encoding="utf-8"),
+        ablation=ablation.table(figures["ablation"]),
         encoding=encoding.table(figures["encoding"]),
         token_cache=token_cache.table(figures["token_cache"]),
         large_batch=large_batch.table(figures["large_batch"]),

@@ -45,9 +45,12 @@ def loss_of(name: str, model, index: GuideIndex):
     return CachedGISTEmbedLoss(model, guide(), temperature=TEMPERATURE, mini_batch_size=CACHED_MINI_BATCH)
 
 
-def stepper(name: str, index: GuideIndex, plan: np.ndarray) -> Callable[[int], None]:
+def stepper(
+    name: str, index: GuideIndex, plan: np.ndarray, prepare: Callable[..., None] = lambda model: None
+) -> Callable[[int], None]:
     """A function that takes one training step on a batch of the plan: tokenise, forward, backward, clip, AdamW."""
     model = student()
+    prepare(model)
     loss, rows = loss_of(name, model, index), index.to_dataset(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, fused=True)
 
