@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 
 from ..shared.parts import Journal, PartRecord, commit_array
@@ -23,24 +28,34 @@ def encode_corpus(guide: Guide, corpus: Corpus, layout: Layout, journal: Journal
     """
     ranges = corpus.part_ranges(part_rows)
     paths = [layout.part("vectors", number) for number in range(len(ranges))]
-    kept = sum(
-        stop - start
-        for (start, stop), path in zip(ranges, paths, strict=True)
-        if path.relative_to(layout.root).as_posix() in journal.done
-    )
-    records: list[PartRecord] = []
-    with step("embed texts", corpus.texts.height, "texts", done=kept) as advance:
-        for (start, stop), path in zip(ranges, paths, strict=True):
+    done = [path.relative_to(layout.root).as_posix() in journal.done for path in paths]
+    kept = sum(stop - start for (start, stop), there in zip(ranges, done, strict=True) if there)
+    query_parts = sum(start < corpus.queries for start, _ in ranges)
+    written: list[Future[PartRecord]] = []
 
-            def make(start: int = start, stop: int = stop, path: object = path) -> PartRecord:
-                vectors = _vectors(guide, corpus, RowStore(layout.root, records), (start, stop), advance)
-                return commit_array(layout.root, layout.part("vectors", len(records)), vectors)
+    def of_queries() -> RowStore:
+        return RowStore(layout.root, [future.result() for future in written[:query_parts]])
 
-            records.append(journal.keep_or_make(path, make))
-    return records
+    # One thread writes while the next part is embedded; leaving the block waits for it, also on an interruption.
+    with step("embed texts", corpus.texts.height, "texts", done=kept) as advance, ThreadPoolExecutor(1) as writer:
+        for ids, path, there in zip(ranges, paths, done, strict=True):
+            vectors = None
+            if not there:
+                vectors = _vectors(guide, corpus, ids, of_queries, advance)
+            written.append(writer.submit(journal.keep_or_make, path, partial(_commit, layout, path, vectors)))
+            if len(written) > 2:
+                written[-3].result()  # what went wrong in writing ends the run here, not after hours
+    return [future.result() for future in written]
 
 
-def _vectors(guide: Guide, corpus: Corpus, written: RowStore, ids: tuple[int, int], advance: Advance) -> np.ndarray:
+def _commit(layout: Layout, path: Path, vectors: np.ndarray | None) -> PartRecord:
+    assert vectors is not None
+    return commit_array(layout.root, path, vectors)
+
+
+def _vectors(
+    guide: Guide, corpus: Corpus, ids: tuple[int, int], of_queries: Callable[[], RowStore], advance: Advance
+) -> np.ndarray:
     """(stop - start, dim) float16 of the part of text ids start .. stop - 1, which all have one role."""
     start, stop = ids
     frame = corpus.texts.slice(start, stop - start)
@@ -49,7 +64,7 @@ def _vectors(guide: Guide, corpus: Corpus, written: RowStore, ids: tuple[int, in
     if copied is None or not copied.any():
         return guide.encode(frame["text"].to_list(), frame["role"][0], advance)
     vectors = np.empty((len(frame), guide.dim), dtype=np.float16)
-    vectors[copied] = written.take(content_ids[copied])
+    vectors[copied] = of_queries().take(content_ids[copied])
     advance(int(copied.sum()))
     vectors[~copied] = guide.encode(frame.filter(~copied)["text"].to_list(), frame["role"][0], advance)
     return vectors

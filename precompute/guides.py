@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,14 +154,18 @@ class Guide:
 
     @torch.inference_mode()
     def _pass(self, features: Features) -> np.ndarray:
-        moved = {
-            name: value.to(self.device) if isinstance(value, torch.Tensor) else value
-            for name, value in features.items()
-        }
+        moved = {name: self._moved(value) for name, value in features.items()}
         packed = can_pack(self.model, moved)
-        with OneDNNLinear():
+        with OneDNNLinear() if self.device == "cpu" else nullcontext():
             vectors = embed_packed(self.model, moved) if packed else self.model(moved)["sentence_embedding"]
         return vectors.float().cpu().numpy()
+
+    def _moved(self, value: Any) -> Any:  # noqa: ANN401 (a tensor, or what features hold beside tensors)
+        if not isinstance(value, torch.Tensor):
+            return value
+        if not self.device.startswith("cuda"):
+            return value.to(self.device)
+        return value.pin_memory().to(self.device, non_blocking=True)
 
     def _checked(self, texts: list[str], vectors: np.ndarray) -> np.ndarray:
         """Cut to ``dim``, scale to unit length; refuse what cannot be scaled."""
