@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .index import GuideIndex
 
 CACHED_TEXT_PARTS = 32
+BATCH_ROWS = 131_072
 
 
 def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
@@ -41,9 +42,21 @@ def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
             pa.OSFile(str(partial), "wb") as file,
             pa.ipc.new_stream(file, _schema(negatives)) as writer,
         ):
-            for table in _tables(index, negatives):
+            for table in _in_large_batches(_tables(index, negatives)):
                 writer.write_table(table)
     return Dataset.from_file(str(path))
+
+
+def _in_large_batches(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in batches of at least BATCH_ROWS: opening the file touches each, and maps pages around it."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(len(each) for each in held) >= BATCH_ROWS:
+            yield pa.concat_tables(held).combine_chunks()
+            held = []
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
 
 
 def _schema(negatives: int) -> pa.Schema:
