@@ -94,7 +94,7 @@ def main() -> None:
         "large_batch": large_batch.measure,
         "neighbors": lambda: in_own_process("neighbors.py"),
         "plan": plan_seconds,
-        "token_cache": lambda: token_cache.measure(2),
+        "token_cache": lambda: token_cache.measure(3),
         "step_256": lambda: training_step.measure(256, STEP_ROUNDS[256]),
     }
     figures = {"step_64": step} | {name: kept(name, name, make) for name, make in measured.items()}
