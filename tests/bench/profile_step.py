@@ -17,7 +17,7 @@ from training_step import OURS, stepper
 
 STEPS = 5
 PARTS = {
-    "matrix products": ("aten::mm", "aten::addmm"),
+    "matrix products": ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm"),
     "attention products": ("aten::bmm",),
     "activation and normalisation": (
         "aten::gelu",
