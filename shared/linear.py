@@ -7,7 +7,6 @@ another order.
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -23,8 +22,6 @@ from torch.overrides import TorchFunctionMode
 @cache
 def onednn_pays() -> bool:
     """Whether this is an x86 processor with AVX-512 that is not Intel's. Not told by timing: results must repeat."""
-    # Batches differ in their tokens, so every step has new shapes; oneDNN would keep the working memory of 1,024 of them.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     cpu = Path("/proc/cpuinfo")
     return (
         platform.machine() in ("x86_64", "AMD64")
