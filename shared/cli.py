@@ -55,7 +55,7 @@ def _launch(
 def main() -> None:
     """Entry point: errors of the product become one message and an exit code, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # Every batch has new shapes; oneDNN would hold the working memory of the last 1,024 of them. Read before torch starts.
+    # Every batch has new shapes, and oneDNN would hold the working memory of 1,024 of them. Read before torch starts.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
