@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from ..shared.errors import ModelError
-from ..shared.features import Features, is_padded_text, row_lengths, split_by_budget, take_rows
+from ..shared.features import (
+    Features,
+    is_flat_text,
+    is_padded_text,
+    row_lengths,
+    split_by_budget,
+    split_flat,
+    take_rows,
+)
 from ..shared.linear import OneDNNLinear
 from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
 from ..shared.packing import can_pack, embed_packed
@@ -55,9 +65,7 @@ class Guide:
         self.folder: Path = find_model(settings.model)
         self.settings = settings
         self.device = pick_device(device)
-        self.model: SentenceTransformer = load_model(
-            self.folder, device=self.device, dtype=settings.dtype, max_length=settings.max_length
-        ).eval()
+        self.model: SentenceTransformer = self._load().eval()
         set_prompts(self.model, settings.query_prompt, settings.document_prompt)
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if self.device == "cpu" else ACCELERATOR_BATCH_TOKENS)
         full = self.model.get_embedding_dimension()
@@ -68,6 +76,21 @@ class Guide:
                 where="--dim",
                 fix=f"ask for {full} at most",
             )
+
+    def _load(self) -> SentenceTransformer:
+        """The model; with flash attention, and so without padding, where that is installed and the model takes it."""
+        load = partial(
+            load_model,
+            self.folder,
+            device=self.device,
+            dtype=self.settings.dtype,
+            max_length=self.settings.max_length,
+        )
+        half = self.settings.dtype != "float32"
+        if self.device.startswith("cuda") and half and is_flash_attn_2_available():
+            with suppress(ModelError):  # an encoder that knows no flash attention is refused; any other fault returns
+                return load(attention="flash_attention_2")
+        return load()
 
     def prompt(self, role: Role) -> str:
         """The prompt put before texts of a role."""
@@ -130,6 +153,8 @@ class Guide:
 
     def _forward(self, features: Features, rows: int) -> np.ndarray:
         """(rows, full dim) float32, not normalised."""
+        if is_flat_text(features):
+            return self._forward_flat(features)
         if not is_padded_text(features):
             return self._pass(features)
         lengths, out = row_lengths(features), None
@@ -139,10 +164,9 @@ class Guide:
             try:
                 vectors = self._pass(take_rows(features, batch, int(lengths[batch].max())))
             except torch.OutOfMemoryError:
-                if self.device == "cpu" or len(batch) == 1:
+                if len(batch) == 1:
                     raise
-                torch.cuda.empty_cache()
-                self.batch_tokens = max(1, min(self.batch_tokens, len(batch) * int(lengths[batch].max())) // 2)
+                self._take_less(len(batch) * int(lengths[batch].max()))
                 left = np.concatenate(pending)
                 pending = [left[again] for again in split_by_budget(lengths[left], self.batch_tokens)]
                 continue
@@ -151,6 +175,24 @@ class Guide:
             pending.pop(0)
         assert out is not None
         return out
+
+    def _forward_flat(self, features: Features) -> np.ndarray:
+        """As ``_forward``, of texts that flash attention takes without padding."""
+        vectors = []
+        for piece in split_flat(features, self.batch_tokens):
+            try:
+                vectors.append(self._pass(piece))
+            except torch.OutOfMemoryError:
+                if len(piece["cu_seq_lens_q"]) == 2:
+                    raise
+                self._take_less(piece["input_ids"].numel())
+                vectors.append(self._forward_flat(piece))
+        return np.concatenate(vectors)
+
+    def _take_less(self, tokens: int) -> None:
+        """After a batch of so many tokens did not fit into the accelerator's memory: half of it from here on."""
+        torch.cuda.empty_cache()
+        self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
 
     @torch.inference_mode()
     def _pass(self, features: Features) -> np.ndarray:

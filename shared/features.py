@@ -23,6 +23,45 @@ def is_padded_text(features: Features) -> bool:
     return isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.ndim == 2 and mask.shape == ids.shape
 
 
+def is_flat_text(features: Features) -> bool:
+    """Whether features are texts one after the other in one row, as flash attention takes them."""
+    return "cu_seq_lens_q" in features and "max_length_q" in features
+
+
+def split_flat(features: Features, budget: int) -> list[Features]:
+    """Cut flat features between texts, so that each piece has at most ``budget`` tokens; a single text may have more.
+
+    Args:
+        features: Flat text features: (1, T) tensors, ``cu_seq_lens_*`` (texts + 1,), ``max_length_*``.
+        budget: Most tokens of a piece.
+
+    Returns:
+        Flat features, in order.
+    """
+    starts = features["cu_seq_lens_q"].cpu().numpy()
+    pieces, first = [], 0
+    while first < len(starts) - 1:
+        fitting = int(np.searchsorted(starts, starts[first] + budget, side="right")) - 1
+        last = max(first + 1, fitting)
+        pieces.append(_flat_piece(features, first, last, slice(int(starts[first]), int(starts[last]))))
+        first = last
+    return pieces
+
+
+def _flat_piece(features: Features, first: int, last: int, tokens: slice) -> Features:
+    """Texts ``first`` to ``last - 1``, which hold the given tokens."""
+    piece = dict(features)
+    width = features["input_ids"].shape[1]
+    for name, value in features.items():
+        if name.startswith("cu_seq_lens"):
+            piece[name] = value[first : last + 1] - value[first]
+        elif name.startswith("max_length"):
+            piece[name] = int(features["cu_seq_lens_q"][first : last + 1].diff().max())
+        elif isinstance(value, Tensor) and value.shape == (1, width):
+            piece[name] = value[:, tokens] - (first if name == "seq_idx" else 0)
+    return piece
+
+
 def row_lengths(features: Features) -> np.ndarray:
     """Tokens in each row: (rows,) int64."""
     return features["attention_mask"].sum(dim=1).cpu().numpy().astype(np.int64)

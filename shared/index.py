@@ -48,14 +48,15 @@ class PairIds(NamedTuple):
 
 
 class Ragged(NamedTuple):
-    """Rows of different lengths, flat: row i is ``values[offsets[i]:offsets[i + 1]]``; both int64."""
+    """Rows of different lengths, flat: row i is ``values[offsets[i]:offsets[i + 1]]``; both of any integer type."""
 
     offsets: np.ndarray
     values: np.ndarray
 
     def rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The values of the given rows, and for each value the position in ``numbers`` it belongs to."""
-        starts, counts = self.offsets[numbers], self.offsets[numbers + 1] - self.offsets[numbers]
+        starts = self.offsets[numbers].astype(np.int64)
+        counts = self.offsets[numbers + 1] - starts
         owner = np.repeat(np.arange(len(numbers)), counts)
         within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
         return self.values[starts[owner] + within], owner
@@ -134,17 +135,23 @@ class GuideIndex:
         column = np.arange(len(owner)) - np.searchsorted(owner, owner, side="left")
         kept = column < width
         ids[owner[kept], column[kept]] = values[kept]
-        return PairIds(self._anchors[pair_ids], self._positives[pair_ids], ids)
+        return PairIds(self._anchors[pair_ids].astype(np.int64), self._positives[pair_ids].astype(np.int64), ids)
 
     @property
     def max_negatives(self) -> int:
         """The most negatives that a pair of the index has."""
         return int(np.diff(self._negatives.offsets).max(initial=0))
 
-    @cached_property
-    def content_ids(self) -> np.ndarray:
-        """(texts,) int64: the smallest text id with the same text, so that equal texts of both roles are told by id."""
-        return self._column("texts", "content_id")
+    def content_ids(self, ids: np.ndarray) -> np.ndarray:
+        """The smallest text id with the same text, so that equal texts of both roles are told by id.
+
+        Args:
+            ids: Text ids of any shape; -1 for none stays -1.
+
+        Returns:
+            int64 of the same shape.
+        """
+        return np.where(ids < 0, -1, self._content_ids[np.maximum(ids, 0)].astype(np.int64))
 
     def known_positives(self, anchor_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Every positive of each anchor anywhere in the index.
@@ -155,7 +162,8 @@ class GuideIndex:
         Returns:
             Content ids of the positives, and for each the position in ``anchor_ids`` it belongs to; both (m,) int64.
         """
-        return self._positives_of_anchor.rows(anchor_ids)
+        values, owner = self._positives_of_anchor.rows(anchor_ids)
+        return values.astype(np.int64), owner
 
     @cached_property
     def tasks(self) -> np.ndarray:
@@ -183,6 +191,10 @@ class GuideIndex:
         return pair_dataset(self, self.max_negatives if negatives is None else negatives)
 
     @cached_property
+    def _content_ids(self) -> np.ndarray:
+        return self._column("texts", "content_id")
+
+    @cached_property
     def _anchors(self) -> np.ndarray:
         return self._column("pairs", "anchor_id")
 
@@ -196,16 +208,16 @@ class GuideIndex:
         counts = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
         values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
         lengths = np.concatenate(counts).astype(np.int64)
-        return Ragged(np.concatenate([[0], np.cumsum(lengths)]), _own(np.concatenate(values).astype(np.int64)))
+        return Ragged(_offsets(lengths), _own(_compact(np.concatenate(values))))
 
     @cached_property
     def _positives_of_anchor(self) -> Ragged:
         order = np.argsort(self._anchors, kind="stable")
         counts = np.bincount(self._anchors, minlength=len(self._vectors))
-        return Ragged(np.concatenate([[0], np.cumsum(counts)]), self.content_ids[self._positives[order]])
+        return Ragged(_offsets(counts), self._content_ids[self._positives[order]])
 
     def _column(self, kind: PartKind, name: str) -> np.ndarray:
-        return _own(self._table(kind, name).to_numpy().astype(np.int64))
+        return _own(_compact(self._table(kind, name).to_numpy()))
 
     def _table(self, kind: PartKind, name: str) -> pa.ChunkedArray:
         records: list[PartRecord] = self.manifest.parts[kind]
@@ -215,6 +227,15 @@ class GuideIndex:
             )[name]
         except (pa.ArrowException, OSError, KeyError) as error:
             raise IndexFaultError(f"The {kind} parts cannot be read", where=f"{self.layout.root}: {error}") from error
+
+
+def _compact(ids: np.ndarray) -> np.ndarray:
+    """A copy in 32 bits where the ids fit: what a trainer holds of every text and pair should be little."""
+    return ids.astype(np.int32 if ids.max(initial=0) <= np.iinfo(np.int32).max else np.int64)
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    return _compact(np.concatenate([[0], np.cumsum(counts)]))
 
 
 def _own(copied: np.ndarray) -> np.ndarray:

@@ -144,7 +144,12 @@ def pick_device(device: str) -> str:
 
 
 def load_model(
-    folder: Path, *, device: str = "cpu", dtype: DType = "float32", max_length: int | None = None
+    folder: Path,
+    *,
+    device: str = "cpu",
+    dtype: DType = "float32",
+    max_length: int | None = None,
+    attention: str | None = None,
 ) -> SentenceTransformer:
     """Load a model folder that ``find_model`` has accepted.
 
@@ -153,6 +158,7 @@ def load_model(
         device: A torch device string.
         dtype: Number type of the weights.
         max_length: Tokens after which texts are cut; None keeps the model's own limit.
+        attention: One of transformers' attention implementations; None leaves the choice to it.
 
     Raises:
         ModelError: The folder cannot be loaded as a SentenceTransformer.
@@ -160,6 +166,8 @@ def load_model(
     from sentence_transformers import SentenceTransformer
 
     kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    if attention:
+        kwargs["attn_implementation"] = attention
     try:
         model = SentenceTransformer(
             str(folder), device=device, trust_remote_code=False, local_files_only=True, model_kwargs=kwargs

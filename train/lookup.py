@@ -42,10 +42,8 @@ class BatchGuide:
 
 
 def _texts(index: GuideIndex, ids: PairIds, device: torch.device) -> BatchTexts:
-    content = index.content_ids
-    flat = ids.negatives.T.ravel()
-    held = np.where(flat < 0, -1, content[np.maximum(flat, 0)])
-    arrays = (content[ids.anchors], content[ids.positives], held, *index.known_positives(ids.anchors))
+    roles = (ids.anchors, ids.positives, ids.negatives.T.ravel())
+    arrays = (*map(index.content_ids, roles), *index.known_positives(ids.anchors))
     return BatchTexts(*(torch.as_tensor(array, device=device) for array in arrays))
 
 

@@ -155,9 +155,7 @@ def plan_of_index(
         SettingsError: Not one batch can be filled.
     """
     ids = index.pairs(labels, negatives)
-    content = index.content_ids
-    held = np.where(ids.negatives < 0, -1, content[np.maximum(ids.negatives, 0)])
-    texts = np.column_stack([content[ids.positives], content[ids.anchors], held])
+    texts = index.content_ids(np.column_stack([ids.positives, ids.anchors, ids.negatives]))
     plan = batch_plan(texts, index.tasks[labels], batch_size, seed, epoch)
     if not len(plan):
         raise SettingsError(
@@ -174,17 +172,22 @@ class PlannedBatches(DefaultBatchSampler):
     Its length is exact, it knows no randomness but the seed, and skipping batches on resume reads none of them.
     """
 
-    def __init__(self, index: GuideIndex, dataset: Dataset, batch_size: int, seed: int) -> None:
+    def __init__(self, index: GuideIndex, dataset: Dataset, batch_size: int, seed: int, negatives: int) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=True, seed=seed)
         self.index = index
         self.labels = np.asarray(dataset.with_format("numpy")["label"][:], dtype=np.int64)
-        self.negatives = sum(name.startswith("negative") for name in dataset.column_names)
+        self.negatives = negatives
         self._plans: dict[int, np.ndarray] = {}
 
     @staticmethod
-    def of(index: GuideIndex) -> Any:  # noqa: ANN401 (the callable that the training arguments take)
-        """What to give as ``batch_sampler`` in the training arguments; checkpoints can hold it."""
-        return partial(_planned, index)
+    def of(index: GuideIndex, negatives: int | None = None) -> Any:  # noqa: ANN401 (what the training arguments take)
+        """What to give as ``batch_sampler`` in the training arguments; checkpoints can hold it.
+
+        Args:
+            index: The guide index.
+            negatives: How many negatives of each pair take part; default: the negative columns of the data set.
+        """
+        return partial(_planned, index, negatives)
 
     @property
     def plan(self) -> np.ndarray:
@@ -204,5 +207,9 @@ class PlannedBatches(DefaultBatchSampler):
         return len(self.plan)
 
 
-def _planned(index: GuideIndex, dataset: Dataset, batch_size: int, seed: int = 0, **_: object) -> PlannedBatches:
-    return PlannedBatches(index, dataset, batch_size, seed)
+def _planned(
+    index: GuideIndex, negatives: int | None, dataset: Dataset, batch_size: int, seed: int = 0, **_: object
+) -> PlannedBatches:
+    if negatives is None:
+        negatives = sum(name.startswith("negative") for name in dataset.column_names)
+    return PlannedBatches(index, dataset, batch_size, seed, negatives)

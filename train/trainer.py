@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -66,6 +67,7 @@ def build_trainer(
     settings: TrainSettings, index: GuideIndex, student: SentenceTransformer, held_out: RetrievalSet | None
 ) -> tuple[SentenceTransformerTrainer, GuidedContrastiveLoss]:
     """The trainer and its loss, ready to run."""
+    from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer
 
     objective = settings.objective
@@ -88,20 +90,22 @@ def build_trainer(
     prompts = {name: query if name == "anchor" else document for name in texts} if query or document else None
     trainer = SentenceTransformerTrainer(
         model=student,
-        args=_arguments(settings, index, prompts),
+        args=_arguments(settings, PlannedBatches.of(index, len(texts) - 2), prompts),
         train_dataset=dataset,
         data_collator=cache.collator(len(texts) - 2) if cache else None,
         loss=loss,
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
         callbacks=[LogRemovedCells(loss)],
     )
-    if cache:  # the card has been told of the texts; from here on, only the pair ids are read
-        trainer.train_dataset = dataset.with_format(columns=["label"])
+    if cache:  # the card has been told of the texts; from here on, only the pair ids are needed
+        trainer.train_dataset = Dataset.from_dict({"label": np.arange(len(index))})
     return trainer, loss
 
 
 def _arguments(
-    settings: TrainSettings, index: GuideIndex, prompts: dict[str, str] | None
+    settings: TrainSettings,
+    batch_sampler: Any,  # noqa: ANN401
+    prompts: dict[str, str] | None,
 ) -> SentenceTransformerTrainingArguments:
     from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 
@@ -132,7 +136,7 @@ def _arguments(
         dataloader_drop_last=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         prompts=prompts,
-        batch_sampler=PlannedBatches.of(index),
+        batch_sampler=batch_sampler,
     )
 
 

@@ -78,7 +78,7 @@ def test_a_text_of_both_roles_is_embedded_once_by_a_guide_without_prompts(tmp_pa
     )
     index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, part_rows=16))
     assert sorted(calls) == sorted(texts)
-    content = index.content_ids
+    content = index.content_ids(np.arange(80))
     twins = np.flatnonzero(content != np.arange(80))
     assert len(twins) == 40
     assert np.array_equal(index.vectors(twins), index.vectors(content[twins]))
@@ -89,7 +89,7 @@ def test_prompts_make_two_vectors_of_one_text(tmp_path, prompted_guide_folder):
     rows = [{"anchor": texts[i], "positive": texts[(i + 1) % 6]} for i in range(6)]
     index = GuideIndex.open(build_test_index(tmp_path / "index", rows, prompted_guide_folder))
     model = load_model(prompted_guide_folder)
-    twin = int(np.flatnonzero(index.content_ids == 0)[1])
+    twin = int(np.flatnonzero(index.content_ids(np.arange(12)) == 0)[1])
     query, document = index.vectors(np.array([0, twin])).astype(np.float32)
     assert np.abs(query - model.encode("find: " + texts[0])).max() < 1e-3
     assert np.abs(document - model.encode("text: " + texts[0])).max() < 1e-3
