@@ -157,7 +157,8 @@ def main() -> None:
         "encoding": encoding(given.device, given.layers, min(ENCODED_TEXTS, given.rows)),
         "search": search(given.rows),
     }
-    (WORK / "accelerator.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    if given.device != "cpu":
+        (WORK / "accelerator.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     print(report(figures))
 
 
