@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..shared.checked import refuse_damaged
 from ..shared.clock import Clock
 from ..shared.errors import IndexFaultError
 from ..shared.evaluation import RetrievalSet
 from ..shared.lock import folder_lock
-from ..shared.manifest import Manifest, Request, differences, refuse_differences, request_from_json
+from ..shared.manifest import (
+    Manifest,
+    Request,
+    differences,
+    refuse_differences,
+    refuse_other_format,
+    request_from_json,
+)
 from ..shared.pairs import read_pairs
-from ..shared.parts import Journal, PartRecord, commit, commit_array, commit_table, write_json
+from ..shared.parts import Journal, PartRecord, commit, commit_array, commit_table
 from ..shared.progress import console, step
 from ..shared.schema import Layout, PartKind
+from ..shared.sealed import parse_object, unsealed, write_sealed
 from ..shared.vectors import RowStore
 from . import faiss_index
 from .corpus import Corpus, read_corpus
@@ -60,6 +69,8 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
     if layout.manifest.exists():
         manifest = Manifest.load(layout)
         refuse_differences(layout.root, differences(manifest.request, request))
+        refuse_damaged(layout.root, list(manifest.records))
+        shutil.rmtree(layout.building, ignore_errors=True)  # a run may have been killed after its last step
         console.print(f"{layout.root} already holds this index, nothing to do", highlight=False)
         return manifest
     _refuse_foreign_folder(layout)
@@ -89,13 +100,12 @@ def _open_journal(layout: Layout, request: Request) -> Journal:
     """Take up an unfinished build of the same request, or start one."""
     path = layout.building / "request.json"
     if path.exists():
-        held = request_from_json(json.loads(path.read_text(encoding="utf-8")))
+        content = parse_object(path, "unfinished build's request")
+        refuse_other_format(content, path)
+        held = request_from_json(unsealed(content, path, "unfinished build's request"))
         refuse_differences(layout.root, differences(held, request))
     else:
-        write_json(
-            path,
-            {"guide": request.guide, "corpus": request.corpus, "settings": request.settings, "format": request.format},
-        )
+        write_sealed(path, asdict(request))
     return Journal(layout.building / "journal.jsonl", layout.root)
 
 

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from ..shared.errors import ModelError
-from ..shared.features import (
-    Features,
-    is_flat_text,
-    is_padded_text,
-    row_lengths,
-    split_by_budget,
-    split_flat,
-    take_rows,
-)
-from ..shared.linear import OneDNNLinear
+from ..shared.features import Features
 from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
-from ..shared.packing import can_pack, embed_packed
 from ..shared.progress import Advance
 from ..shared.schema import Role
+from .passes import Passes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 TOKENIZE_ROWS = 512
-CPU_BATCH_TOKENS = 1_024
-ACCELERATOR_BATCH_TOKENS = 65_536
 
 
 @dataclass(frozen=True)
@@ -67,7 +55,7 @@ class Guide:
         self.device = pick_device(device)
         self.model: SentenceTransformer = self._load().eval()
         set_prompts(self.model, settings.query_prompt, settings.document_prompt)
-        self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if self.device == "cpu" else ACCELERATOR_BATCH_TOKENS)
+        self.passes = Passes(self.model, self.device, batch_tokens)
         full = self.model.get_embedding_dimension()
         self.dim = settings.dim or full or self._embed(["probe"], "query").shape[1]
         if full is not None and self.dim > full:
@@ -141,7 +129,7 @@ class Guide:
                 features = ahead.result() if ahead else {}
                 if number + 1 < len(blocks):
                     ahead = pool.submit(self._tokenize, [texts[i] for i in blocks[number + 1]], role)
-                vectors[block] = self._checked([texts[i] for i in block], self._forward(features, len(block)))
+                vectors[block] = self._checked([texts[i] for i in block], self.passes.embed(features))
                 advance(len(block))
         return vectors
 
@@ -149,65 +137,7 @@ class Guide:
         return self.model.preprocess(texts, prompt=self.prompt(role) or None, task=role)
 
     def _embed(self, texts: list[str], role: Role) -> np.ndarray:
-        return self._forward(self._tokenize(texts, role), len(texts))
-
-    def _forward(self, features: Features, rows: int) -> np.ndarray:
-        """(rows, full dim) float32, not normalised."""
-        if is_flat_text(features):
-            return self._forward_flat(features)
-        if not is_padded_text(features):
-            return self._pass(features)
-        lengths, out = row_lengths(features), None
-        pending = split_by_budget(lengths, self.batch_tokens)
-        while pending:
-            batch = pending[0]
-            try:
-                vectors = self._pass(take_rows(features, batch, int(lengths[batch].max())))
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                self._take_less(len(batch) * int(lengths[batch].max()))
-                left = np.concatenate(pending)
-                pending = [left[again] for again in split_by_budget(lengths[left], self.batch_tokens)]
-                continue
-            out = np.empty((rows, vectors.shape[1]), dtype=np.float32) if out is None else out
-            out[batch] = vectors
-            pending.pop(0)
-        assert out is not None
-        return out
-
-    def _forward_flat(self, features: Features) -> np.ndarray:
-        """As ``_forward``, of texts that flash attention takes without padding."""
-        vectors = []
-        for piece in split_flat(features, self.batch_tokens):
-            try:
-                vectors.append(self._pass(piece))
-            except torch.OutOfMemoryError:
-                if len(piece["cu_seq_lens_q"]) == 2:
-                    raise
-                self._take_less(piece["input_ids"].numel())
-                vectors.append(self._forward_flat(piece))
-        return np.concatenate(vectors)
-
-    def _take_less(self, tokens: int) -> None:
-        """After a batch of so many tokens did not fit into the accelerator's memory: half of it from here on."""
-        torch.cuda.empty_cache()
-        self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
-
-    @torch.inference_mode()
-    def _pass(self, features: Features) -> np.ndarray:
-        moved = {name: self._moved(value) for name, value in features.items()}
-        packed = can_pack(self.model, moved)
-        with OneDNNLinear() if self.device == "cpu" else nullcontext():
-            vectors = embed_packed(self.model, moved) if packed else self.model(moved)["sentence_embedding"]
-        return vectors.float().cpu().numpy()
-
-    def _moved(self, value: Any) -> Any:  # noqa: ANN401 (a tensor, or what features hold beside tensors)
-        if not isinstance(value, torch.Tensor):
-            return value
-        if not self.device.startswith("cuda"):
-            return value.to(self.device)
-        return value.pin_memory().to(self.device, non_blocking=True)
+        return self.passes.embed(self._tokenize(texts, role))
 
     def _checked(self, texts: list[str], vectors: np.ndarray) -> np.ndarray:
         """Cut to ``dim``, scale to unit length; refuse what cannot be scaled."""

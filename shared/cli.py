@@ -12,11 +12,10 @@ from typing import Annotated
 import cyclopts
 from cyclopts import App, Parameter
 
-from .errors import GistcacheError, SettingsError
+from .errors import GistcacheError, SettingsError, StoppedEarly
 from .progress import console
 
 PACKAGE = (__package__ or "gistcache.shared").rpartition(".")[0]
-INTERRUPTED = 130
 
 app = App(
     name="gistcache",
@@ -52,8 +51,8 @@ def _launch(
     app(tokens)
 
 
-def main() -> None:
-    """Entry point: errors of the product become one message and an exit code, never a traceback."""
+def run() -> int:
+    """Run a command: errors of the product become one message and an exit code, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Every batch has new shapes, and oneDNN would hold the working memory of 1,024 of them. Read before torch starts.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
@@ -61,17 +60,16 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app.meta()
+    except StoppedEarly as stopped:
+        console.print(_plain(str(stopped)), highlight=False, soft_wrap=True)
+        return stopped.exit_code
     except (GistcacheError, OSError) as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
         told = error if isinstance(error, GistcacheError) else _of_the_system(error)
         console.print(f"[bold red]error:[/] {_plain(str(told))}", highlight=False, soft_wrap=True)
-        sys.exit(told.exit_code)
-    except KeyboardInterrupt:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        console.print("\nstopped; run the same command again to go on", highlight=False)
-        sys.exit(INTERRUPTED)
+        return told.exit_code
+    return 0
 
 
 def _of_the_system(error: OSError) -> GistcacheError:
@@ -86,7 +84,3 @@ def _of_the_system(error: OSError) -> GistcacheError:
 def _plain(text: str) -> str:
     """Text with rich's markup switched off."""
     return text.replace("[", "\\[")
-
-
-if __name__ == "__main__":
-    main()

@@ -61,3 +61,9 @@ class FolderLockedError(GistcacheError):
     """Another process is writing to the folder."""
 
     exit_code = 7
+
+
+class StoppedEarly(GistcacheError):  # noqa: N818 (nothing went wrong)
+    """The process was told to end, and what it had done is kept."""
+
+    exit_code = 0

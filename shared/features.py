@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Features = dict[str, Any]
 
 # What one more forward pass costs besides its tokens, in tokens: launches, small matrices, Python.
 PASS_COST_TOKENS = 48
+WIDTH_STEP = 8
 
 
 def is_padded_text(features: Features) -> bool:
@@ -68,20 +70,23 @@ def row_lengths(features: Features) -> np.ndarray:
 
 
 def take_rows(features: Features, rows: np.ndarray, width: int) -> Features:
-    """The given rows, in that order, cut to ``width`` tokens; works for padding on the right and on the left.
+    """The given rows, in that order, ``width`` tokens wide; works for padding on the right and on the left.
 
     Args:
         features: Padded text features of R rows and L tokens.
         rows: (r,) row numbers.
-        width: Tokens of the longest of these rows.
+        width: At least the tokens of the longest of these rows; beyond L, masked tokens are added.
     """
     shape = features["input_ids"].shape
     index = torch.as_tensor(rows, device=features["input_ids"].device)
     mask = features["attention_mask"]
     left_padded = shape[1] > 0 and not bool(mask[:, 0].all()) and bool(mask[:, -1].all())
-    columns = slice(shape[1] - width, shape[1]) if left_padded else slice(0, width)
+    columns = slice(max(0, shape[1] - width), shape[1]) if left_padded else slice(0, width)
+    added = max(0, width - shape[1])
     return {
-        name: value[index, columns] if isinstance(value, Tensor) and value.shape[:2] == shape else value
+        name: F.pad(value[index, columns], (added, 0) if left_padded else (0, added))
+        if isinstance(value, Tensor) and value.shape == shape
+        else value
         for name, value in features.items()
     }
 
@@ -103,6 +108,27 @@ def split_by_budget(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
         batches.append(order[start : start + count])
         start += count
     return batches
+
+
+def split_by_width(lengths: np.ndarray, budget: int) -> list[tuple[np.ndarray, int]]:
+    """Cut rows into batches whose width follows from each row alone: its tokens, rounded up to WIDTH_STEP.
+
+    What a row is computed with does not change how wide it is, and so not one bit of what comes out.
+
+    Args:
+        lengths: (rows,) int64 tokens a row.
+        budget: Most padded tokens of a batch; a single row may be over it.
+
+    Returns:
+        Row numbers and width, a batch each, widest first; together every row once.
+    """
+    widths = -(-lengths // WIDTH_STEP) * WIDTH_STEP
+    return [
+        (rows[batch], int(width))
+        for width in np.unique(widths)[::-1]
+        for rows in [np.flatnonzero(widths == width)]
+        for batch in split_by_budget(widths[rows], budget)
+    ]
 
 
 def split_by_cost(lengths: np.ndarray, pass_cost: int = PASS_COST_TOKENS) -> list[np.ndarray]:

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .checked import refuse_damaged
 from .errors import IndexFaultError
 from .manifest import Manifest
-from .parts import PartRecord, content_fault, size_fault
+from .parts import PartRecord
 from .schema import Layout, PartKind
 from .vectors import RowStore
 
@@ -71,25 +72,22 @@ class GuideIndex:
         self._scales = RowStore(layout.root, manifest.parts["scales"])
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = False) -> GuideIndex:
+    def open(cls, path: str | Path, *, verify: bool | None = None) -> GuideIndex:
         """Open a finished index.
+
+        Sizes and the checksums of the small files are always compared.
 
         Args:
             path: The folder.
-            verify: Compare every checksum, which reads the whole index; sizes are always compared.
+            verify: Whether to compare the checksums of the large files too, which reads the whole index; by default
+                those that this machine has not compared since they were last written.
 
         Raises:
             IndexFaultError: The folder is no finished index, of another format version, or a file is damaged.
         """
         layout = Layout(Path(path))
         manifest = Manifest.load(layout)
-        check = content_fault if verify else size_fault
-        if faults := [fault for record in manifest.records if (fault := check(layout.root, record))]:
-            raise IndexFaultError(
-                "The index is damaged:\n    " + "\n    ".join(faults),
-                where=str(layout.root),
-                fix="delete the folder and build it again, or copy it again from where it came",
-            )
+        refuse_damaged(layout.root, list(manifest.records), verify=verify)
         return cls(layout, manifest)
 
     def __len__(self) -> int:

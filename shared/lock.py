@@ -32,7 +32,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise FolderLockedError(
-            "Another process is building this index", where=_describe(holder), fix="wait for it, or stop it first"
+            "Another process is writing to this folder", where=_describe(holder), fix="wait for it, or stop it first"
         ) from None
     try:
         since = datetime.now().astimezone().isoformat(timespec="seconds")

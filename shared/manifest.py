@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import IndexFaultError, StaleIndexError
-from .parts import PartRecord, write_json
+from .parts import PartRecord
 from .schema import FORMAT_VERSION, Layout, PartKind
+from .sealed import parse_object, unsealed, write_sealed
 
 # Fields of a request that inform the reader and do not make two indexes different.
 INFORMATION = frozenset({"guide.name"})
@@ -57,7 +57,7 @@ class Manifest:
 
     def save(self, layout: Layout) -> None:
         """Write ``manifest.json`` whole; from then on the folder is an index."""
-        write_json(
+        write_sealed(
             layout.manifest,
             asdict(self.request)
             | {
@@ -75,13 +75,10 @@ class Manifest:
         Raises:
             IndexFaultError: The folder is no finished index, or of another format version, or the file is damaged.
         """
-        content = _read(layout)
-        if content.get("format") != FORMAT_VERSION:
-            raise IndexFaultError(
-                f"The index has format version {content.get('format')!r}; this program reads {FORMAT_VERSION}",
-                where=str(layout.manifest),
-                fix="build the index again with `gistcache index`",
-            )
+        _refuse_unfinished(layout)
+        content = parse_object(layout.manifest, "manifest")
+        refuse_other_format(content, layout.manifest)
+        content = unsealed(content, layout.manifest, "manifest")
         try:
             return cls(
                 request=request_from_json(content),
@@ -94,23 +91,27 @@ class Manifest:
             raise IndexFaultError("The manifest lacks a field", where=f"{layout.manifest}: {error}") from error
 
 
-def _read(layout: Layout) -> dict[str, Any]:
-    if not layout.manifest.is_file():
-        unfinished = layout.building.is_dir()
+def _refuse_unfinished(layout: Layout) -> None:
+    if layout.manifest.is_file():
+        return
+    unfinished = layout.building.is_dir()
+    raise IndexFaultError(
+        "The index is not finished" if unfinished else "There is no guide index here",
+        where=str(layout.root),
+        fix="run the same `gistcache index` command again: it keeps every finished part"
+        if unfinished
+        else "make one with `gistcache index PAIRS --guide MODEL --out DIR`",
+    )
+
+
+def refuse_other_format(content: dict[str, Any], path: Path) -> None:
+    """Raise IndexFaultError where a manifest or request is of another format version."""
+    if content.get("format") != FORMAT_VERSION:
         raise IndexFaultError(
-            "The index is not finished" if unfinished else "There is no guide index here",
-            where=str(layout.root),
-            fix="run the same `gistcache index` command again: it keeps every finished part"
-            if unfinished
-            else "make one with `gistcache index PAIRS --guide MODEL --out DIR`",
+            f"The index has format version {content.get('format')!r}; this program reads {FORMAT_VERSION}",
+            where=str(path),
+            fix="build the index again with `gistcache index`",
         )
-    try:
-        content = json.loads(layout.manifest.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise IndexFaultError("The manifest is not readable as JSON", where=f"{layout.manifest}: {error}") from error
-    if not isinstance(content, dict):
-        raise IndexFaultError("The manifest is not a JSON object", where=str(layout.manifest))
-    return content
 
 
 def request_from_json(content: dict[str, Any]) -> Request:
@@ -125,9 +126,14 @@ def request_from_json(content: dict[str, Any]) -> Request:
 
 def differences(held: Request, asked: Request) -> list[str]:
     """Name each field in which two requests differ, as ``guide.prompts.query: index has 'a', command asks for 'b'``."""
-    old, new = dict(_flat("", asdict(held))), dict(_flat("", asdict(asked)))
+    return named_differences(asdict(held), asdict(asked), "index")
+
+
+def named_differences(held: dict[str, Any], asked: dict[str, Any], holder: str) -> list[str]:
+    """As ``differences``, of any two JSON objects; ``holder`` is what has the first."""
+    old, new = dict(_flat("", held)), dict(_flat("", asked))
     return [
-        f"{name}: index has {old.get(name, 'nothing')!r}, command asks for {new.get(name, 'nothing')!r}"
+        f"{name}: {holder} has {old.get(name, 'nothing')!r}, command asks for {new.get(name, 'nothing')!r}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name) and name not in INFORMATION
     ]

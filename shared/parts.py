@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import IndexFaultError
+
+logger = logging.getLogger(__name__)
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -131,7 +134,8 @@ def content_fault(root: Path, record: PartRecord) -> str | None:
 class Journal:
     """Parts finished so far by an unfinished build: one JSON line a part, appended and fsynced.
 
-    A line cut short by a crash is dropped, and so is a record whose file no longer matches it.
+    Each line carries its own checksum. A line cut short by a crash is dropped, and so is a record whose file no longer
+    matches it.
     """
 
     def __init__(self, path: Path, root: Path) -> None:
@@ -142,11 +146,13 @@ class Journal:
         if not self.path.exists():
             return
         for line in self.path.read_bytes().split(b"\n"):
-            try:
-                record = PartRecord.from_json(json.loads(line))
-            except (ValueError, IndexFaultError):
+            checksum, _, text = line.partition(b" ")
+            if checksum.decode("ascii", "replace") != _line_checksum(text):
                 continue
-            if content_fault(self.root, record) is None:
+            record = PartRecord.from_json(json.loads(text))
+            if fault := content_fault(self.root, record):
+                logger.warning("%s: this part is made again", fault)
+            else:
                 yield record
 
     def keep_or_make(self, path: Path, make: Callable[[], PartRecord]) -> PartRecord:
@@ -159,8 +165,13 @@ class Journal:
     def record(self, record: PartRecord) -> None:
         """Append a committed part, durably."""
         # A crash may have cut the last line short: a line break first keeps the new record whole.
+        text = json.dumps(asdict(record), sort_keys=True).encode()
         with self.path.open("ab") as file:
-            file.write(b"\n" + json.dumps(asdict(record), sort_keys=True).encode())
+            file.write(b"\n" + _line_checksum(text).encode() + b" " + text)
             file.flush()
             os.fsync(file.fileno())
         self.done[record.path] = record
+
+
+def _line_checksum(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]

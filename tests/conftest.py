@@ -34,7 +34,7 @@ def make_model(folder: Path, *, dim: int = 32, layers: int = 2, seed: int = 0, p
         vocab_size=len(vocabulary),
         hidden_size=dim,
         num_hidden_layers=layers,
-        num_attention_heads=4,
+        num_attention_heads=2,
         intermediate_size=2 * dim,
         max_position_embeddings=64,
         initializer_range=0.3,

@@ -6,8 +6,8 @@ from rich.table import Table
 
 from ..shared.evaluation import METRICS
 from ..shared.progress import console
+from .run import train_student
 from .settings import TrainSettings
-from .trainer import train_student
 
 
 def train(*, settings: TrainSettings) -> None:

@@ -216,7 +216,11 @@ class RemovedCells:
         candidates = ~already
         candidates[torch.arange(len(rows), device=rows.device), rows] = False
         counts = torch.stack([(judged & candidates).sum(), candidates.sum()])
-        self._counts = counts if self._counts is None else self._counts + counts
+        self._counts = counts if self._counts is None else self._counts.to(counts.device) + counts
+
+    def start_from(self, counts: tuple[int, int]) -> None:
+        """Go on counting from an earlier process's counts."""
+        self._counts = torch.tensor(counts)
 
     def counts(self) -> tuple[int, int]:
         """Removed cells and candidate cells so far."""

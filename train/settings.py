@@ -43,6 +43,12 @@ class LossSettings:
 POSITIVE = ("layers", "max_length", "max_steps", "batch_size", "mini_batch_num_tokens", "gradient_accumulation")
 POSITIVE += ("eval_steps", "save_steps", "logging_steps")
 
+# Where things are, what is reported, and how much is computed at a time. Index and student are told by their content.
+FREE_ON_RESUME = frozenset(
+    {"index", "student", "out", "device", "save_steps", "save_minutes", "logging_steps", "report_to"}
+    | {"token_cache", "mini_batch_num_tokens"}
+)
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +100,12 @@ class TrainSettings:
     """Evaluate every so many steps too, and keep the best checkpoint."""
     save_steps: int | None = None
     """Write a checkpoint every so many steps; with --eval-steps, that number."""
+    save_minutes: float = 10.0
+    """Write a checkpoint when so many minutes have passed since the last one."""
     resume: bool = False
-    """Go on from the newest checkpoint in --out."""
+    """Go on from the newest whole checkpoint in --out; where there is none, start at the beginning."""
+    verify: bool | None = None
+    """Read every file of the index and compare its checksum; by default each large one once on this machine."""
     seed: int = 0
     """Seed of the batch plan and of dropout."""
     logging_steps: int = 10
@@ -111,6 +121,8 @@ class TrainSettings:
                 raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
         if self.batch_size < 2:
             raise SettingsError("A batch of one pair has no negatives", where="--batch-size", fix="give 2 or more")
+        if self.save_minutes <= 0:
+            raise SettingsError(f"{self.save_minutes} is too small", where="--save-minutes", fix="give more than 0")
         if self.epochs <= 0 or self.learning_rate <= 0 or not 0 <= self.warmup < 1:
             raise SettingsError(
                 "Epochs and learning rate must be above 0, warm-up from 0 to below 1",
@@ -130,5 +142,9 @@ class TrainSettings:
         return {
             name: str(value) if isinstance(value, Path) else value
             for name, value in asdict(self).items()
-            if name != "resume"
+            if name not in ("resume", "verify")
         }
+
+    def determining(self) -> dict[str, Any]:
+        """The settings that determine the weights: a run may go on with others of the rest."""
+        return {name: value for name, value in self.recorded().items() if name not in FREE_ON_RESUME}

@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from datasets import config
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from torch import Tensor
 
-from ..shared.errors import FolderLockedError
+from ..shared.checked import damage
+from ..shared.errors import FolderLockedError, IndexFaultError
 from ..shared.features import Features, is_padded_text
 from ..shared.index import GuideIndex, Ragged
 from ..shared.lock import folder_lock
-from ..shared.parts import Journal, PartRecord, commit_array, size_fault, write_json
+from ..shared.parts import Journal, PartRecord, commit_array
 from ..shared.progress import step
 from ..shared.schema import Role
+from ..shared.sealed import read_sealed, write_sealed
 from ..shared.vectors import let_go
 
 if TYPE_CHECKING:
@@ -80,7 +83,7 @@ class TokenCache:
 
         Returns:
             The cache, or None where texts must be tokenised batch by batch: the student's features are more than token
-            ids, or the folder beside the index cannot be written or is being written by another process.
+            ids, or no folder can be written, or it is being written by another process.
         """
         form = _form(student, prompts)
         tokenizer = _fingerprint(student)
@@ -93,14 +96,17 @@ class TokenCache:
             "prompts": {role: prompts[role] for role in ROLES},
             "libraries": {name: importlib.metadata.version(name) for name in ("tokenizers", "transformers")},
         }
-        root = index.layout.root
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        folder = root.parent / f"{root.name}.tokens" / name
-        try:
-            return cls(index, folder, _finished(folder, key) or _make(index, student, prompts, folder, key), form)
-        except (FolderLockedError, OSError) as error:
-            logger.warning("Tokens are not cached, texts are tokenised batch by batch: %s", error)
-            return None
+        for parent in _places(index):
+            folder = parent / name
+            try:
+                return cls(index, folder, _finished(folder, key) or _make(index, student, prompts, folder, key), form)
+            except FolderLockedError as error:
+                logger.warning("Tokens are not cached, texts are tokenised batch by batch: %s", error)
+                return None
+            except OSError as error:
+                logger.warning("Tokens cannot be kept in %s: %s", parent, error)
+        return None
 
     @cached_property
     def _parts(self) -> list[Ragged]:
@@ -170,6 +176,12 @@ class CachedTokens(SentenceTransformerDataCollator):
         return batch
 
 
+def _places(index: GuideIndex) -> tuple[Path, Path]:
+    """Beside the index; where that cannot be written, in the data sets cache."""
+    root = index.layout.root
+    return root.parent / f"{root.name}.tokens", Path(config.HF_DATASETS_CACHE) / "gistcache" / "tokens"
+
+
 def _never(*_: object, **__: object) -> dict[str, Any]:
     raise AssertionError("cached tokens are gathered, not made")
 
@@ -204,13 +216,21 @@ def _fingerprint(student: SentenceTransformer) -> str | None:
 
 
 def _finished(folder: Path, key: dict[str, Any]) -> list[PartRecord] | None:
-    """The parts of a finished cache of this key, none of them missing or of another size."""
-    try:
-        held = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        records = [PartRecord.from_json(record) for record in held["parts"]]
-    except (OSError, ValueError, KeyError):
+    """The parts of a finished cache of this key; None where there is none, or a damaged one, which is made again."""
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
         return None
-    return records if held["key"] == key and not any(size_fault(folder, record) for record in records) else None
+    try:
+        held = read_sealed(manifest, "token cache's manifest")
+        records = [PartRecord.from_json(record) for record in held["parts"]]
+        faults = damage(folder, records) if held["key"] == key else ["manifest.json: of another tokenizer"]
+    except (IndexFaultError, KeyError, TypeError) as error:
+        faults = [f"manifest.json: {error}"]
+        records = []
+    if faults:
+        logger.warning("The token cache %s is made again: %s", folder, "; ".join(faults))
+        return None
+    return records
 
 
 def _make(
@@ -231,7 +251,7 @@ def _make(
         records = [
             journal.done[f"{kind}-{number:05d}.npy"] for number in range(len(parts)) for kind in ("offsets", "ids")
         ]
-        write_json(folder / "manifest.json", {"key": key, "parts": [asdict(record) for record in records]})
+        write_sealed(folder / "manifest.json", {"key": key, "parts": [asdict(record) for record in records]})
     return records
 
 

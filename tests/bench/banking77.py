@@ -200,7 +200,7 @@ def key_of(content: Any) -> str:
 
 def gistcache(*words: str) -> None:
     """Run the product's own command; stop where it stops."""
-    command = [sys.executable, "-c", "from gistcache.shared.cli import main; main()"]
+    command = [sys.executable, "-c", "from gistcache.shared.launch import main; main()"]
     outcome = subprocess.run([*command, *words], check=False)
     if outcome.returncode:
         sys.exit(f"gistcache {words[0]} ended with {outcome.returncode}; its message is above")

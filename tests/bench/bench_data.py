@@ -38,7 +38,7 @@ def index_of(pairs: Path, guide: str, name: str) -> GuideIndex:
 
 def gistcache(*words: object) -> None:
     """Run the product's own command; stop where it stops."""
-    command = [sys.executable, "-c", "from gistcache.shared.cli import main; main()", *map(str, words)]
+    command = [sys.executable, "-c", "from gistcache.shared.launch import main; main()", *map(str, words)]
     if subprocess.run(command, check=False).returncode:
         sys.exit(f"gistcache {words[0]} failed; its message is above")
 

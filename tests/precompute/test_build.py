@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from gistcache.precompute import build as build_module
 from gistcache.precompute.build import build_index
+from gistcache.precompute.passes import Passes
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.clock import Clock
 from gistcache.shared.errors import FolderLockedError, IndexFaultError, ModelError, SettingsError, StaleIndexError
@@ -130,7 +131,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, guide_folder, mo
 
 def test_killed_and_run_again_through_the_command_line(tmp_path, guide_folder):
     source = write_jsonl(tmp_path / "pairs.jsonl", random_pairs(200, seed=6))
-    command = [sys.executable, "-m", "gistcache.shared.cli", "index", str(source), "--guide", str(guide_folder)]
+    command = [sys.executable, "-m", "gistcache.shared.launch", "index", str(source), "--guide", str(guide_folder)]
     command += ["--part-rows", "20", "--out"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     process = subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.PIPE)
@@ -213,14 +214,14 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, guide_folder):
 
 def test_a_guide_that_returns_no_number_is_stopped_and_the_text_named(tmp_path, guide_folder, monkeypatch):
     rows = random_pairs(10, seed=14)
-    original = build_module.Guide._forward
+    original = Passes.embed
 
-    def broken(self, features, count):
-        vectors = original(self, features, count)
+    def broken(self, features):
+        vectors = original(self, features)
         vectors[-1] = np.nan
         return vectors
 
-    monkeypatch.setattr(build_module.Guide, "_forward", broken)
+    monkeypatch.setattr(Passes, "embed", broken)
     with pytest.raises(ModelError, match="non-finite") as caught:
         build_test_index(tmp_path / "index", rows, guide_folder)
     assert any(repr(row["anchor"])[:20] in str(caught.value) for row in rows)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
 from gistcache.precompute.guides import Guide, GuideSettings
 from gistcache.shared.errors import ModelError, SettingsError
 from gistcache.shared.models import find_model, load_model
-from transformers import DataCollatorWithFlattening
 
 from tests.conftest import random_texts
 
@@ -31,58 +28,6 @@ def test_fewer_dimensions_are_the_first_ones_scaled_again(guide_folder):
     assert np.abs(vectors - expected).max() < 6e-4
     with pytest.raises(ModelError, match="32 dimensions"):
         Guide(GuideSettings(str(guide_folder), dim=33), "cpu")
-
-
-def test_running_out_of_memory_halves_the_budget_and_goes_on(guide_folder, monkeypatch):
-    texts = random_texts(60, seed=42)
-    guide = Guide(GuideSettings(str(guide_folder)), "cpu", 1_000)
-    expected = guide.encode(texts, "query")
-    passes, original = [], Guide._pass
-
-    def small_memory(self, features):
-        tokens = features["input_ids"].numel()
-        passes.append(tokens)
-        if tokens > 100:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        self.device = "cpu"
-        vectors = original(self, features)
-        self.device = "cuda"
-        return vectors
-
-    monkeypatch.setattr(Guide, "_pass", small_memory)
-    guide.device = "cuda"
-    vectors = guide.encode(texts, "query")
-    assert np.abs(vectors.astype(np.float32) - expected).max() < 1e-3
-    assert max(passes) > 100 >= passes[-1]
-    assert guide.batch_tokens <= 100
-
-
-def test_flat_features_of_flash_attention_are_cut_to_the_budget(guide_folder, monkeypatch):
-    guide = Guide(GuideSettings(str(guide_folder)), "cpu", batch_tokens=64)
-    texts = random_texts(60, seed=8)
-    expected = guide.encode(texts, "query")
-    flatten = DataCollatorWithFlattening(return_seq_idx=True, return_flash_attn_kwargs=True, return_position_ids=True)
-    padded, original, passes = guide.model.preprocess, Guide._pass, []
-
-    def flat(texts, **_):
-        made = padded(texts)
-        kept = zip(made["input_ids"], made["attention_mask"].bool(), strict=True)
-        return flatten([{"input_ids": ids[mask].tolist()} for ids, mask in kept])
-
-    def unflattened(self, piece):
-        starts = piece["cu_seq_lens_q"].tolist()
-        rows = [piece["input_ids"][0, a:b].tolist() for a, b in pairwise(starts)]
-        remade = flatten([{"input_ids": row} for row in rows])
-        assert all(torch.equal(torch.as_tensor(remade[n]), torch.as_tensor(piece[n])) for n in remade if n != "labels")
-        passes.append(starts[-1])
-        if starts[-1] > 40 and len(rows) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(self, guide.model.tokenizer.pad({"input_ids": rows}, return_tensors="pt"))
-
-    monkeypatch.setattr(guide.model, "preprocess", flat)
-    monkeypatch.setattr(Guide, "_pass", unflattened)
-    assert np.abs(guide.encode(texts, "query").astype(np.float32) - expected).max() < 1e-3
-    assert 64 >= max(passes) > 40 >= passes[-1]
 
 
 def test_the_fingerprint_follows_what_changes_a_vector(guide_folder, prompted_guide_folder):

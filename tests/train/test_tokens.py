@@ -11,9 +11,9 @@ import torch
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.lock import folder_lock
 from gistcache.shared.models import load_model
+from gistcache.train.run import train_student
 from gistcache.train.settings import TrainSettings
 from gistcache.train.tokens import TokenCache
-from gistcache.train.trainer import train_student
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from gistcache.shared.errors import ModelError, SettingsError, StaleIndexError
+from gistcache.shared.errors import ModelError, SettingsError
 from gistcache.shared.evaluation import RetrievalSet
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import load_model
 from gistcache.train import GuidedContrastiveLoss, PlannedBatches
+from gistcache.train.run import train_student
 from gistcache.train.settings import LossSettings, TrainSettings
 from gistcache.train.students import keep_layers, load_student
-from gistcache.train.trainer import train_student
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
@@ -89,25 +88,6 @@ def test_unguided_keeps_the_cells_that_the_guide_takes_out(tmp_path, index_folde
     assert guided["removed_share"] > 0
     assert unguided["removed_share"] is None
     assert unguided["training_loss"] > guided["training_loss"]
-
-
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, index_folder, student_folder):
-    plain = settings_for(index_folder, student_folder, tmp_path / "plain", max_steps=12, save_steps=6)
-    train_student(plain)
-    checkpoint = tmp_path / "plain" / "checkpoints" / "checkpoint-6"
-    (tmp_path / "cut" / "checkpoints").mkdir(parents=True)
-    checkpoint.rename(tmp_path / "cut" / "checkpoints" / checkpoint.name)
-    resumed = settings_for(index_folder, student_folder, tmp_path / "cut", max_steps=12, save_steps=6, resume=True)
-    train_student(resumed)
-    # 160 pairs are 10 batches: the 12 steps reach into the second epoch, whose plan is another.
-    whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "cut"))
-    assert whole.keys() == again.keys()
-    for name in whole:
-        assert torch.equal(whole[name], again[name]), name
-    with pytest.raises(StaleIndexError, match="--resume"):
-        train_student(plain)
-    with pytest.raises(SettingsError, match="no checkpoint"):
-        train_student(settings_for(index_folder, student_folder, tmp_path / "none", resume=True))
 
 
 def test_gradient_accumulation_and_negatives_and_prompts_train(tmp_path, prompted_guide_folder, student_folder):

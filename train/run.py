@@ -1,0 +1,169 @@
+"""Stage 2, one run: student in, trained student, its card and its figures out; goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..shared.clock import Clock, peak_memory_bytes
+from ..shared.errors import StaleIndexError, StoppedEarly
+from ..shared.evaluation import RetrievalSet
+from ..shared.index import GuideIndex
+from ..shared.lock import folder_lock
+from ..shared.models import find_model, fingerprint_files, pick_device, set_prompts
+from ..shared.parts import PARTIAL_SUFFIX, whole_file, write_json
+from ..shared.progress import console
+from ..shared.sealed import parse_object
+from .card import add_section
+from .checkpoints import Checkpoints, Resumed, all_checkpoints, newest_whole, refuse_other_run, writing_to
+from .loss import GuidedContrastiveLoss
+from .settings import TrainSettings
+from .students import load_student
+from .trainer import build_trainer, checkpoint_folder
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+
+METRICS = "metrics.json"
+
+
+def train_student(settings: TrainSettings) -> dict[str, Any]:
+    """Train one student; write the model, its card and ``metrics.json``; return the metrics.
+
+    Where ``metrics.json`` of the same run is there already, nothing is done.
+
+    Raises:
+        GistcacheError: Index, student, held-out pairs or settings cannot be used.
+        StoppedEarly: The process was told to end (SIGTERM); a checkpoint is there.
+    """
+    index = GuideIndex.open(settings.index, verify=settings.verify)
+    run = _run(settings, index)
+    if finished := _finished(settings, run):
+        return finished
+    with folder_lock(checkpoint_folder(settings)), writing_to(checkpoint_folder(settings)):
+        return _Run(settings, index, run).metrics()
+
+
+class _Run:
+    """One run of the stage, from the student as it is to the files it leaves."""
+
+    def __init__(self, settings: TrainSettings, index: GuideIndex, run: dict[str, Any]) -> None:
+        self.settings, self.index, self.run = settings, index, run
+        self.clock = Clock()
+        self.resumed = _resumed(settings, run)
+        self.held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
+        device = pick_device(settings.device)
+        self.student = load_student(
+            settings.student, layers=settings.layers, max_length=settings.max_length, device=device
+        )
+        set_prompts(self.student, settings.query_prompt, settings.document_prompt)
+
+    def metrics(self) -> dict[str, Any]:
+        """Train, write and evaluate; what was measured."""
+        before = self._evaluated("evaluate before")
+        trainer, loss = build_trainer(self.settings, self.index, self.student, self.held_out)
+        self._train(trainer, loss)
+        _save_model(self.student, self.settings.out)
+        after = self._evaluated("evaluate after")
+        removed, candidates = loss.removed_cells.counts()
+        guide = _guide_figures(self.index, self.held_out)
+        metrics = {
+            "retrieval": {"student before": before, "student after": after, "guide": guide},
+            "removed_share": removed / candidates if candidates else None,
+            "training_loss": _mean_loss(trainer.state.log_history),
+            "steps": trainer.state.global_step,
+            "parameters": sum(parameter.numel() for parameter in self.student.parameters()),
+            "seconds": self.clock.rounded(),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "settings": self.settings.recorded(),
+        }
+        add_section(self.settings.out / "README.md", self.index, metrics)
+        summary = self.index.layout.summary
+        if summary.is_file():
+            metrics["index"] = json.loads(summary.read_text(encoding="utf-8"))
+        metrics |= {"log": trainer.state.log_history, "run": self.run}
+        write_json(self.settings.out / METRICS, metrics)
+        return metrics
+
+    def _train(self, trainer: SentenceTransformerTrainer, loss: GuidedContrastiveLoss) -> None:
+        checkpoints = Checkpoints(self.run, self.settings.save_minutes, loss.removed_cells.counts)
+        trainer.add_callback(checkpoints)
+        if self.resumed:
+            loss.removed_cells.start_from(self.resumed.counts)
+            console.print(f"going on from {self.resumed.folder}", highlight=False)
+        with self.clock.measure("train"), checkpoints.until_told():
+            trainer.train(resume_from_checkpoint=str(self.resumed.folder) if self.resumed else None)
+        if checkpoints.told_to_end:
+            raise StoppedEarly(
+                f"Told to end (SIGTERM) at step {trainer.state.global_step} of {trainer.state.max_steps}",
+                where=f"checkpoints are in {checkpoint_folder(self.settings)}",
+                fix="run the same command with --resume to go on",
+            )
+
+    def _evaluated(self, name: str) -> dict[str, float] | None:
+        if self.held_out is None:
+            return None
+        with self.clock.measure(name), console.status(name):
+            return self.held_out.evaluate(self.student)
+
+
+def _run(settings: TrainSettings, index: GuideIndex) -> dict[str, Any]:
+    """What determines the weights: the index, the student and the settings, JSON-ready, told by content."""
+    request = asdict(index.manifest.request)
+    student = fingerprint_files(find_model(settings.student))
+    return json.loads(json.dumps({"index": request, "student": student, "settings": settings.determining()}))
+
+
+def _finished(settings: TrainSettings, run: dict[str, Any]) -> dict[str, Any] | None:
+    """The metrics of this very run, where it has ended before."""
+    path = settings.out / METRICS
+    if not path.is_file():
+        return None
+    held = parse_object(path, "trained model's metrics.json")
+    refuse_other_run(settings.out, dict(held.get("run") or {}), run, "trained model")
+    console.print(f"{settings.out} already holds this model, nothing to do", highlight=False)
+    return held
+
+
+def _resumed(settings: TrainSettings, run: dict[str, Any]) -> Resumed | None:
+    folder = checkpoint_folder(settings)
+    if settings.resume:
+        found = newest_whole(folder, run)
+        if found is None:
+            console.print("there is no checkpoint to go on from: training starts at the beginning", highlight=False)
+        return found
+    if all_checkpoints(folder):
+        raise StaleIndexError(
+            "The folder holds checkpoints of an earlier run",
+            where=str(folder),
+            fix="give --resume to go on from them, another --out, or delete them",
+        )
+    return None
+
+
+def _mean_loss(log: list[dict[str, Any]]) -> float | None:
+    """The mean of the logged losses; the trainer's own forgets what was before a resume."""
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    return sum(losses) / len(losses) if losses else None
+
+
+def _save_model(student: SentenceTransformer, out: Path) -> None:
+    """Save the model beside its place, then move it there file by file."""
+    partial = out / f"model{PARTIAL_SUFFIX}"
+    shutil.rmtree(partial, ignore_errors=True)
+    student.save_pretrained(str(partial))
+    for path in sorted(partial.rglob("*")):
+        if path.is_file():
+            with whole_file(out / path.relative_to(partial)) as target:
+                path.rename(target)
+    shutil.rmtree(partial)
+
+
+def _guide_figures(index: GuideIndex, held_out: RetrievalSet | None) -> dict[str, float] | None:
+    """What stage 1 measured of the guide, where it was on the same held-out pairs."""
+    if held_out is None or index.manifest.request.settings.get("eval_pairs") != held_out.fingerprint():
+        return None
+    return index.manifest.measured.get("guide")
