@@ -35,6 +35,7 @@ from . import faiss_index
 from .corpus import Corpus, read_corpus
 from .encode import encode_corpus
 from .guides import Guide
+from .reuse import OldVectors
 from .settings import IndexSettings
 from .similarity import (
     Neighbors,
@@ -76,7 +77,8 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
     _refuse_foreign_folder(layout)
     with folder_lock(layout.building):
         journal = _open_journal(layout, request)
-        manifest = _Build(layout, journal, guide, corpus, settings, clock).run(request, held_out)
+        old = OldVectors.open(settings.reuse, guide) if settings.reuse else None
+        manifest = _Build(layout, journal, guide, corpus, settings, clock, old).run(request, held_out)
         manifest.save(layout)
         shutil.rmtree(layout.building)
     return manifest
@@ -113,10 +115,17 @@ class _Build:
     """One run of the stage; each method is one step and returns the records of what it wrote or kept."""
 
     def __init__(
-        self, layout: Layout, journal: Journal, guide: Guide, corpus: Corpus, settings: IndexSettings, clock: Clock
+        self,
+        layout: Layout,
+        journal: Journal,
+        guide: Guide,
+        corpus: Corpus,
+        settings: IndexSettings,
+        clock: Clock,
+        old: OldVectors | None,
     ) -> None:
         self.layout, self.journal, self.guide, self.corpus = layout, journal, guide, corpus
-        self.settings, self.clock = settings, clock
+        self.settings, self.clock, self.old = settings, clock, old
         self.exact = corpus.documents <= settings.exact_limit
 
     def run(self, request: Request, held_out: RetrievalSet | None) -> Manifest:
@@ -126,8 +135,8 @@ class _Build:
         with self.clock.measure("write texts and pairs"):
             parts["texts"], parts["pairs"], rejected = self.tables()
         with self.clock.measure("embed"):
-            parts["vectors"] = encode_corpus(
-                self.guide, self.corpus, self.layout, self.journal, self.settings.part_rows
+            parts["vectors"], self.clock.texts = encode_corpus(
+                self.guide, self.corpus, self.layout, self.journal, self.settings.part_rows, self.old
             )
         if held_out:
             with self.clock.measure("evaluate guide"):

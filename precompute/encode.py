@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from ..shared.parts import Journal, PartRecord, commit_array
 from ..shared.progress import Advance, step
@@ -15,16 +17,33 @@ from ..shared.schema import Layout
 from ..shared.vectors import RowStore
 from .corpus import Corpus
 from .guides import Guide
+from .reuse import OldVectors
+
+COMPUTED, KEPT = "computed", "kept from an earlier run"
+SAME_AS_QUERY, FROM_OLD = "same text as an anchor", "taken from the older index"
+
+Held = tuple[np.ndarray, np.ndarray]  # which of the texts asked for (n,) bool, and their vectors (held, dim)
+Source = Callable[[pl.DataFrame], Held]
 
 
-def encode_corpus(guide: Guide, corpus: Corpus, layout: Layout, journal: Journal, part_rows: int) -> list[PartRecord]:
+def encode_corpus(
+    guide: Guide, corpus: Corpus, layout: Layout, journal: Journal, part_rows: int, old: OldVectors | None = None
+) -> tuple[list[PartRecord], Counter[str]]:
     """Write every vector part that is not there yet.
 
     A guide that reads both roles alike embeds a text used in both once: the document's row is copied from the query's,
     whose part is written before.
 
+    Args:
+        guide: The guide.
+        corpus: All texts.
+        layout: Where the parts go.
+        journal: Which parts are there.
+        part_rows: Texts a part.
+        old: Vectors that need not be computed again.
+
     Returns:
-        The records of all parts, in text_id order.
+        The records of all parts, in text_id order, and how many texts came from where.
     """
     ranges = corpus.part_ranges(part_rows)
     paths = [layout.part("vectors", number) for number in range(len(ranges))]
@@ -33,19 +52,28 @@ def encode_corpus(guide: Guide, corpus: Corpus, layout: Layout, journal: Journal
     query_parts = sum(start < corpus.queries for start, _ in ranges)
     written: list[Future[PartRecord]] = []
 
-    def of_queries() -> RowStore:
-        return RowStore(layout.root, [future.result() for future in written[:query_parts]])
+    def of_queries(texts: pl.DataFrame) -> Held:
+        content_ids = texts["content_id"].to_numpy()
+        held = (content_ids < corpus.queries) & (texts["role"] == "document").to_numpy()
+        if not held.any():
+            return held, np.empty((0, guide.dim), dtype=np.float16)
+        store = RowStore(layout.root, [future.result() for future in written[:query_parts]])
+        return held, store.take(content_ids[held])
+
+    sources: dict[str, Source] = {SAME_AS_QUERY: of_queries} if guide.same_for_both_roles else {}
+    sources |= {FROM_OLD: old.take} if old else {}
+    counts = Counter({KEPT: kept} if kept else {})
 
     # One thread writes while the next part is embedded; leaving the block waits for it, also on an interruption.
     with step("embed texts", corpus.texts.height, "texts", done=kept) as advance, ThreadPoolExecutor(1) as writer:
         for ids, path, there in zip(ranges, paths, done, strict=True):
             vectors = None
             if not there:
-                vectors = _vectors(guide, corpus, ids, of_queries, advance)
+                vectors = _vectors(guide, corpus.texts.slice(ids[0], ids[1] - ids[0]), sources, counts, advance)
             written.append(writer.submit(journal.keep_or_make, path, partial(_commit, layout, path, vectors)))
             if len(written) > 2:
                 written[-3].result()  # what went wrong in writing ends the run here, not after hours
-    return [future.result() for future in written]
+    return [future.result() for future in written], counts
 
 
 def _commit(layout: Layout, path: Path, vectors: np.ndarray | None) -> PartRecord:
@@ -54,17 +82,18 @@ def _commit(layout: Layout, path: Path, vectors: np.ndarray | None) -> PartRecor
 
 
 def _vectors(
-    guide: Guide, corpus: Corpus, ids: tuple[int, int], of_queries: Callable[[], RowStore], advance: Advance
+    guide: Guide, texts: pl.DataFrame, sources: dict[str, Source], counts: Counter[str], advance: Advance
 ) -> np.ndarray:
-    """(stop - start, dim) float16 of the part of text ids start .. stop - 1, which all have one role."""
-    start, stop = ids
-    frame = corpus.texts.slice(start, stop - start)
-    content_ids = frame["content_id"].to_numpy()
-    copied = (content_ids < corpus.queries) if guide.same_for_both_roles and start >= corpus.queries else None
-    if copied is None or not copied.any():
-        return guide.encode(frame["text"].to_list(), frame["role"][0], advance)
-    vectors = np.empty((len(frame), guide.dim), dtype=np.float16)
-    vectors[copied] = of_queries().take(content_ids[copied])
-    advance(int(copied.sum()))
-    vectors[~copied] = guide.encode(frame.filter(~copied)["text"].to_list(), frame["role"][0], advance)
+    """(texts, dim) float16 of one part, whose texts all have one role: what the sources hold, and the rest computed."""
+    vectors = np.empty((texts.height, guide.dim), dtype=np.float16)
+    missing = np.arange(texts.height)
+    for name, source in sources.items():
+        held, taken = source(texts[missing])
+        vectors[missing[held]] = taken
+        counts[name] += len(taken)
+        advance(len(taken))
+        missing = missing[~held]
+    if missing.size:
+        vectors[missing] = guide.encode(texts["text"][missing].to_list(), texts["role"][0], advance)
+        counts[COMPUTED] += missing.size
     return vectors

@@ -23,6 +23,8 @@ class IndexSettings:
     """The guide: a folder, a hub id, or `package:DISTRIBUTION` (a model inside an installed wheel)."""
     out: Path = Path("guide-index")
     """Folder to write the index to; an unfinished index there is finished."""
+    reuse: Path | None = None
+    """A finished index of the same guide: texts that it holds are not embedded again."""
     columns: Columns = field(default_factory=Columns)
     """Which columns hold the texts."""
     strict: bool = False

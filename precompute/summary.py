@@ -25,6 +25,7 @@ def summarize(layout: Layout, manifest: Manifest, clock: Clock) -> dict[str, Any
         "duplicates": corpus["duplicates"],
         "rejected": corpus["rejected"],
         "texts": texts,
+        "vectors": dict(clock.texts),
         "bytes": sum(record.bytes for record in manifest.records),
         "outside_top_10": outside_top(layout, manifest),
         "seconds": clock.rounded(),
@@ -49,10 +50,12 @@ def summary_table(summary: dict[str, Any]) -> Table:
     """The summary as a person reads it."""
     rejected = summary["rejected"]
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items())
+    sources = ", ".join(f"{count:,} {source}" for source, count in summary["vectors"].items())
     rows = {
         "pairs": f"{summary['pairs']:,} ({summary['duplicates']:,} exact duplicates dropped)",
         "rejected rows": f"{sum(rejected.values()):,}" + (f" ({reasons})" if reasons else ""),
-        "texts embedded": f"{summary['texts']:,}"
+        "texts": f"{summary['texts']:,}"
+        + (f": {sources}" if sources else "")
         + (f", {summary['texts_per_second']:,} texts/s" if summary["texts_per_second"] else ""),
         "positive outside the guide's top 10": f"{summary['outside_top_10']:.1%} of pairs",
         "seconds": f"{summary['seconds_total']:,.1f}: "

@@ -5,16 +5,22 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 
 class Clock:
-    """Seconds of each step of one run."""
+    """What one run did.
+
+    Attributes:
+        seconds: Seconds of each step.
+        texts: How many texts' vectors came from where.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.texts: Mapping[str, int] = {}
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:

@@ -145,7 +145,8 @@ def refuse_differences(root: Path, found: Iterable[str]) -> None:
         raise StaleIndexError(
             "The folder holds an index made of something else:\n    " + "\n    ".join(found),
             where=str(root),
-            fix="use another --out folder, or give the settings and files it was made with, or delete it",
+            fix="use another --out, or give the settings and files it was made with, or delete it; where the guide is "
+            "the same, `--reuse OLD --out NEW` embeds only what is new",
         )
 
 

@@ -1,0 +1,70 @@
+"""Adding data: what an older index holds is taken, the rest is computed, and the bytes are those of a fresh build."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from gistcache.precompute.build import build_index
+from gistcache.precompute.guides import Guide
+from gistcache.precompute.settings import IndexSettings
+from gistcache.shared.clock import Clock
+from gistcache.shared.errors import IndexFaultError, StaleIndexError
+
+from tests.conftest import build_test_index, make_model, random_pairs, write_jsonl
+from tests.precompute.test_build import contents
+
+
+def build(tmp_path, name, rows, guide, **settings):
+    clock = Clock()
+    source = write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    build_index([str(source)], IndexSettings(guide=str(guide), out=tmp_path / name, part_rows=32, **settings), clock)
+    return tmp_path / name, clock.texts
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_only_new_texts_are_embedded_and_the_bytes_are_those_of_a_fresh_build(
+    tmp_path, guide_folder, prompted_guide_folder, prompts, monkeypatch
+):
+    guide = prompted_guide_folder if prompts else guide_folder
+    rows = random_pairs(150, seed=60, negatives=1)
+    rows += [{"anchor": rows[3]["positive"], "positive": rows[4]["anchor"], "negative_1": rows[5]["anchor"]}]
+    old, _ = build(tmp_path, "old", rows[20:100], guide)
+    fresh, counts = build(tmp_path, "fresh", rows, guide)
+    assert set(counts) <= {"computed", "same text as an anchor"}
+    embedded = []
+    original = Guide.encode
+    monkeypatch.setattr(
+        Guide, "encode", lambda self, texts, *rest: embedded.extend(texts) or original(self, texts, *rest)
+    )
+    added, counts = build(tmp_path, "added", rows, guide, reuse=old)
+    assert contents(added) == contents(fresh)
+    assert counts["computed"] == len(embedded)
+    assert counts["taken from the older index"] > 100
+    held = {row[name] for row in rows[20:100] for name in ("anchor", "positive", "negative_1")}
+    if not prompts:
+        assert not held & set(embedded)
+
+
+def test_an_older_index_of_another_guide_is_refused(tmp_path, guide_folder):
+    rows = random_pairs(20, seed=61)
+    other = make_model(tmp_path / "guide", dim=32, seed=99)
+    old = build_test_index(tmp_path / "old", rows, other)
+    with pytest.raises(StaleIndexError) as caught:
+        build(tmp_path, "new", rows, guide_folder, reuse=old)
+    assert "guide.files.model.safetensors: the older index has" in str(caught.value)
+    with pytest.raises(StaleIndexError, match=r"guide\.max_length"):
+        build(tmp_path, "short", rows, other, reuse=old, max_length=8)
+
+
+def test_a_damaged_older_index_is_refused(tmp_path, guide_folder):
+    rows = random_pairs(20, seed=62)
+    old = build_test_index(tmp_path / "old", rows, guide_folder)
+    hurt = tmp_path / "hurt"
+    shutil.copytree(old, hurt)
+    part = hurt / "vectors" / "part-00000.npy"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+    with pytest.raises(IndexFaultError, match=r"vectors/part-00000\.npy: checksum"):
+        build(tmp_path, "new", rows, guide_folder, reuse=hurt)
