@@ -64,7 +64,7 @@ class Corpus:
 
     def rejected_table(self) -> pa.Table:
         """The rejected rows as they are stored."""
-        return self.rejected.to_arrow().cast(REJECTED)
+        return self.rejected.cast({"file": pl.String, "reason": pl.String}).to_arrow().cast(REJECTED)
 
     def fingerprint(self) -> dict[str, Any]:
         """Hash of the texts and pairs in order, and what was counted while reading them."""
@@ -107,15 +107,21 @@ def read_corpus(rows: Iterable[Pair | Reject]) -> Corpus:
     with step("read pairs", None, "rows") as advance:
         while chunk := list(islice(rows, CHUNK_PAIRS)):
             pairs = [row for row in chunk if isinstance(row, Pair)]
-            rejects += [row for row in chunk if isinstance(row, Reject)]
+            rejects.append(_rejected([row for row in chunk if isinstance(row, Reject)]))
             chunks.append(pl.DataFrame(pairs, schema=PAIR_COLUMNS, orient="row"))
             advance(len(chunk))
-    rejected = pl.DataFrame(rejects, schema=dict.fromkeys(REJECTED.names, pl.String) | {"line": pl.Int64}, orient="row")
+    rejected = pl.concat(rejects) if rejects else _rejected([])
     read = pl.concat(chunks) if chunks else pl.DataFrame(schema=PAIR_COLUMNS)
     if not read.height:
         raise InputError("The input holds no pair", fix="see rejected rows above, or give other files")
     pairs = read.unique(maintain_order=True, keep="first")
     return _number(pairs, rejected, read.height - pairs.height)
+
+
+def _rejected(rows: list[Reject]) -> pl.DataFrame:
+    """Few names and reasons repeat over many rows."""
+    schema = {"file": pl.Categorical(), "line": pl.Int64(), "reason": pl.Categorical()}
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _number(pairs: pl.DataFrame, rejected: pl.DataFrame, duplicates: int) -> Corpus:

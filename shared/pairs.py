@@ -20,6 +20,9 @@ NEGATIVE_NAMES = ("negative", "neg")
 NEGATIVE_NUMBERED = re.compile(r"negative_(\d+)")
 TASK_NAMES = ("task", "task_name")
 
+# A file whose rows are refused up to here is not what it is taken for.
+GIVE_UP_AFTER = 100_000
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ def read_pairs(inputs: Iterable[str], columns: Columns, *, strict: bool = False)
 
 
 def _read_file(source: Source, columns: Columns, *, strict: bool) -> Iterator[Pair | Reject]:
-    used, reasons, seen = 0, Counter[str](), None
+    used, line, reasons, seen = 0, 0, Counter[str](), None
     for line, fields in read_rows(source, _wanted(columns)):
         try:
             if isinstance(fields, str):
@@ -86,12 +89,15 @@ def _read_file(source: Source, columns: Columns, *, strict: bool) -> Iterator[Pa
                 raise InputError(f"Bad row: {reason}", where=f"{source.name}, line {line}") from None
             reasons[reason] += 1
             yield Reject(source.name, line, reason)
+            if not used and line >= GIVE_UP_AFTER:
+                break
             continue
         used += 1
         yield from pairs
     if reasons and not used:
         raise InputError(
-            "No row of the file is usable: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items()),
+            f"No row of the file{'' if line < GIVE_UP_AFTER else ' so far'} is usable: "
+            + ", ".join(f"{count} {reason}" for reason, count in reasons.items()),
             where=source.name + (f", columns {', '.join(seen[:20])}" if seen else ", line 1"),
             fix="name its columns with --anchor-column and --positive-column; JSON must be one object a line",
         )

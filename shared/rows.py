@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +21,11 @@ from .sources import Source, unreadable
 
 MAX_LINE_BYTES = 64 * 2**20
 PARQUET_BATCH_ROWS = 4096
+# A file that unpacks to more than this, and to so many times its size, is no text: it would fill memory or never end.
+BOMB_BYTES, BOMB_RATIO = 32 * 2**20, 200
+PARQUET_BOMB_ROWS, PARQUET_ROWS_A_BYTE = 10_000_000, 16
+
+NAMES_SHOWN = 20
 
 Fields = dict[str, Any]
 Row = tuple[int, Fields | str]
@@ -46,9 +52,12 @@ def read_rows(source: Source, wanted: Callable[[str], bool] | None = None) -> It
 
 def _lines(source: Source) -> Iterator[tuple[int, str]]:
     with io.BufferedReader(source.open()) as stream:  # type: ignore[arg-type]  (NativeFile has RawIOBase's methods)
-        number = 0
+        number = unpacked = 0
         while raw := stream.readline(MAX_LINE_BYTES + 1):
             number += 1
+            unpacked += len(raw)
+            if source.compression and unpacked > max(BOMB_BYTES, BOMB_RATIO * source.bytes):
+                raise _bomb(source, f"more than {BOMB_RATIO} times its size")
             if len(raw) > MAX_LINE_BYTES:
                 raise InputError(
                     f"A line is longer than {MAX_LINE_BYTES >> 20} MiB",
@@ -58,6 +67,14 @@ def _lines(source: Source) -> Iterator[tuple[int, str]]:
             if number == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             yield number, raw.decode("utf-8", "surrogateescape")
+
+
+def _bomb(source: Source, much: str) -> InputError:
+    return InputError(
+        f"The file unpacks to {much}",
+        where=source.name,
+        fix="check where it comes from; unpack it yourself if it is right",
+    )
 
 
 def _jsonl_rows(source: Source, wanted: Callable[[str], bool] | None) -> Iterator[Row]:
@@ -80,7 +97,6 @@ def _jsonl_rows(source: Source, wanted: Callable[[str], bool] | None) -> Iterato
 
 
 def _delimited_rows(source: Source, wanted: Callable[[str], bool] | None) -> Iterator[Row]:
-    del wanted
     csv.field_size_limit(MAX_LINE_BYTES)
     lines = (text for _, text in _lines(source))
     # strict: a quote that is never closed would otherwise swallow the rows after it.
@@ -89,11 +105,13 @@ def _delimited_rows(source: Source, wanted: Callable[[str], bool] | None) -> Ite
     if header is None:
         return
     _refuse_repeated(source, header)
+    places = {place: name for place, name in enumerate(header) if wanted is None or wanted(name)}
+    places = places or dict(enumerate(header[:NAMES_SHOWN]))
     line = reader.line_num + 1
     for cells in reader:
         if len(cells) == len(header):
             # A delimited file has no null: an empty cell is a missing value.
-            yield line, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+            yield line, {name: cells[place] or None for place, name in places.items()}
         elif cells:
             yield line, "wrong number of columns"
         line = reader.line_num + 1
@@ -101,10 +119,13 @@ def _delimited_rows(source: Source, wanted: Callable[[str], bool] | None) -> Ite
 
 def _parquet_rows(source: Source, wanted: Callable[[str], bool] | None) -> Iterator[Row]:
     with source.open() as stream, pq.ParquetFile(stream) as file:
+        if file.metadata.num_rows > max(PARQUET_BOMB_ROWS, PARQUET_ROWS_A_BYTE * source.bytes):
+            raise _bomb(source, f"{file.metadata.num_rows:,} rows")
         names = [name for name in file.schema_arrow.names if wanted is None or wanted(name)]
+        names = names or file.schema_arrow.names[:NAMES_SHOWN]
         _refuse_repeated(source, names)
         row = 0
-        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=names or None):
+        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=names):
             columns = [_values(batch.column(name)) for name in batch.schema.names]
             for cells in zip(*columns, strict=True):
                 row += 1
@@ -112,14 +133,31 @@ def _parquet_rows(source: Source, wanted: Callable[[str], bool] | None) -> Itera
 
 
 def _values(column: pa.Array) -> list[Any]:
+    if not _is_of_text(column.type):  # a date or a struct is refused row by row; reading it might fail for all
+        return [None if missing else math.nan for missing in column.is_null().to_pylist()]
     return [_text(value) for value in column.cast(_bytes_type(column.type)).to_pylist()]
+
+
+def _is_of_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts, numbers of tasks, or lists of texts."""
+    if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_of_text(kind.value_type)
+    return pa.types.is_null(kind) or pa.types.is_integer(kind) or _is_string(kind) or _is_binary(kind)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
 def _bytes_type(kind: pa.DataType) -> pa.DataType:
     """The type with its strings as bytes: Arrow does not check that they are UTF-8, and decoding them would raise."""
     if pa.types.is_dictionary(kind):
         return _bytes_type(kind.value_type)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if _is_string(kind) or _is_binary(kind):
         return pa.large_binary()
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.large_list(_bytes_type(kind.value_type))

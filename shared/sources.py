@@ -35,6 +35,7 @@ class Source:
         name: The file as messages name it.
         format: What its suffix says it is.
         compression: ``gzip``, ``zstd`` or None.
+        bytes: Size as it lies there.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Source:
     compression: str | None
     filesystem: fsspec.AbstractFileSystem
     path: str
+    bytes: int
 
     def open(self) -> pa.NativeFile:
         """Open for reading bytes, decompressed.
@@ -82,7 +84,10 @@ def _resolve(text: str) -> list[Source]:
     scheme = text.partition("://")[0] + "://" if "://" in text else ""
     if not paths:
         raise InputError("This input does not exist or matches no file", where=text, fix="check the path or the glob")
-    sources = [_source(filesystem, each, scheme) for each in paths]
+    try:
+        sources = [_source(filesystem, each, scheme) for each in paths]
+    except Exception as error:
+        raise unreadable(text, error) from error
     if path in paths and sources[0] is None:
         raise InputError("The file is of no known format", where=text, fix=f"give {KNOWN}")
     known = [source for source in sources if source is not None]
@@ -109,7 +114,9 @@ def _source(filesystem: Any, path: str, scheme: str) -> Source | None:  # noqa: 
     kind = FORMATS.get(suffixes[-2] if compression and len(suffixes) > 1 else suffixes[-1]) if suffixes else None
     if kind is None or (kind == "parquet" and compression):
         return None
-    return Source(f"{scheme}{path}" if scheme else path, kind, compression, filesystem, path)
+    return Source(
+        f"{scheme}{path}" if scheme else path, kind, compression, filesystem, path, filesystem.size(path) or 0
+    )
 
 
 def unreadable(name: str, error: Exception, line: int | None = None) -> InputError:

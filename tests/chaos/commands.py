@@ -1,0 +1,93 @@
+"""The real command in a process of its own that can be killed at any moment, with the libraries imported beforehand.
+
+Each process is forked from a server that has imported torch and the rest, so that a kill falls into the command's own
+work and not into five seconds of imports.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running
+from pathlib import Path
+
+PRELOADED = [
+    "gistcache.shared.cli",
+    "gistcache.precompute.command",
+    "gistcache.train.command",
+    "gistcache.shared.verify",
+    "gistcache.shared.eval_command",
+    "sentence_transformers.sentence_transformer.training_args",
+]
+THREADS = "1"
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+CONTEXT = _context()
+
+
+def start_server(cache: Path) -> None:
+    """Import the libraries once; what the commands cache goes under ``cache``."""
+    os.environ |= {
+        "HF_DATASETS_CACHE": str(cache / "datasets"),
+        "XDG_CACHE_HOME": str(cache / "user"),
+        "OMP_NUM_THREADS": THREADS,
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "200",
+    }
+    ensure_running()
+
+
+class Command:
+    """``gistcache`` with its words, running; all it says goes to a file."""
+
+    def __init__(self, *words: object, cwd: Path) -> None:
+        self.said_to = cwd / f"said-{time.monotonic_ns()}.txt"
+        self._process = CONTEXT.Process(target=_run, args=([str(word) for word in words], str(cwd), str(self.said_to)))
+        self.started = time.monotonic()
+        self._process.start()
+
+    def send(self, number: signal.Signals, after: float) -> None:
+        """Send a signal so many seconds after the start, where the command still runs."""
+        self._process.join(max(0.0, after - (time.monotonic() - self.started)))
+        if self._process.is_alive() and self._process.pid:
+            os.kill(self._process.pid, number)
+
+    def end(self) -> tuple[int, str, float]:
+        """Wait; exit code (negative: the signal that killed it), what it said, seconds."""
+        self._process.join()
+        said = self.said_to.read_text(encoding="utf-8", errors="replace") if self.said_to.exists() else ""
+        self.said_to.unlink(missing_ok=True)
+        return self._process.exitcode or 0, said, time.monotonic() - self.started
+
+
+def finish(*words: object, cwd: Path) -> tuple[str, float]:
+    """Run a command to its good end: what it said, seconds."""
+    code, said, seconds = Command(*words, cwd=cwd).end()
+    if code != 0:
+        raise AssertionError(f"gistcache {' '.join(map(str, words))} ended with {code}:\n{said}")
+    return said, seconds
+
+
+def _run(words: list[str], cwd: str, said_to: str) -> None:
+    from gistcache.shared.launch import main
+
+    os.chdir(cwd)
+    said = os.open(said_to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(said, stream)
+    sys.argv = ["gistcache", *words]
+    try:
+        main()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
