@@ -102,20 +102,26 @@ def read_corpus(rows: Iterable[Pair | Reject]) -> Corpus:
     Raises:
         InputError: Not one pair is left.
     """
-    chunks, rejects = [], []
+    chunks, rejects, count = [], [], 0
     rows = iter(rows)
     with step("read pairs", None, "rows") as advance:
         while chunk := list(islice(rows, CHUNK_PAIRS)):
             pairs = [row for row in chunk if isinstance(row, Pair)]
             rejects.append(_rejected([row for row in chunk if isinstance(row, Reject)]))
-            chunks.append(pl.DataFrame(pairs, schema=PAIR_COLUMNS, orient="row"))
+            count += len(pairs)
+            # Also here, so that a file of one line a million times does not fill the memory.
+            chunks.append(_without_duplicates(pl.DataFrame(pairs, schema=PAIR_COLUMNS, orient="row")))
             advance(len(chunk))
     rejected = pl.concat(rejects) if rejects else _rejected([])
     read = pl.concat(chunks) if chunks else pl.DataFrame(schema=PAIR_COLUMNS)
     if not read.height:
         raise InputError("The input holds no pair", fix="see rejected rows above, or give other files")
-    pairs = read.unique(maintain_order=True, keep="first")
-    return _number(pairs, rejected, read.height - pairs.height)
+    pairs = _without_duplicates(read)
+    return _number(pairs, rejected, count - pairs.height)
+
+
+def _without_duplicates(pairs: pl.DataFrame) -> pl.DataFrame:
+    return pairs.unique(maintain_order=True, keep="first")
 
 
 def _rejected(rows: list[Reject]) -> pl.DataFrame:

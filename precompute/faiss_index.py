@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +80,17 @@ def on_gpu(index: faiss.Index) -> faiss.Index:
 
 
 def write(index: faiss.Index, path: Path) -> None:
-    """Write the index to a file."""
-    faiss.write_index(index, str(path))
+    """Write the index to a file.
+
+    Raises:
+        OSError: The disk is full or cannot be written; FAISS itself says so in a RuntimeError.
+    """
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        full = os.strerror(errno.ENOSPC) in str(error)
+        number = errno.ENOSPC if full else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def read(path: Path) -> faiss.Index:

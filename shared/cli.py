@@ -21,7 +21,9 @@ app = App(
     name="gistcache",
     help="Guided contrastive fine-tuning of small embedding models, with the guide run once, offline.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # launch.py answers for it
 )
+app.meta.suppress_keyboard_interrupt = False
 app.command(f"{PACKAGE}.precompute.command:index", name="index", help="Embed pairs with a guide, once: stage 1.")
 app.command(f"{PACKAGE}.train.command:train", name="train", help="Train a student against a guide index: stage 2.")
 app.command(f"{PACKAGE}.shared.verify:verify", name="verify", help="Check every part of a guide index.")

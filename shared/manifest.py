@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from .errors import IndexFaultError, StaleIndexError
-from .parts import PartRecord
+from .parts import PartRecord, count_of
 from .schema import FORMAT_VERSION, Layout, PartKind
 from .sealed import parse_object, unsealed, write_sealed
 
 # Fields of a request that inform the reader and do not make two indexes different.
 INFORMATION = frozenset({"guide.name"})
+MOST_DIMENSIONS = 2**20
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,28 @@ class Manifest:
         refuse_other_format(content, layout.manifest)
         content = unsealed(content, layout.manifest, "manifest")
         try:
-            return cls(
+            manifest = cls(
                 request=request_from_json(content),
                 parts={kind: [PartRecord.from_json(r) for r in rows] for kind, rows in content["parts"].items()},
                 files=[PartRecord.from_json(record) for record in content["files"]],
                 measured=dict(content["measured"]),
                 libraries=dict(content["libraries"]),
             )
+            manifest._check()
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise IndexFaultError("The manifest lacks a field", where=f"{layout.manifest}: {error}") from error
+            raise IndexFaultError("The manifest cannot be used", where=f"{layout.manifest}: {error!r}") from error
+        return manifest
+
+    def _check(self) -> None:
+        """Whether the part table agrees with itself and with the corpus; raises ValueError or KeyError."""
+        corpus, rows = self.request.corpus, self.rows
+        texts = count_of(corpus, "queries") + count_of(corpus, "documents")
+        pairs = count_of(corpus, "pairs")
+        expected = {"texts": texts, "pairs": pairs, "vectors": texts, "scales": texts, "scores": pairs}
+        if rows != expected:
+            raise ValueError(f"rows {rows} recorded, {expected} expected")
+        if not 0 < count_of(self.request.guide, "dim") <= MOST_DIMENSIONS:
+            raise ValueError(f"a guide of {self.request.guide['dim']} dimensions")
 
 
 def _refuse_unfinished(layout: Layout) -> None:

@@ -118,14 +118,14 @@ def _pairs(fields: Fields, columns: Columns) -> Iterator[Pair]:
         anchor, positive, negatives = _second(anchor), _second(positive), [_second(n) for n in negatives if n]
     anchor = _checked(anchor)
     task = _pick(fields, columns.task_column, TASK_NAMES)
-    if task is not None and not isinstance(task, str | int):
-        raise _BadRow("wrong type")
+    if task is not None:
+        task = _checked(str(task) if isinstance(task, int) else task)
     texts = tuple(_checked(text) for value in negatives for text in _as_list(value) if text is not None)
     for each in _as_list(positive) or [None]:
         text = _checked(each)
         if text == anchor:
             raise _BadRow("anchor equals positive")
-        yield Pair(anchor, text, texts, None if task is None else str(task))
+        yield Pair(anchor, text, texts, task)
 
 
 def _pick(fields: Fields, name: str | None, names: tuple[str, ...]) -> Any:  # noqa: ANN401 (any cell)

@@ -6,10 +6,11 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .errors import IndexFaultError
 logger = logging.getLogger(__name__)
 
 PARTIAL_SUFFIX = ".partial"
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,22 @@ class PartRecord:
     def from_json(cls, fields: dict[str, Any]) -> PartRecord:
         """Read a record back, refusing paths that would leave the index folder."""
         try:
-            record = cls(str(fields["path"]), int(fields["rows"]), int(fields["bytes"]), str(fields["sha256"]))
+            record = cls(fields["path"], count_of(fields, "rows"), count_of(fields, "bytes"), fields["sha256"])
+            path = PurePosixPath(record.path)
+            plain = isinstance(record.sha256, str) and SHA256.fullmatch(record.sha256) and "\0" not in record.path
         except (KeyError, TypeError, ValueError) as error:
-            raise IndexFaultError("A part record is not readable", where=repr(fields)) from error
-        path = Path(record.path)
-        if path.is_absolute() or ".." in path.parts:
-            raise IndexFaultError("A part record names a path outside the index folder", where=record.path)
+            raise IndexFaultError("A part record is not readable", where=repr(fields)[:200]) from error
+        if not plain or path.is_absolute() or ".." in path.parts or "\\" in record.path or not path.name:
+            raise IndexFaultError("A part record names no path inside the index folder", where=repr(fields)[:200])
         return record
+
+
+def count_of(fields: dict[str, Any], name: str) -> int:
+    """A count read from JSON; ValueError where it is none."""
+    value = fields[name]
+    if type(value) is not int or not 0 <= value < 2**62:
+        raise ValueError(f"{name} is {value!r}, no count")
+    return value
 
 
 def fsync_folder(folder: Path) -> None:
@@ -72,8 +83,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 (any JSON value)
     """Write ``content`` as JSON, whole or not at all."""
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    with whole_file(path) as partial:  # half a surrogate pair (in a file's name, say) becomes JSON's own escape
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def sha256_of(path: Path) -> str:

@@ -22,7 +22,7 @@ from .sources import Source, unreadable
 MAX_LINE_BYTES = 64 * 2**20
 PARQUET_BATCH_ROWS = 4096
 # A file that unpacks to more than this, and to so many times its size, is no text: it would fill memory or never end.
-BOMB_BYTES, BOMB_RATIO = 32 * 2**20, 200
+BOMB_BYTES, BOMB_RATIO = 32 * 2**20, 100
 PARQUET_BOMB_ROWS, PARQUET_ROWS_A_BYTE = 10_000_000, 16
 
 NAMES_SHOWN = 20

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import IndexFaultError
-from .parts import whole_file
+from .parts import write_json
 
 SEAL = "sha256_of_the_rest"
 DAMAGED_FIX = "delete the folder and make it again, or copy it again from where it came"
@@ -17,8 +17,7 @@ DAMAGED_FIX = "delete the folder and make it again, or copy it again from where 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object and its checksum, whole or not at all."""
     sealed = content | {SEAL: _checksum(content)}
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(sealed, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(path, sealed)
 
 
 def read_sealed(path: Path, name: str) -> dict[str, Any]:

@@ -114,9 +114,8 @@ def _source(filesystem: Any, path: str, scheme: str) -> Source | None:  # noqa: 
     kind = FORMATS.get(suffixes[-2] if compression and len(suffixes) > 1 else suffixes[-1]) if suffixes else None
     if kind is None or (kind == "parquet" and compression):
         return None
-    return Source(
-        f"{scheme}{path}" if scheme else path, kind, compression, filesystem, path, filesystem.size(path) or 0
-    )
+    name = f"{scheme}{path}".encode("utf-8", "backslashreplace").decode()  # a file's name may be any bytes
+    return Source(name, kind, compression, filesystem, path, filesystem.size(path) or 0)
 
 
 def unreadable(name: str, error: Exception, line: int | None = None) -> InputError:

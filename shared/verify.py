@@ -46,7 +46,6 @@ def verify(index: Path) -> None:
 def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:
     """Every fault of an index, one line each, starting with the file it is in."""
     texts = manifest.rows.get("texts", 0)
-    yield from _table_faults(manifest, texts)
     with step("verify", sum(record.bytes for record in manifest.records), "bytes") as advance:
         for kind, record in _kinds(manifest):
             fault = content_fault(layout.root, record)
@@ -65,16 +64,6 @@ def _kinds(manifest: Manifest) -> Iterator[tuple[PartKind | None, PartRecord]]:
             yield kind, record
     for record in manifest.files:
         yield None, record
-
-
-def _table_faults(manifest: Manifest, texts: int) -> Iterator[str]:
-    """Whether the part table agrees with itself and with the corpus."""
-    corpus, rows = manifest.request.corpus, manifest.rows
-    expected = {"texts": corpus["queries"] + corpus["documents"], "pairs": corpus["pairs"]}
-    expected |= {"vectors": texts, "scales": texts, "scores": corpus["pairs"]}
-    for kind, count in expected.items():
-        if rows.get(kind, 0) != count:
-            yield f"manifest.json: {rows.get(kind, 0)} rows of {kind} recorded, {count} expected"
 
 
 def _parquet_faults(root: Path, kind: PartKind, record: PartRecord, texts: int) -> Iterator[str]:

@@ -34,7 +34,14 @@ SEAL = "seal.json"
 SET_ASIDE = "damaged"
 KEPT = 2
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-DISK_WORDS = ("No space left", "PytorchStreamWriter", "file write failed", "unexpected pos", "Disk quota")
+DISK_WORDS = (
+    "No space left",
+    "PytorchStreamWriter",
+    "file write failed",
+    "unexpected pos",
+    "iostream error",
+    "Disk quota",
+)
 
 
 class Resumed(NamedTuple):

@@ -53,8 +53,10 @@ class Command:
     def __init__(self, *words: object, cwd: Path) -> None:
         self.said_to = cwd / f"said-{time.monotonic_ns()}.txt"
         self._process = CONTEXT.Process(target=_run, args=([str(word) for word in words], str(cwd), str(self.said_to)))
-        self.started = time.monotonic()
         self._process.start()
+        while not self.said_to.exists() and self._process.is_alive():
+            time.sleep(0.0005)
+        self.started = time.monotonic()
 
     def send(self, number: signal.Signals, after: float) -> None:
         """Send a signal so many seconds after the start, where the command still runs."""
@@ -82,10 +84,11 @@ def _run(words: list[str], cwd: str, said_to: str) -> None:
     from gistcache.shared.launch import main
 
     os.chdir(cwd)
-    said = os.open(said_to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    sys.argv = ["gistcache", *words]
+    said = os.open(f"{said_to}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
-    sys.argv = ["gistcache", *words]
+    Path(f"{said_to}.new").rename(said_to)  # from here on, signals are the command's own affair
     try:
         main()
     finally:

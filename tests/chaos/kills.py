@@ -53,6 +53,7 @@ def kill_index(folder: Path, guide: Path, times: int, number: signal.Signals, se
         AssertionError: The second run failed, made a finished part again, or ended in other bytes.
     """
     write_corpus(folder)
+    shutil.rmtree(folder / "whole", ignore_errors=True)
     _, seconds = finish(*index_words(guide, "whole"), cwd=folder)
     whole, chance, reached = digest(folder / "whole"), random.Random(seed), Counter[str]()
     for _ in range(times):
@@ -60,7 +61,7 @@ def kill_index(folder: Path, guide: Path, times: int, number: signal.Signals, se
         command = Command(*index_words(guide, "cut"), cwd=folder)
         command.send(number, chance.uniform(0, seconds))
         code, said, _ = command.end()
-        _check_end(code, said, number, "run the same command again")
+        check_end(code, said, number, "run the same command again")
         reached[_reached(folder / "cut")] += 1
         finished = _finished_parts(folder / "cut")
         finish(*index_words(guide, "cut"), cwd=folder)
@@ -76,21 +77,22 @@ def kill_train(folder: Path, index: Path, student: Path, times: int, number: sig
     Raises:
         AssertionError: The resumed run failed or ended in other weights.
     """
+    shutil.rmtree(folder / "whole-run", ignore_errors=True)
     _, seconds = finish(*train_words(index, student, "whole-run"), cwd=folder)
-    whole, chance, reached = _weights(folder / "whole-run"), random.Random(seed), Counter[str]()
+    whole, chance, reached = weights(folder / "whole-run"), random.Random(seed), Counter[str]()
     for _ in range(times):
         shutil.rmtree(folder / "cut-run", ignore_errors=True)
         command = Command(*train_words(index, student, "cut-run"), cwd=folder)
         command.send(number, chance.uniform(0, seconds))
         code, said, _ = command.end()
-        _check_end(code, said, number, "--resume")
+        check_end(code, said, number, "--resume")
         said, _ = finish(*train_words(index, student, "cut-run"), "--resume", cwd=folder)
         reached[_resumed_from(said)] += 1
-        assert _weights(folder / "cut-run") == whole
+        assert weights(folder / "cut-run") == whole
     return reached
 
 
-def _check_end(code: int, said: str, number: signal.Signals, words: str) -> None:
+def check_end(code: int, said: str, number: signal.Signals, words: str) -> None:
     """A killed process says nothing; an interrupted one says in one line how to go on; one that was done, is done."""
     assert "Traceback" not in said, said
     if number == signal.SIGKILL:
@@ -125,7 +127,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_ino, found.st_mtime_ns
 
 
-def _weights(run: Path) -> str:
+def weights(run: Path) -> str:
     return hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
 
 

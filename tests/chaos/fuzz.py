@@ -1,0 +1,324 @@
+"""Inputs that nobody should have: every one ends in success with counted rejects, or in an error of the project's own.
+
+    python -m tests.chaos.fuzz --cases 10000 --seed 0
+
+Files of every format, valid ones damaged in many ways and ones made to be awkward, go through the readers; manifests,
+damaged and resealed, go through opening an index and using it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from gistcache.precompute.corpus import read_corpus
+from gistcache.shared.clock import peak_memory_bytes
+from gistcache.shared.errors import GistcacheError
+from gistcache.shared.index import GuideIndex
+from gistcache.shared.pairs import Columns, read_pairs
+from gistcache.shared.progress import console
+from gistcache.shared.sealed import SEAL, write_sealed
+
+SECONDS_A_CASE = 60
+LIMIT_BYTES = 2 * 10**9
+Chance = random.Random
+FORMATS = ("jsonl", "csv", "tsv", "parquet", "jsonl.gz", "csv.gz", "tsv.zst", "jsonl.zst")
+NAMES = ("anchor", "positive", "negative", "negative_1", "query", "pos", "neg", "task", "other")
+TEXTS = [
+    "plain", "", " ", "\t", "\ud800", "a\x00b", "\x1b[31m", "\ufeffmark", "line\nbreak", "cr\r\nlf", '"', "'", ",",
+    "\\", "ümlaut", "漢字", "🙂", "e\u0301", "\u202eright", "\x7f", "\u2028", "null", "NaN", "x" * 3000,
+]  # fmt: skip
+
+
+def value(chance: Chance, depth: int = 0) -> Any:
+    """Any JSON value."""
+    kind = chance.randrange(9 if depth < 3 else 7)
+    if kind < 4:
+        return chance.choice(TEXTS)
+    if kind == 7:
+        return [value(chance, depth + 1) for _ in range(chance.randrange(4))]
+    if kind == 8:
+        return {chance.choice(TEXTS[:4]): value(chance, depth + 1)}
+    return (None, chance.choice([0, -1, 2**63, 10**30, 1.5, float("inf")]), chance.random() < 0.5)[kind - 4]
+
+
+def rows(chance: Chance) -> list[dict[str, Any]]:
+    """Rows with names that are known and values that may be anything; most are good."""
+    made = []
+    for number in range(chance.randrange(12)):
+        row: dict[str, Any] = {"anchor": f"a {number}", "positive": f"p {number}"}
+        if chance.random() < 0.4:
+            row |= {chance.choice(NAMES): value(chance) for _ in range(chance.randrange(3))}
+        made.append(row)
+    return made
+
+
+def content(kind: str, chance: Chance) -> bytes:
+    """A valid file of a format."""
+    made = rows(chance)
+    if kind.startswith("jsonl"):
+        lines = [json.dumps(row, ensure_ascii=chance.random() < 0.5) for row in made]
+        data = chance.choice(["\n", "\r\n", "\n\n"]).join(lines).encode("utf-8", "surrogatepass")
+    elif kind.startswith("parquet"):
+        return parquet(made, chance)
+    else:
+        data = delimited(made, "\t" if kind.startswith("tsv") else ",", chance)
+    if chance.random() < 0.1:
+        data = b"\xef\xbb\xbf" + data
+    if chance.random() < 0.05:
+        data = data.decode("utf-8", "replace").encode(chance.choice(["utf-16", "latin-1", "utf-32"]), "replace")
+    if kind.endswith(".gz"):
+        return gzip.compress(data)
+    if kind.endswith(".zst"):
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, "zstd") as stream:
+            stream.write(data)
+        return sink.getvalue().to_pybytes()
+    return data
+
+
+def delimited(made: list[dict[str, Any]], delimiter: str, chance: Chance) -> bytes:
+    """Lines that are mostly of one length, quoted at random."""
+    names = sorted({name for row in made for name in row}) or ["anchor"]
+    if chance.random() < 0.05:
+        names.append(names[0])
+    out = [delimiter.join(names)]
+    for row in made:
+        cells = [str(row.get(name, "")) for name in names]
+        if chance.random() < 0.1:
+            cells = cells[: chance.randrange(len(cells) + 1)]
+        out.append(delimiter.join(f'"{cell}"' if chance.random() < 0.3 else cell for cell in cells))
+    return chance.choice(["\n", "\r\n"]).join(out).encode("utf-8", "surrogatepass")
+
+
+def parquet(made: list[dict[str, Any]], chance: Chance) -> bytes:
+    """Columns of strings, and now and then of something else."""
+    columns: dict[str, pa.Array] = {}
+    others: list[Callable[[int], pa.Array]] = [
+        lambda n: pa.array([{"a": None}] * n),
+        lambda n: pa.array([2**62] * n, pa.timestamp("us")),
+        lambda n: pa.array([b"\xff\xfe"] * n),
+        lambda n: pa.array([[["x", None], None]] * n),
+        lambda n: pa.array([None] * n),
+        lambda n: pa.array([["a", "b"], []][: n % 2 + 1] * n).slice(0, n),
+        lambda n: pa.array(["x"] * n).dictionary_encode(),
+        lambda n: pa.array([1.5] * n),
+        lambda n: pa.Array.from_buffers(pa.string(), n, pa.array([b"\xff\xff"] * n, pa.binary()).buffers()),
+    ]
+    for name in ("anchor", "positive", chance.choice(NAMES)):
+        texts = [str(row.get(name, "x")).encode("utf-8", "replace").decode() for row in made]
+        columns[name] = chance.choice(others)(len(made)) if chance.random() < 0.25 else pa.array(texts, pa.string())
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+def damaged(data: bytes, chance: Chance) -> bytes:
+    """The content as it is, or cut, flipped, stretched or mixed up."""
+    changed = bytearray(data)
+    for _ in range(chance.choice([0, 1, 1, 1, 3, 10])):
+        place = chance.randrange(len(changed) + 1)
+        other = chance.randrange(len(changed) + 1)
+        action = chance.randrange(6)
+        if action == 0:
+            del changed[place:]
+        elif action == 1 and place < len(changed):
+            changed[place] ^= 1 << chance.randrange(8)
+        elif action == 2:
+            changed[place:place] = chance.randbytes(chance.randrange(1, 20))
+        elif action == 3:
+            del changed[min(place, other) : max(place, other)]
+        elif action == 4:
+            changed[place:place] = changed[min(place, other) : max(place, other)]
+        else:
+            changed[place:place] = chance.choice([b'"', b"\n", b"\x00", b"\xff\xfe", b"{", b"[" * 500, b","])
+    return bytes(changed)
+
+
+def read(path: Path) -> str:
+    """What comes of a file of pairs."""
+    corpus = read_corpus(read_pairs([str(path)], Columns()))
+    return "read, with rejects" if corpus.rejected.height else "read"
+
+
+def awkward_files(folder: Path) -> Iterator[Path]:
+    """Files that are large, deep, wide, endless or oddly named."""
+    good = b'{"anchor": "a", "positive": "b"}\n'
+    long = json.dumps({"anchor": "a", "positive": "x" * 10**7}).encode()
+    contents = {
+        "ten megabytes of one text.jsonl": long + b"\n" + good,
+        "longest line.jsonl": b'{"anchor": "' + b"x" * (65 * 2**20),
+        "deep.jsonl": b"[" * 10**6 + b"\n" + good,
+        "million columns.csv": b",".join(b"c%d" % n for n in range(10**6)) + b"\n" + b"," * (10**6 - 1) + b"\n",
+        "million columns with pairs.csv": b",".join([b"anchor", b"positive", *(b"c%d" % n for n in range(10**6))])
+        + (b"\n" + b",".join([b"a", b"b", *([b""] * 10**6)])) * 3,
+        "quote never closed.csv": b'anchor,positive\n"a,b\n' + b"c,d\n" * 10**6,
+        "nothing but commas.csv": b"anchor,positive\n" + b",\n" * 10**6,
+        "empty.jsonl": b"",
+        "empty.csv": b"",
+        "empty.parquet": b"",
+        "only nulls.jsonl": b"\x00" * 10**7,
+        "path with spaces.jsonl": good,
+        "path\nwith\nnew lines.jsonl": good,
+        "[brackets]*?.jsonl": good,
+        "no gzip.csv.gz": good,
+        "cut gzip.jsonl.gz": gzip.compress(good * 1000)[:-20],
+    }
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+        yield folder / name
+    bombs = {
+        "bomb of one line.jsonl.gz": b"x" * 2**20,
+        "bomb of blank lines.jsonl.gz": b"\n" * 2**20,
+        "bomb of bad lines.csv.gz": b"x\n" * 2**19,
+        "bomb of good lines.jsonl.gz": good * (2**20 // len(good)),
+    }
+    for name, repeated in bombs.items():
+        with gzip.open(folder / name, "wb") as file:
+            for _ in range(1000):
+                file.write(repeated)
+        yield folder / name
+    wide = pa.table({f"c{n}": pa.array(["x"]) for n in range(20_000)} | {"anchor": ["a"], "positive": ["b"]})
+    pq.write_table(wide, folder / "wide.parquet")
+    yield folder / "wide.parquet"
+    same = pa.table({name: pa.array([name] * 2).dictionary_encode().take(np.zeros(10**6, int)) for name in NAMES[:2]})
+    with pq.ParquetWriter(folder / "bomb.parquet", same.schema) as writer:
+        for _ in range(40):
+            writer.write_table(same)
+    yield folder / "bomb.parquet"
+    loop = folder / "loop"
+    (loop / "sub").mkdir(parents=True)
+    (loop / "sub" / "a.jsonl").write_bytes(good)
+    for name, target in {"up": "..", "self": "self", "sub/up": "../..", "sub/nowhere.jsonl": "gone"}.items():
+        (loop / name).symlink_to(target)
+    yield loop
+    yield loop / "self"
+    yield folder / "is not there.jsonl"
+    nameless = Path(os.fsdecode(os.fsencode(folder) + b"/\xff\xfe.jsonl"))
+    nameless.write_bytes(b"{}\n" + good)
+    yield nameless
+
+
+def manifests(index: Path, folder: Path, chance: Chance, count: int) -> Iterator[Path]:
+    """Copies of an index whose manifest is damaged, or holds other values and is sealed again."""
+    copy = folder / "index"
+    shutil.copytree(index, copy)
+    whole = json.loads((index / "manifest.json").read_text())
+    whole.pop(SEAL)
+    for number in range(count):
+        if number % 3 == 0:
+            (copy / "manifest.json").write_bytes(damaged((index / "manifest.json").read_bytes(), chance))
+        else:
+            changed = json.loads(json.dumps(whole))
+            for _ in range(chance.randrange(1, 4)):
+                _put_something_else(changed, chance)
+            write_sealed(copy / "manifest.json", changed)
+        yield copy
+
+
+def _put_something_else(tree: dict[str, Any], chance: Chance) -> None:
+    """Replace, delete or add one value somewhere in a tree of JSON values."""
+    node: Any = tree
+    while True:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        key = chance.choice(keys)
+        if isinstance(node[key], dict | list) and node[key] and chance.random() < 0.85:
+            node = node[key]
+            continue
+        if chance.random() < 0.2:
+            del node[key]
+        else:
+            odd = ["../../etc/passwd", "/etc/passwd", -1, 0, 2**70, 1e308, [], {}, None, True, "x", "vectors"]
+            node[key] = chance.choice([*odd, value(chance, 2)])
+        return
+
+
+def use(folder: Path) -> str:
+    """What comes of opening an index and taking a batch from it."""
+    index = GuideIndex.open(folder)
+    ids = index.pairs(np.arange(min(4, len(index))))
+    index.vectors(ids.anchors)
+    index.known_positives(ids.anchors)
+    index.scales(ids.positives)
+    return "opened"
+
+
+def outcome(act: Callable[[Path], str], path: Path) -> str:
+    """What came of a case: a word, or the class of the project's own error. Anything else is raised."""
+
+    def too_long(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise TimeoutError(f"no end after {SECONDS_A_CASE} s")
+
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(SECONDS_A_CASE)
+    try:
+        return act(path)
+    except GistcacheError as error:
+        return type(error).__name__
+    finally:
+        signal.alarm(0)
+
+
+def fuzz(folder: Path, index: Path, count: int, seed: int, *, awkward: bool = True) -> Counter[str]:
+    """Run ``count`` cases; counts by outcome.
+
+    Raises:
+        AssertionError: A case ended in anything but success or an error of the project's own; names the case's seed.
+    """
+    found, console.quiet = Counter[str](), True
+    for number in range(count * 4 // 5):
+        chance = Chance(f"{seed} {number}")
+        kind = chance.choice(FORMATS)
+        path = folder / f"case.{kind}"
+        path.write_bytes(damaged(content(kind, chance), chance))
+        found[_judged(read, path, f"file {seed} {number}")] += 1
+    for number, copy in enumerate(manifests(index, folder, Chance(seed), count - count * 4 // 5)):
+        found[_judged(use, copy, f"manifest {seed} {number}")] += 1
+    for path in awkward_files(folder) if awkward else ():
+        found[_judged(read, path, path.name)] += 1
+    console.quiet = False
+    return found
+
+
+def _judged(act: Callable[[Path], str], path: Path, name: str) -> str:
+    try:
+        return outcome(act, path)
+    except Exception as error:
+        kept = Path(tempfile.gettempdir()) / f"fuzz-failure-{path.name[-40:]}"
+        if path.is_file():
+            shutil.copy(path, kept)
+        raise AssertionError(f"case {name!r} ended in {type(error).__name__}: {error} (kept as {kept})") from error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--index", type=Path, required=True, help="a finished index, whose manifest is damaged")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = fuzz(Path(folder), given.index, given.cases, given.seed)
+    peak = peak_memory_bytes()
+    json.dump({"outcomes": found, "peak_memory_bytes": peak}, sys.stdout)
+    assert peak < LIMIT_BYTES, f"{peak:,} bytes"
+
+
+if __name__ == "__main__":
+    main()
