@@ -14,7 +14,7 @@ VENV := .venv
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help guide-index train-small test bench results clean
+.PHONY: help guide-index train-small test bench chaos results clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make guide-index   stage 1: embed the pairs with the guide, once"
 	@echo "make test          ruff, pyright, pytest"
 	@echo "make bench         docs/BENCHMARKS.md: speed and memory, side by side (an hour on two cores)"
+	@echo "make chaos         docs/RELIABILITY.md: kills, full disks, flipped bits, damaged inputs (an hour on two cores)"
 	@echo "make results       docs/RESULTS.md: guided against unguided on Banking77 (half an hour on two cores)"
 	@echo "make clean         delete .venv, the index, the runs and the docs pairs"
 	@echo "variables: PAIRS= HELD_OUT= GUIDE= INDEX= STUDENT= OUT= INDEX_FLAGS= TRAIN_FLAGS="
@@ -67,6 +68,9 @@ $(VENV)/bench: $(VENV)/development
 
 bench: $(VENV)/bench data/models/all-mpnet-base-v2 data/docs/train.parquet
 	$(BIN)/python tests/bench/benchmarks.py
+
+chaos: $(VENV)/development
+	$(BIN)/python -m tests.chaos.reliability
 
 results: $(VENV)/development data/models/all-mpnet-base-v2
 	$(BIN)/python tests/bench/banking77.py $(RESULTS_FLAGS)

@@ -13,6 +13,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from .errors import GistcacheError, SettingsError, StoppedEarly
+from .launch import told_to_stop
 from .progress import console
 
 PACKAGE = (__package__ or "gistcache.shared").rpartition(".")[0]
@@ -66,6 +67,8 @@ def run() -> int:
         console.print(_plain(str(stopped)), highlight=False, soft_wrap=True)
         return stopped.exit_code
     except (GistcacheError, OSError) as error:
+        if told_to_stop():
+            raise KeyboardInterrupt from error
         if "--debug" in sys.argv:
             traceback.print_exc()
         told = error if isinstance(error, GistcacheError) else _of_the_system(error)

@@ -15,35 +15,40 @@ HOW_TO_GO_ON = {
 SIGNALLED = 128
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was told to end by SIGTERM."""
+_told: list[int] = []
+
+
+def told_to_stop() -> bool:
+    """Whether Ctrl-C or SIGTERM has come: what fails from then on fails because of it."""
+    return bool(_told)
 
 
 def main() -> None:
     """Run the command line."""
-    signal.signal(signal.SIGTERM, _terminate)
-    number = signal.SIGINT
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         from .cli import run
 
         sys.exit(run())
-    except KeyboardInterrupt as stop:
-        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        for each in (signal.SIGINT, signal.SIGTERM):  # what follows is short and must not be cut
-            signal.signal(each, signal.SIG_IGN)
-        if "--debug" in sys.argv:
+    except BaseException:
+        # An interruption inside some library's clean-up can come out as another error.
+        if not told_to_stop() or "--debug" in sys.argv:
             raise
+    for each in (signal.SIGINT, signal.SIGTERM):  # what follows is short and must not be cut
+        signal.signal(each, signal.SIG_IGN)
     how = next((HOW_TO_GO_ON[word] for word in sys.argv[1:] if word in HOW_TO_GO_ON), "run the same command again")
     sys.stderr.write(f"\nstopped; {how}\n")
     sys.stderr.flush()
     sys.stdout.flush()
     # Threads that wait for work would make the interpreter wait for them; every file is whole or not there.
-    os._exit(SIGNALLED + number)
+    os._exit(SIGNALLED + _told[0])
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise Terminated
+def _stop(number: int, frame: FrameType | None) -> None:
+    del frame
+    _told.append(number)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def fill_index(folder: Path, guide: Path, times: int, seed: int) -> Counter[str]
     whole, chance, ends = digest(folder / "whole"), random.Random(seed), Counter[str]()
     size = sum(path.stat().st_size for path in (folder / "whole").rglob("*") if path.is_file())
     for _ in range(times):
-        with small_disk(folder / "disk", chance.randrange(8192, 2 * size)):
+        with small_disk(folder / "disk", chance.randrange(8192, 4 * size)):
             ends[_tried(index_words(guide, "disk/index"), folder)] += 1
             make_room(folder / "disk")
             finish(*index_words(guide, "disk/index"), cwd=folder)
@@ -84,3 +84,22 @@ def _tried(words: list[object], folder: Path) -> str:
     assert "No space left" in said or "disk cannot take" in said, said
     assert "same command" in said, said
     return "found no room"
+
+
+def train_from_read_only(folder: Path, guide: Path, student: Path) -> None:
+    """Train from an index on a file system that cannot be written.
+
+    Raises:
+        AssertionError: The run failed or ended in other weights than from a folder that can be written.
+    """
+    write_corpus(folder)
+    for name in ("whole", "plain-run", "guarded-run"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    finish(*index_words(guide, "whole"), cwd=folder)
+    finish(*train_words(folder / "whole", student, "plain-run"), cwd=folder)
+    with small_disk(folder / "disk", 2**26):
+        shutil.copytree(folder / "whole", folder / "disk" / "index")
+        subprocess.run(["mount", "-o", "remount,ro", str(folder / "disk")], check=True)
+        finish("verify", "disk/index", cwd=folder)
+        finish(*train_words(folder / "disk" / "index", student, "guarded-run"), cwd=folder)
+    assert weights(folder / "guarded-run") == weights(folder / "plain-run")

@@ -13,8 +13,8 @@ from tests.chaos.kills import index_words, train_words, write_corpus
 REFUSED = 5
 
 
-def flip_bits(folder: Path, guide: Path, student: Path, times: int, seed: int) -> Counter[str]:
-    """Flip one random bit in each file of an index, then ``times`` more in random files; counts by kind of file.
+def flip_bits(folder: Path, guide: Path, student: Path, times: int, seed: int, *, each: bool) -> Counter[str]:
+    """Flip ``times`` bits in random files of an index, and with ``each`` one in every file; counts by kind of file.
 
     Raises:
         AssertionError: A command took the damaged index, or did not name the file.
@@ -27,7 +27,7 @@ def flip_bits(folder: Path, guide: Path, student: Path, times: int, seed: int) -
     hurt = folder / "hurt"
     shutil.rmtree(hurt, ignore_errors=True)
     shutil.copytree(folder / "whole", hurt)
-    for path in [*files, *chance.choices(files, k=times)]:
+    for path in [*(files if each else ()), *chance.choices(files, k=times)]:
         name = path.relative_to(folder / "whole")
         whole = path.read_bytes()
         bit = chance.randrange(8 * len(whole))

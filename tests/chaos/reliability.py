@@ -1,0 +1,101 @@
+"""`make chaos`: every fault in numbers, and docs/RELIABILITY.md.
+
+python -m tests.chaos.reliability            half an hour and more on two cores
+python -m tests.chaos.reliability --share 0.05   a twentieth of each count, to try it; writes no page
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from string import Template
+
+from tests.chaos import commands, disk, flips, kills, load
+from tests.conftest import make_model
+
+HERE = Path(__file__).parent
+PAGE, TEMPLATE = HERE.parents[1] / "docs" / "RELIABILITY.md", HERE / "reliability_page.md"
+LOAD_SECONDS, TRAINERS = 600, 8
+
+Counts = Counter[str]
+
+
+def measure(folder: Path, share: float) -> dict[str, str]:
+    """Every fault; a line of counts each."""
+    commands.start_server(folder / "cache")
+    guide = make_model(folder / "guide", dim=32, seed=1)
+    student = make_model(folder / "student", dim=16, layers=4, seed=2)
+    kills.write_corpus(folder)
+    commands.finish(*kills.index_words(guide, "index"), cwd=folder)
+    index = folder / "index"
+
+    def times(count: int) -> int:
+        return max(2, round(share * count))
+
+    faults: dict[str, Callable[[], Counts | str]] = {
+        "index_kill": lambda: kills.kill_index(folder, guide, times(200), signal.SIGKILL, 1),
+        "index_stop": lambda: (
+            kills.kill_index(folder, guide, times(50), signal.SIGINT, 2)
+            + kills.kill_index(folder, guide, times(50), signal.SIGTERM, 3)
+        ),
+        "train_kill": lambda: kills.kill_train(folder, index, student, times(50), signal.SIGKILL, 4),
+        "train_term": lambda: kills.kill_train(folder, index, student, times(25), signal.SIGTERM, 5),
+        "train_int": lambda: kills.kill_train(folder, index, student, times(25), signal.SIGINT, 6),
+        "disk_index": lambda: disk.fill_index(folder, guide, times(40), 7) if disk.can_mount() else "not run: no mount",
+        "disk_train": lambda: (
+            disk.fill_train(folder, index, student, times(20), 8) if disk.can_mount() else "not run: no mount"
+        ),
+        "flips": lambda: flips.flip_bits(folder, guide, student, times(200), 9, each=share >= 1),
+        "fuzz": lambda: _fuzz(index, times(10_000)),
+        "load": lambda: load.share_index(folder, guide, student, TRAINERS, share * LOAD_SECONDS),
+    }
+    found = {}
+    for name, act in faults.items():
+        begun = time.monotonic()
+        outcome = act()
+        found[name] = outcome if isinstance(outcome, str) else line(outcome)
+        print(f"{name}: {found[name]} ({time.monotonic() - begun:.0f} s)", file=sys.stderr, flush=True)
+    return found
+
+
+def line(counts: Counts) -> str:
+    """All, and how many of each."""
+    return f"{counts.total():,}: " + ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
+
+
+def _fuzz(index: Path, cases: int) -> str:
+    """In a process of its own, whose peak memory is that of the cases."""
+    command = [sys.executable, "-m", "tests.chaos.fuzz", "--cases", str(cases), "--index", str(index)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(done.stderr)
+    found = json.loads(done.stdout)
+    return f"{line(Counter(found['outcomes']))}; peak memory {found['peak_memory_bytes'] / 1e6:,.0f} MB"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--share", type=float, default=1.0, help="part of each count to run")
+    share = parser.parse_args().share
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder), share)
+    if share >= 1:
+        machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+        PAGE.write_text(
+            Template(TEMPLATE.read_text(encoding="utf-8")).substitute(found, machine=machine, trainers=TRAINERS),
+            encoding="utf-8",
+        )
+        print(f"written to {PAGE}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
