@@ -203,7 +203,7 @@ class _Build:
         record = self.journal.keep_or_make(self.layout.faiss, make)
         if self.exact:
             return record, exact_neighbors(space), {"exact": True, "kind": "Flat"}
-        index = faiss_index.read(self.layout.faiss)
+        index = faiss_index.read(self.layout.root, record)
         assert sample is not None
         assert truth is not None
         measured = {"exact": False, **faiss_index.describe(index)}

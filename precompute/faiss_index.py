@@ -10,6 +10,8 @@ from typing import Any
 import faiss
 import numpy as np
 
+from ..shared.errors import IndexFaultError
+from ..shared.parts import PartRecord, content_fault
 from ..shared.progress import step
 from ..shared.vectors import RowStore
 from .search import BLOCK_ROWS, Found
@@ -17,6 +19,7 @@ from .search import BLOCK_ROWS, Found
 TRAIN_PER_LIST = 64
 TARGET_RECALL = 0.95
 SAMPLE_QUERIES = 1_000
+LEAST_LOOP_LIMIT = 1_000_000
 
 
 def build(vectors: RowStore, start: int, stop: int, *, exact: bool, seed: int) -> faiss.Index:
@@ -93,9 +96,20 @@ def write(index: faiss.Index, path: Path) -> None:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def read(path: Path) -> faiss.Index:
-    """Read an index whose checksum the caller has checked."""
-    return faiss.read_index(str(path))
+def read(root: Path, record: PartRecord) -> faiss.Index:
+    """Read the index file, after its checksum has been compared and with FAISS's limits set to what it can hold.
+
+    Raises:
+        IndexFaultError: The file is not the one recorded, or claims more than it can hold.
+    """
+    if fault := content_fault(root, record):
+        raise IndexFaultError("The FAISS index is damaged", where=fault, fix="delete it and build the index again")
+    faiss.set_deserialization_loop_limit(max(record.rows, LEAST_LOOP_LIMIT))
+    faiss.set_deserialization_vector_byte_limit(record.bytes)
+    try:
+        return faiss.read_index(str(root / record.path))
+    except RuntimeError as error:
+        raise IndexFaultError("The FAISS index cannot be read", where=f"{record.path}: {error}") from error
 
 
 def describe(index: faiss.Index) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
 from ..shared.errors import StaleIndexError
 from ..shared.index import GuideIndex
 from ..shared.manifest import named_differences
+from ..shared.tables import read_table
 from .guides import Guide
 
 
@@ -26,7 +26,7 @@ class OldVectors:
         self._index = index
         self._key = ["text_hash"] if roles_alike else ["role", "text_hash"]
         tables = [
-            pl.from_arrow(pq.read_table(index.layout.root / record.path, columns=["role", "text_hash"]))
+            pl.from_arrow(read_table(index.layout.root, record, "texts", ["role", "text_hash"]))
             for record in index.manifest.parts["texts"]
         ]
         texts = pl.concat([table for table in tables if isinstance(table, pl.DataFrame)])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow.parquet as pq
 from rich.table import Table
 
 from ..shared.clock import Clock, peak_memory_bytes
 from ..shared.manifest import Manifest
 from ..shared.schema import Layout
+from ..shared.tables import read_table
 
 TOP = 10
 
@@ -40,7 +40,7 @@ def outside_top(layout: Layout, manifest: Manifest, top: int = TOP) -> float:
     """Share of pairs whose positive has ``top`` documents or more above it in the guide's ranking."""
     outside = pairs = 0
     for record in manifest.parts["scores"]:
-        ranks = pq.read_table(layout.root / record.path, columns=["positive_rank"])["positive_rank"].to_numpy()
+        ranks = read_table(layout.root, record, "scores", ["positive_rank"])["positive_rank"].to_numpy()
         outside += int((ranks >= top).sum())
         pairs += len(ranks)
     return outside / max(1, pairs)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .parts import sha256_of, whole_file
+from .tables import read_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,7 +84,7 @@ class _Texts:
         records = index.manifest.parts["texts"]
         self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])])
         self._read: Callable[[int], pa.Array] = lambda number: (
-            pq.read_table(index.layout.root / records[number].path, columns=["text"])["text"]
+            read_table(index.layout.root, records[number], "texts", ["text"])["text"]
             .cast(pa.large_string())
             .combine_chunks()
         )

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .checked import refuse_damaged
 from .errors import IndexFaultError
 from .manifest import Manifest
-from .parts import PartRecord
+from .ragged import Ragged, compact, offsets_of
 from .schema import Layout, PartKind
+from .tables import read_table
 from .vectors import RowStore
 
 if TYPE_CHECKING:
@@ -48,28 +48,13 @@ class PairIds(NamedTuple):
         return {"anchor": self.anchors, "positive": self.positives} | named
 
 
-class Ragged(NamedTuple):
-    """Rows of different lengths, flat: row i is ``values[offsets[i]:offsets[i + 1]]``; both of any integer type."""
-
-    offsets: np.ndarray
-    values: np.ndarray
-
-    def rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The values of the given rows, and for each value the position in ``numbers`` it belongs to."""
-        starts = self.offsets[numbers].astype(np.int64)
-        counts = self.offsets[numbers + 1] - starts
-        owner = np.repeat(np.arange(len(numbers)), counts)
-        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-        return self.values[starts[owner] + within], owner
-
-
 class GuideIndex:
     """A guide index folder; make one with ``GuideIndex.open``."""
 
     def __init__(self, layout: Layout, manifest: Manifest) -> None:
         self.layout, self.manifest = layout, manifest
-        self._vectors = RowStore(layout.root, manifest.parts["vectors"])
-        self._scales = RowStore(layout.root, manifest.parts["scales"])
+        self._vectors = RowStore(layout.root, manifest.parts["vectors"], (self.dim,), np.float16)
+        self._scales = RowStore(layout.root, manifest.parts["scales"], (), np.float32)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool | None = None) -> GuideIndex:
@@ -172,7 +157,7 @@ class GuideIndex:
     def scores(self) -> Iterator[pa.Table]:
         """The score shards, part by part, see ``schema.SCORES``."""
         for record in self.manifest.parts["scores"]:
-            yield pq.read_table(self.layout.root / record.path)
+            yield read_table(self.layout.root, record, "scores")
 
     def to_dataset(self, negatives: int | None = None) -> Dataset:
         """The pairs as a ``datasets.Dataset`` with columns anchor, positive, negative_1 ..., label (the pair id).
@@ -206,34 +191,29 @@ class GuideIndex:
         counts = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
         values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
         lengths = np.concatenate(counts).astype(np.int64)
-        return Ragged(_offsets(lengths), _own(_compact(np.concatenate(values))))
+        return Ragged(offsets_of(lengths), self._text_ids(np.concatenate(values), "negative_ids"))
 
     @cached_property
     def _positives_of_anchor(self) -> Ragged:
         order = np.argsort(self._anchors, kind="stable")
         counts = np.bincount(self._anchors, minlength=len(self._vectors))
-        return Ragged(_offsets(counts), self._content_ids[self._positives[order]])
+        return Ragged(offsets_of(counts), self._content_ids[self._positives[order]])
 
     def _column(self, kind: PartKind, name: str) -> np.ndarray:
-        return _own(_compact(self._table(kind, name).to_numpy()))
+        return self._text_ids(self._table(kind, name).to_numpy(), name)
 
     def _table(self, kind: PartKind, name: str) -> pa.ChunkedArray:
-        records: list[PartRecord] = self.manifest.parts[kind]
-        try:
-            return pa.concat_tables(
-                [pq.read_table(self.layout.root / record.path, columns=[name]) for record in records]
-            )[name]
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise IndexFaultError(f"The {kind} parts cannot be read", where=f"{self.layout.root}: {error}") from error
+        root = self.layout.root
+        return pa.concat_tables([read_table(root, record, kind, [name]) for record in self.manifest.parts[kind]])[name]
 
-
-def _compact(ids: np.ndarray) -> np.ndarray:
-    """A copy in 32 bits where the ids fit: what a trainer holds of every text and pair should be little."""
-    return ids.astype(np.int32 if ids.max(initial=0) <= np.iinfo(np.int32).max else np.int64)
-
-
-def _offsets(counts: np.ndarray) -> np.ndarray:
-    return _compact(np.concatenate([[0], np.cumsum(counts)]))
+    def _text_ids(self, ids: np.ndarray, name: str) -> np.ndarray:
+        if ids.size and not 0 <= ids.min() <= ids.max() < len(self._vectors):
+            raise IndexFaultError(
+                f"Column {name} holds numbers that are no text ids (0 to {len(self._vectors) - 1})",
+                where=str(self.layout.root),
+                fix="run `gistcache verify`",
+            )
+        return _own(compact(ids))
 
 
 def _own(copied: np.ndarray) -> np.ndarray:

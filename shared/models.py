@@ -23,6 +23,7 @@ DType = Literal["float32", "float16", "bfloat16"]
 
 # Nothing else of a hub repository is fetched: no pickled weights, no code.
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+FOREIGN_BACKENDS = frozenset({"onnx", "openvino"})  # never loaded here; openvino's .bin is no pickle
 WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FINGERPRINT_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken"})
 # Files that do not change what a model computes.
@@ -93,9 +94,12 @@ def _refuse_unsafe(folder: Path, locator: str) -> None:
                 where=str(modules),
                 fix="use a model made of sentence-transformers' own modules; foreign code is never run",
             )
-    if any(folder.rglob("*.safetensors")):
+    files = [path for path in folder.rglob("*") if not FOREIGN_BACKENDS & set(path.relative_to(folder).parts)]
+    safe = {path.parent for path in files if path.suffix == ".safetensors"}
+    # A module's weights are taken from its own folder, and from a pickle where there is nothing else.
+    pickled = sorted(path.name for path in files if path.suffix in WEIGHT_SUFFIXES and path.parent not in safe)
+    if safe and not pickled:
         return
-    pickled = sorted(path.name for path in folder.rglob("*") if path.suffix in WEIGHT_SUFFIXES)
     if pickled:
         raise ModelError(
             f"The model's weights are pickled ({pickled[0]}), which can run code when loaded",

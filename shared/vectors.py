@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .errors import IndexFaultError
 from .parts import PartRecord
@@ -27,9 +28,18 @@ class RowStore:
     Args:
         root: The index folder.
         records: Its parts, in order.
+        shape: Of one row, where it is known beforehand.
+        dtype: Of the parts, where it is known beforehand.
     """
 
-    def __init__(self, root: Path, records: Sequence[PartRecord]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        records: Sequence[PartRecord],
+        shape: tuple[int, ...] | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        self._shape, self._dtype = shape, dtype
         self._paths = [root / record.path for record in records]
         self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(np.int64)
         self._maps: list[np.ndarray | None] = [None] * len(records)
@@ -48,8 +58,13 @@ class RowStore:
                 raise IndexFaultError(
                     "A part cannot be read", where=f"{path}: {error}", fix="run `gistcache verify`"
                 ) from error
-            if len(mapped) != rows:
-                raise IndexFaultError(f"A part has {len(mapped)} rows, {rows} are recorded", where=str(path))
+            expected = (rows, *(mapped.shape[1:] if self._shape is None else self._shape))
+            if mapped.shape != expected or (self._dtype is not None and mapped.dtype != self._dtype):
+                raise IndexFaultError(
+                    f"A part holds {mapped.dtype} of shape {mapped.shape}, {expected} is recorded",
+                    where=str(path),
+                    fix="run `gistcache verify`",
+                )
             self._maps[number] = mapped
         return mapped
 

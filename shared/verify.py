@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .errors import IndexFaultError
 from .manifest import Manifest
 from .parts import PartRecord, content_fault
 from .progress import console, step
-from .schema import PAIRS, SCORES, TEXTS, Layout, PartKind
+from .schema import Layout, PartKind
+from .tables import SCHEMAS, read_table
 
 # A unit vector rounded to float16 is this close to length one.
 NORM_TOLERANCE = 5e-3
-SCHEMAS: dict[str, pa.Schema] = {"texts": TEXTS, "pairs": PAIRS, "scores": SCORES}
 
 
 def verify(index: Path) -> None:
@@ -68,14 +67,9 @@ def _kinds(manifest: Manifest) -> Iterator[tuple[PartKind | None, PartRecord]]:
 
 def _parquet_faults(root: Path, kind: PartKind, record: PartRecord, texts: int) -> Iterator[str]:
     try:
-        table = pq.read_table(root / record.path)
-    except (pa.ArrowException, OSError) as error:
-        yield f"{record.path}: not readable: {error}"
-        return
-    if table.num_rows != record.rows:
-        yield f"{record.path}: {table.num_rows} rows, {record.rows} recorded"
-    if not table.schema.equals(SCHEMAS[kind]):
-        yield f"{record.path}: columns differ from those of the format"
+        table = read_table(root, record, kind)
+    except IndexFaultError as error:
+        yield f"{record.path}: {error.what}"
         return
     for name in ("text_id", "content_id", "anchor_id", "positive_id", "negative_ids", "neighbor_ids"):
         if name in table.column_names and (outside := _outside(table[name], texts)):

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from datasets import config
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
@@ -26,12 +25,14 @@ from torch import Tensor
 from ..shared.checked import damage
 from ..shared.errors import FolderLockedError, IndexFaultError
 from ..shared.features import Features, is_padded_text
-from ..shared.index import GuideIndex, Ragged
+from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
 from ..shared.parts import Journal, PartRecord, commit_array
 from ..shared.progress import step
+from ..shared.ragged import Ragged
 from ..shared.schema import Role
 from ..shared.sealed import read_sealed, write_sealed
+from ..shared.tables import read_table
 from ..shared.vectors import let_go
 
 if TYPE_CHECKING:
@@ -237,13 +238,14 @@ def _make(
     index: GuideIndex, student: SentenceTransformer, prompts: dict[Role, str], folder: Path, key: dict[str, Any]
 ) -> list[PartRecord]:
     with folder_lock(folder):
+        _forget_other_key(folder, key)
         journal = Journal(folder / "journal.jsonl", folder)
         parts = index.manifest.parts["texts"]
         with step("tokenise", sum(part.rows for part in parts), "texts") as advance:
             for number, part in enumerate(parts):
                 paths = [folder / f"{kind}-{number:05d}.npy" for kind in ("offsets", "ids")]
                 if any(path.name not in journal.done for path in paths):
-                    table = pq.read_table(index.layout.root / part.path, columns=["role", "text"])
+                    table = read_table(index.layout.root, part, "texts", ["role", "text"])
                     arrays = _tokenised(student, table["text"].to_pylist(), prompts[table["role"][0].as_py()])
                     for path, array in zip(paths, arrays, strict=True):
                         journal.record(commit_array(folder, path, array))
@@ -253,6 +255,18 @@ def _make(
         ]
         write_sealed(folder / "manifest.json", {"key": key, "parts": [asdict(record) for record in records]})
     return records
+
+
+def _forget_other_key(folder: Path, key: dict[str, Any]) -> None:
+    """Keep parts of an unfinished cache only where it was begun with this key."""
+    request = folder / "request.json"
+    try:
+        same = read_sealed(request, "token cache's request") == key
+    except (OSError, IndexFaultError):
+        same = False
+    if not same:
+        (folder / "journal.jsonl").unlink(missing_ok=True)
+        write_sealed(request, key)
 
 
 def _tokenised(student: SentenceTransformer, texts: list[str], prompt: str) -> tuple[np.ndarray, np.ndarray]:

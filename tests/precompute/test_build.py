@@ -15,14 +15,14 @@ from gistcache.precompute.build import build_index
 from gistcache.precompute.passes import Passes
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.clock import Clock
-from gistcache.shared.errors import FolderLockedError, IndexFaultError, ModelError, SettingsError, StaleIndexError
+from gistcache.shared.errors import FolderLockedError, IndexFaultError, ModelError, SettingsError
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.lock import folder_lock
 from gistcache.shared.models import load_model
 from gistcache.shared.schema import Layout
 from gistcache.shared.verify import find_faults
 
-from tests.conftest import build_test_index, make_model, random_pairs, random_texts, write_jsonl
+from tests.conftest import build_test_index, random_pairs, random_texts, write_jsonl
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -155,28 +155,6 @@ def test_a_part_that_no_longer_matches_its_record_is_made_again(tmp_path, guide_
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x01")
     build_test_index(tmp_path / "cut", rows, guide_folder)
     assert contents(tmp_path / "cut") == contents(whole)
-
-
-def test_what_differs_is_named_and_nothing_is_reused(tmp_path, guide_folder):
-    rows = random_pairs(30, seed=8)
-    folder = build_test_index(tmp_path / "index", rows, guide_folder)
-    before = contents(folder)
-    build_test_index(folder, rows, guide_folder)  # the same again: nothing to do
-    other_guide = make_model(tmp_path / "other", dim=32, seed=9)
-    changes = [
-        (rows, guide_folder, {"neighbors": 7}, "settings.neighbors: index has 50, command asks for 7"),
-        (rows, guide_folder, {"query_prompt": "red "}, "guide.prompts.query: index has '', command asks for 'red '"),
-        (rows, guide_folder, {"max_length": 8}, "guide.max_length: index has 32, command asks for 8"),
-        (rows, guide_folder, {"dim": 16}, "guide.dim: index has 32, command asks for 16"),
-        (rows[:-1], guide_folder, {}, "corpus.pairs: index has 30, command asks for 29"),
-        (rows[::-1], guide_folder, {}, "corpus.sha256"),
-        (rows, other_guide, {}, "guide.files.model.safetensors"),
-    ]
-    for changed_rows, guide, settings, message in changes:
-        with pytest.raises(StaleIndexError) as caught:
-            build_test_index(folder, changed_rows, guide, **settings)
-        assert message in str(caught.value)
-    assert contents(folder) == before
 
 
 def test_approximate_search_says_how_good_it_is(tmp_path, guide_folder):

@@ -1,0 +1,185 @@
+"""Stale is an error: what may have changed under an index, what is said of it, and that nothing is reused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from gistcache.precompute import build as build_module
+from gistcache.precompute.guides import Guide
+from gistcache.shared.errors import IndexFaultError, StaleIndexError
+from gistcache.shared.index import GuideIndex
+from gistcache.shared.models import load_model
+from gistcache.shared.sealed import read_sealed, write_sealed
+from gistcache.train.tokens import TokenCache
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import build_test_index, make_model, random_pairs
+from tests.precompute.test_build import contents
+
+ROWS = random_pairs(40, seed=8)
+
+
+def edited(folder: Path, file: str, change) -> None:
+    """Change one file of a guide, whose folder keeps its name."""
+    path = folder / file
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def other_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.LayerNorm.bias"] += 1e-3
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def other_tokenizer(folder: Path) -> None:
+    edited(folder, "tokenizer.json", lambda content: content["model"]["vocab"].update({"snow": 900}))
+
+
+def other_pooling(folder: Path) -> None:
+    edited(folder, "1_Pooling/config.json", lambda content: content.update({"pooling_mode": "cls"}))
+
+
+def nothing(folder: Path) -> None:
+    del folder
+
+
+def parts(folder: Path) -> dict:
+    """All content but the name of who last held the lock."""
+    return {path: content for path, content in contents(folder).items() if Path(str(path)).name != "holder.json"}
+
+
+EDITED = [ROWS[0] | {"positive": ROWS[0]["positive"] + " dog"}, *ROWS[1:]]
+CHANGES = {
+    "other guide weights under the same name": (ROWS, other_weights, {}, ["guide.files.model.safetensors: index has"]),
+    "other guide tokenizer": (ROWS, other_tokenizer, {}, ["guide.files.tokenizer.json"]),
+    "other prompt": (
+        ROWS,
+        nothing,
+        {"query_prompt": "red "},
+        ["guide.prompts.query: index has '', command asks for 'red '"],
+    ),
+    "other max length": (
+        ROWS,
+        nothing,
+        {"max_length": 8},
+        ["guide.max_length: index has 32, command asks for 8"],
+    ),
+    "other dtype": (
+        ROWS,
+        nothing,
+        {"dtype": "bfloat16"},
+        ["guide.dtype: index has 'float32', command asks for 'bfloat16'"],
+    ),
+    "other pooling": (ROWS, other_pooling, {}, ["guide.files.1_Pooling/config.json", "guide.pooling"]),
+    "other dimensions": (ROWS, nothing, {"dim": 16}, ["guide.dim: index has 32, command asks for 16"]),
+    "other input file": (random_pairs(40, seed=9), nothing, {}, ["corpus.sha256"]),
+    "edited row": (EDITED, nothing, {}, ["corpus.sha256"]),
+    "reordered rows": (ROWS[::-1], nothing, {}, ["corpus.sha256"]),
+    "added rows": (
+        [*ROWS, *random_pairs(3, seed=10)],
+        nothing,
+        {},
+        ["corpus.pairs: index has 40, command asks for 43", "--reuse"],
+    ),
+    "other settings": (
+        ROWS,
+        nothing,
+        {"neighbors": 7},
+        ["settings.neighbors: index has 50, command asks for 7"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def guide_copy(tmp_path_factory, guide_folder):
+    """A guide whose files may be changed in a copy of the same path."""
+    place = tmp_path_factory.mktemp("stale") / "guide"
+    shutil.copytree(guide_folder, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory, guide_copy):
+    """A finished index and an unfinished one."""
+    folder = tmp_path_factory.mktemp("held")
+    finished = build_test_index(folder / "finished", ROWS, guide_copy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_module.Manifest, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            build_test_index(folder / "unfinished", ROWS, guide_copy)
+    return folder, finished
+
+
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_has_changed_is_named_and_nothing_is_reused(tmp_path, held, guide_copy, guide_folder, what, state):
+    rows, change, settings, messages = CHANGES[what]
+    shutil.copytree(held[0] / state, tmp_path / "index")
+    before = parts(tmp_path / "index")
+    change(guide_copy)
+    try:
+        with pytest.raises(StaleIndexError) as caught:
+            build_test_index(tmp_path / "index", rows, guide_copy, **settings)
+    finally:
+        shutil.rmtree(guide_copy)
+        shutil.copytree(guide_folder, guide_copy)
+    for message in messages:
+        assert message in str(caught.value)
+    assert parts(tmp_path / "index") == before
+
+
+def test_the_same_again_is_left_alone_whatever_the_name_of_its_file(tmp_path, held, guide_copy, monkeypatch):
+    monkeypatch.setattr(Guide, "encode", lambda *_: pytest.fail("nothing is to be computed"))
+    shutil.copytree(held[1], tmp_path / "index")
+    before = contents(tmp_path / "index")
+    build_test_index(tmp_path / "index", ROWS, guide_copy)
+    assert contents(tmp_path / "index") == before
+
+
+def test_another_format_version_is_told(tmp_path, held, guide_copy):
+    for state, file in (("finished", "manifest.json"), ("unfinished", "building/request.json")):
+        folder = tmp_path / state
+        shutil.copytree(held[0] / state, folder)
+        write_sealed(folder / file, read_sealed(folder / file, "file") | {"format": 7})
+        with pytest.raises(IndexFaultError, match="format version 7; this program reads 1"):
+            build_test_index(folder, ROWS, guide_copy)
+    with pytest.raises(IndexFaultError, match="format version 7"):
+        GuideIndex.open(tmp_path / "finished")
+
+
+def test_a_changed_student_tokenizer_is_not_given_old_tokens(tmp_path, held, caplog):
+    index = GuideIndex.open(held[1])
+    student_folder = make_model(tmp_path / "student", dim=16, seed=3)
+    prompts = {"query": "", "document": ""}
+    first = TokenCache.of(index, load_model(student_folder), prompts)
+    other_tokenizer(student_folder)
+    second = TokenCache.of(index, load_model(student_folder), prompts)
+    assert first is not None
+    assert second is not None
+    assert first.folder != second.folder
+    # One put in the other's place is seen by its key, one with a flipped bit by its checksum: both are made again.
+    shutil.rmtree(second.folder)
+    shutil.copytree(first.folder, second.folder)
+    tokens = next(first.folder.glob("ids-*.npy"))
+    data = bytearray(tokens.read_bytes())
+    data[-1] ^= 4
+    tokens.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        again = TokenCache.of(index, load_model(student_folder), prompts)
+    assert "is made again" in caplog.text
+    ids = torch.arange(6).numpy()
+    assert again is not None
+    expected = load_model(student_folder).preprocess(_texts(index)[:6])["input_ids"]
+    assert torch.equal(again.features(ids, "query")["input_ids"], expected)
+
+
+def _texts(index: GuideIndex) -> list[str]:
+    rows = index.to_dataset()
+    return list(dict.fromkeys(rows["anchor"][:]))
