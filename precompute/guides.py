@@ -57,12 +57,13 @@ class Guide:
         set_prompts(self.model, settings.query_prompt, settings.document_prompt)
         self.passes = Passes(self.model, self.device, batch_tokens)
         full = self.model.get_embedding_dimension()
-        self.dim = settings.dim or full or self._embed(["probe"], "query").shape[1]
-        if full is not None and self.dim > full:
+        self._full = full or self._embed(["probe"], "query").shape[1]
+        self.dim = settings.dim or self._full
+        if self.dim > self._full:
             raise ModelError(
-                f"The guide has {full} dimensions, {self.dim} were asked for",
+                f"The guide has {self._full} dimensions, {self.dim} were asked for",
                 where="--dim",
-                fix=f"ask for {full} at most",
+                fix=f"ask for {self._full} at most",
             )
 
     def _load(self) -> SentenceTransformer:
@@ -141,19 +142,26 @@ class Guide:
 
     def _checked(self, texts: list[str], vectors: np.ndarray) -> np.ndarray:
         """Cut to ``dim``, scale to unit length; refuse what cannot be scaled."""
-        if vectors.shape[1] < self.dim:
-            raise ModelError(f"The guide returned {vectors.shape[1]} dimensions, {self.dim} were expected")
+        if vectors.shape != (len(texts), self._full):
+            raise ModelError(
+                f"The guide returned vectors of shape {vectors.shape}, {(len(texts), self._full)} was expected",
+                where=f"{len(texts)} texts, first {_shown(texts[0])}",
+                fix="check the guide's modules",
+            )
         vectors = vectors[:, : self.dim]
         norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
         bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
         if bad.size:
-            text = texts[int(bad[0])]
             raise ModelError(
                 f"The guide returned {'a zero' if norms[bad[0]] == 0 else 'a non-finite'} vector",
-                where=f"text {text[:80]!r}{'...' if len(text) > 80 else ''}",
+                where=f"text {_shown(texts[int(bad[0])])}",
                 fix="try --dtype float32, or leave the text out",
             )
         return vectors / norms[:, None]
+
+
+def _shown(text: str) -> str:
+    return f"{text[:80]!r}{'...' if len(text) > 80 else ''}"
 
 
 def _pooling(model: SentenceTransformer) -> list[dict[str, Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,21 +127,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, guide_folder, mo
         assert (tmp_path / "cut" / name).stat().st_mtime_ns == stamp, f"{name} was written again"
 
 
-def test_killed_and_run_again_through_the_command_line(tmp_path, guide_folder):
-    source = write_jsonl(tmp_path / "pairs.jsonl", random_pairs(200, seed=6))
-    command = [sys.executable, "-m", "gistcache.shared.launch", "index", str(source), "--guide", str(guide_folder)]
-    command += ["--part-rows", "20", "--out"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    process = subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.PIPE)
-    while process.poll() is None and not list((tmp_path / "cut" / "vectors").glob("*.npy")):
-        os.sched_yield()
-    process.kill()
-    process.wait()
-    assert not (tmp_path / "cut" / "manifest.json").exists()
-    subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
-    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
-
-
 def test_a_part_that_no_longer_matches_its_record_is_made_again(tmp_path, guide_folder, monkeypatch):
     rows = random_pairs(30, seed=7)
     whole = build_test_index(tmp_path / "whole", rows, guide_folder)
@@ -190,17 +173,24 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, guide_folder):
     assert [path.name for path in (tmp_path / "index").iterdir()] == ["thesis.tex"]
 
 
-def test_a_guide_that_returns_no_number_is_stopped_and_the_text_named(tmp_path, guide_folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda vectors: np.where(np.arange(len(vectors))[:, None] == len(vectors) - 1, np.nan, vectors), "non-finite"),
+        (lambda vectors: np.where(np.arange(len(vectors))[:, None] == 0, np.inf, vectors), "non-finite"),
+        (lambda vectors: vectors * (np.arange(len(vectors)) != 1)[:, None], "a zero vector"),
+        (lambda vectors: vectors[:, :-3], r"shape \(10, 29\), \(10, 32\) was expected"),
+        (lambda vectors: np.hstack([vectors, vectors]), r"shape \(10, 64\)"),
+        (lambda vectors: vectors[:-1], r"shape \(9, 32\)"),
+    ],
+)
+def test_a_guide_that_returns_no_vector_is_stopped_and_the_text_named(
+    tmp_path, guide_folder, monkeypatch, spoil, message
+):
     rows = random_pairs(10, seed=14)
     original = Passes.embed
-
-    def broken(self, features):
-        vectors = original(self, features)
-        vectors[-1] = np.nan
-        return vectors
-
-    monkeypatch.setattr(Passes, "embed", broken)
-    with pytest.raises(ModelError, match="non-finite") as caught:
+    monkeypatch.setattr(Passes, "embed", lambda self, features: spoil(original(self, features)))
+    with pytest.raises(ModelError, match=message) as caught:
         build_test_index(tmp_path / "index", rows, guide_folder)
     assert any(repr(row["anchor"])[:20] in str(caught.value) for row in rows)
     assert not list((tmp_path / "index" / "vectors").glob("*"))
