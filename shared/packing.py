@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from .features import Features, is_padded_text, row_lengths
@@ -28,7 +29,7 @@ Run = tuple[int, int]  # so many texts, one after the other, of so many tokens
 
 def can_pack(model: nn.Module, features: Features) -> bool:
     """Whether a SentenceTransformer gives packed features the embeddings that it gives padded ones, and faster."""
-    modules = list(model.children())
+    modules = list(bare(model).children())
     encoder = getattr(modules[0], "model", None) if modules else None
     return (
         isinstance(encoder, PreTrainedModel)
@@ -40,6 +41,11 @@ def can_pack(model: nn.Module, features: Features) -> bool:
         and all(type(module).__name__ in PACKED_POOLING for module in modules[1:])
         and is_padded_text(features)
     )
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model itself, where it is wrapped for several processes."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def embed_packed(model: nn.Module, features: Features) -> Tensor:
@@ -54,7 +60,7 @@ def embed_packed(model: nn.Module, features: Features) -> Tensor:
     """
     lengths = torch.as_tensor(row_lengths(features))
     order = torch.argsort(lengths, stable=True)
-    encoder: Any = next(model.children()).model  # type: ignore[union-attr]
+    encoder: Any = next(bare(model).children()).model  # type: ignore[union-attr]
     packed = pack(features, order, lengths[order], _first_position(encoder))
     with _attending_within_texts(encoder):
         embeddings = model(packed)["sentence_embedding"]

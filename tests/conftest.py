@@ -19,7 +19,15 @@ WORDS = [
 # fmt: on
 
 
-def make_model(folder: Path, *, dim: int = 32, layers: int = 2, seed: int = 0, prompts: dict[str, str] | None = None):
+def make_model(
+    folder: Path,
+    *,
+    dim: int = 32,
+    layers: int = 2,
+    seed: int = 0,
+    prompts: dict[str, str] | None = None,
+    dropout: float = 0.1,
+) -> Path:
     """Save a BERT of a few thousand weights with a word-piece vocabulary as a sentence-transformers folder."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
@@ -38,6 +46,8 @@ def make_model(folder: Path, *, dim: int = 32, layers: int = 2, seed: int = 0, p
         intermediate_size=2 * dim,
         max_position_embeddings=64,
         initializer_range=0.3,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
     BertModel(config).save_pretrained(folder / "base")
     transformer = Transformer(str(folder / "base"), max_seq_length=32)

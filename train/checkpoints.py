@@ -19,7 +19,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
@@ -27,6 +26,7 @@ from ..shared.errors import GistcacheError, IndexFaultError, StaleIndexError
 from ..shared.manifest import named_differences
 from ..shared.parts import sha256_of
 from ..shared.sealed import read_sealed, write_sealed
+from .ranks import is_first, sum_of_all, wait
 
 logger = logging.getLogger(__name__)
 
@@ -69,19 +69,25 @@ class Checkpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         del args, state, kwargs
-        if self.told_to_end:
+        due = is_first() and time.monotonic() - self._last > 60 * self.minutes
+        told, save = sum_of_all([self.told_to_end, due])  # all processes save, or none
+        if told:
+            self.told_to_end = True
             control.should_save = control.should_training_stop = True
-        elif time.monotonic() - self._last > 60 * self.minutes:
+        elif save:
             control.should_save = True
 
     def on_save(  # noqa: D102
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         del control, kwargs
-        folder = Path(str(args.output_dir))
-        seal(folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", self.run, self.counts())
-        # The trainer itself would delete an old checkpoint before the new one is known to be whole.
-        rotate_checkpoints(str(folder), save_total_limit=KEPT, best_model_checkpoint=state.best_model_checkpoint)
+        folder, counts = Path(str(args.output_dir)), self.counts()
+        wait()  # each process writes its own random state
+        if is_first():
+            seal(folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", self.run, counts)
+            # The trainer itself would delete an old checkpoint before the new one is known to be whole.
+            rotate_checkpoints(str(folder), save_total_limit=KEPT, best_model_checkpoint=state.best_model_checkpoint)
+        wait()
         self._last = time.monotonic()
 
     @contextmanager
@@ -166,7 +172,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # torch, safetensors and tokenizers share no class for it; what is no such error goes on
         if not _of_the_disk(error):
             raise
         for checkpoint in all_checkpoints(folder):
@@ -180,7 +186,7 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def _of_the_disk(error: Exception) -> bool:
-    """Torch and safetensors tell a full disk by words only."""
+    """Torch, safetensors and tokenizers tell a full disk by words only."""
     if isinstance(error, OSError):
         return error.errno in DISK_ERRORS
     return any(word in str(error) for word in DISK_WORDS)

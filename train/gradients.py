@@ -20,24 +20,23 @@ from ..shared.features import Features, is_padded_text, row_lengths, split_by_bu
 from .forward import embed, groups_of
 
 
-def in_row_slices(inputs: Sequence[Tensor], rows: int, slice_rows: int, loss: Callable[..., Tensor]) -> Tensor:
+def in_row_slices(inputs: Sequence[Tensor], rows: Tensor, slice_rows: int, loss: Callable[..., Tensor]) -> Tensor:
     """The sum of a loss over slices of rows, with its gradient, holding the graph of one slice at a time.
 
     Args:
         inputs: Tensors that every row may depend on.
-        rows: How many rows there are.
+        rows: (R,) row numbers.
         slice_rows: Rows a slice.
         loss: ``loss(row numbers, *inputs)`` gives the sum of the loss over these rows, a scalar.
 
     Returns:
         A scalar whose backward pass gives every input its gradient.
     """
-    numbers = torch.arange(rows, device=inputs[0].device)
     if not torch.is_grad_enabled():
-        return torch.stack([loss(part, *inputs) for part in numbers.split(slice_rows)]).sum()
+        return torch.stack([loss(part, *inputs) for part in rows.split(slice_rows)]).sum()
     leaves = [each.detach().requires_grad_() for each in inputs]
     total = torch.zeros((), device=inputs[0].device)
-    for part in numbers.split(slice_rows):
+    for part in rows.split(slice_rows):
         value = loss(part, *leaves)
         value.backward()
         total += value.detach()

@@ -25,6 +25,7 @@ from .mask import (
     self_cells,
     similarities,
 )
+from .ranks import gather, is_first, sum_of_all
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -134,6 +135,8 @@ class GuidedContrastiveLoss(nn.Module):
     def calculate_loss(self, reps: list[list[Tensor]], labels: Tensor, *, with_backward: bool = False) -> Tensor:
         """The mean loss of a batch whose texts are embedded; named and formed as ``MatryoshkaLoss`` looks for it.
 
+        In a run of several processes the rows are this process's, the candidates those of all.
+
         Args:
             reps: For each column its (rows, D) embeddings, in one or several pieces.
             labels: (B,) pair ids.
@@ -141,15 +144,16 @@ class GuidedContrastiveLoss(nn.Module):
         """
         device = reps[0][0].device
         with torch.autocast(device.type, enabled=False):  # a score rounded to half precision would move a threshold
-            embeddings = [F.normalize(torch.cat(pieces).float(), dim=-1) for pieces in reps]
+            own = [F.normalize(torch.cat(pieces).float(), dim=-1) for pieces in reps]
+            embeddings, all_labels, first = gather(own, labels)
             negatives = torch.cat(embeddings[2:]) if embeddings[2:] else embeddings[0][:0]
             student = PairVectors(embeddings[0], embeddings[1], negatives)
-            guide = BatchGuide.of(self.index, labels.cpu().numpy(), len(embeddings) - 2, device)
+            guide = BatchGuide.of(self.index, all_labels.cpu().numpy(), len(embeddings) - 2, device)
             pairs = len(labels)
-            cells = 3 * pairs + len(negatives)
+            cells = 3 * len(all_labels) + len(negatives)
             value = in_row_slices(
                 student,
-                pairs,
+                torch.arange(first, first + pairs, device=device),
                 max(1, SLICE_CELLS // cells),
                 lambda rows, *vectors: self._row_losses(rows, PairVectors(*vectors), guide) / pairs,
             )
@@ -219,10 +223,10 @@ class RemovedCells:
         self._counts = counts if self._counts is None else self._counts.to(counts.device) + counts
 
     def start_from(self, counts: tuple[int, int]) -> None:
-        """Go on counting from an earlier process's counts."""
-        self._counts = torch.tensor(counts)
+        """Go on counting from an earlier run's counts; the first process holds them for all."""
+        self._counts = torch.tensor(counts if is_first() else (0, 0))
 
     def counts(self) -> tuple[int, int]:
-        """Removed cells and candidate cells so far."""
-        removed, candidates = self._counts.tolist() if self._counts is not None else (0, 0)
+        """Removed cells and candidate cells so far, of all processes; all of them have to ask."""
+        removed, candidates = sum_of_all([0, 0] if self._counts is None else self._counts.tolist())
         return removed, candidates

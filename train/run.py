@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from ..shared.sealed import parse_object
 from .card import add_section
 from .checkpoints import Checkpoints, Resumed, all_checkpoints, newest_whole, refuse_other_run, writing_to
 from .loss import GuidedContrastiveLoss
+from .ranks import first_goes_first, is_first, join, wait
 from .settings import TrainSettings
 from .students import load_student
 from .trainer import build_trainer, checkpoint_folder
@@ -39,11 +41,15 @@ def train_student(settings: TrainSettings) -> dict[str, Any]:
         GistcacheError: Index, student, held-out pairs or settings cannot be used.
         StoppedEarly: The process was told to end (SIGTERM); a checkpoint is there.
     """
-    index = GuideIndex.open(settings.index, verify=settings.verify)
-    run = _run(settings, index)
-    if finished := _finished(settings, run):
+    join(pick_device(settings.device))
+    folder = checkpoint_folder(settings)
+    with first_goes_first():
+        index = GuideIndex.open(settings.index, verify=settings.verify)
+        run = _run(settings, index)
+        finished = _finished(settings, run)
+    if finished:
         return finished
-    with folder_lock(checkpoint_folder(settings)), writing_to(checkpoint_folder(settings)):
+    with folder_lock(folder) if is_first() else nullcontext(), writing_to(folder):
         return _Run(settings, index, run).metrics()
 
 
@@ -53,7 +59,8 @@ class _Run:
     def __init__(self, settings: TrainSettings, index: GuideIndex, run: dict[str, Any]) -> None:
         self.settings, self.index, self.run = settings, index, run
         self.clock = Clock()
-        self.resumed = _resumed(settings, run)
+        with first_goes_first():
+            self.resumed = _resumed(settings, run)
         self.held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
         device = pick_device(settings.device)
         self.student = load_student(
@@ -66,7 +73,8 @@ class _Run:
         before = self._evaluated("evaluate before")
         trainer, loss = build_trainer(self.settings, self.index, self.student, self.held_out)
         self._train(trainer, loss)
-        _save_model(self.student, self.settings.out)
+        if is_first():
+            _save_model(self.student, self.settings.out)
         after = self._evaluated("evaluate after")
         removed, candidates = loss.removed_cells.counts()
         guide = _guide_figures(self.index, self.held_out)
@@ -80,12 +88,14 @@ class _Run:
             "peak_memory_bytes": peak_memory_bytes(),
             "settings": self.settings.recorded(),
         }
-        add_section(self.settings.out / "README.md", self.index, metrics)
         summary = self.index.layout.summary
         if summary.is_file():
             metrics["index"] = json.loads(summary.read_text(encoding="utf-8"))
         metrics |= {"log": trainer.state.log_history, "run": self.run}
-        write_json(self.settings.out / METRICS, metrics)
+        if is_first():
+            add_section(self.settings.out / "README.md", self.index, metrics)
+            write_json(self.settings.out / METRICS, metrics)
+        wait()
         return metrics
 
     def _train(self, trainer: SentenceTransformerTrainer, loss: GuidedContrastiveLoss) -> None:
@@ -104,7 +114,7 @@ class _Run:
             )
 
     def _evaluated(self, name: str) -> dict[str, float] | None:
-        if self.held_out is None:
+        if self.held_out is None or not is_first():
             return None
         with self.clock.measure(name), console.status(name):
             return self.held_out.evaluate(self.student)

@@ -76,7 +76,7 @@ class TrainSettings:
     max_steps: int | None = None
     """Stop after this many steps, whatever the epochs."""
     batch_size: int = 64
-    """Pairs a batch; each is judged against all others of its batch."""
+    """Pairs a batch, of all processes together; each is judged against all others of its batch."""
     mini_batch_num_tokens: int | None = None
     """Embed so many tokens at a time, twice, so that memory does not grow with the batch (gradient caching); for
     batches that do not fit. Default: embed the batch once."""

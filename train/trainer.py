@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sentence_transformers.util.distributed import get_world_size
 from transformers import TrainerCallback
 
+from ..shared.errors import SettingsError
 from ..shared.evaluation import PRIMARY_METRIC, RetrievalSet
 from ..shared.index import GuideIndex
 from ..shared.models import pick_device, prompt_for
 from .loss import GuidedContrastiveLoss
 from .plan import PlannedBatches
+from .ranks import first_goes_first
 from .settings import TrainSettings
 from .tokens import TokenCache
 
@@ -34,8 +37,15 @@ def build_trainer(
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer
 
+    if settings.batch_size % get_world_size():
+        raise SettingsError(
+            f"{settings.batch_size} pairs cannot be shared out among {get_world_size()} processes",
+            where="--batch-size",
+            fix=f"give a multiple of {get_world_size()}",
+        )
     objective = settings.objective
-    dataset = index.to_dataset(objective.negatives)
+    with first_goes_first():
+        dataset = index.to_dataset(objective.negatives)
     loss = GuidedContrastiveLoss(
         student,
         index,
@@ -49,7 +59,8 @@ def build_trainer(
     )
     query = prompt_for(student, "query", settings.query_prompt)
     document = prompt_for(student, "document", settings.document_prompt)
-    cache = TokenCache.of(index, student, {"query": query, "document": document}) if settings.token_cache else None
+    with first_goes_first():
+        cache = TokenCache.of(index, student, {"query": query, "document": document}) if settings.token_cache else None
     texts = [name for name in dataset.column_names if name != "label"]
     prompts = {name: query if name == "anchor" else document for name in texts} if query or document else None
     trainer = SentenceTransformerTrainer(
@@ -78,7 +89,9 @@ def _arguments(
         output_dir=str(checkpoint_folder(settings)),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
+        # Of all processes together, so that the plan is the same for any number of them; each takes its share.
         per_device_train_batch_size=settings.batch_size,
+        accelerator_config={"split_batches": True},
         gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup,

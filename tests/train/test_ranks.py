@@ -1,0 +1,100 @@
+"""Two processes on a CPU against one with the same global batch: the loss, its gradient, and a whole training run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import build_test_index, make_model, random_pairs, random_texts
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("ranks_script.py")
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture(scope="module")
+def index_folder(tmp_path_factory, guide_folder):
+    """Pairs with two negatives; some share their positive, or have another's positive as their negative."""
+    rows = random_pairs(80, seed=50, negatives=2)
+    texts = random_texts(6, seed=51)
+    rows += [{"anchor": texts[i], "positive": rows[i]["positive"], "negative_1": rows[0]["positive"]} for i in range(4)]
+    rows += [{"anchor": rows[1]["anchor"], "positive": texts[4]}, {"anchor": rows[2]["positive"], "positive": texts[5]}]
+    return build_test_index(tmp_path_factory.mktemp("ranks") / "index", rows, guide_folder)
+
+
+@pytest.fixture(scope="module")
+def student_folder(tmp_path_factory):
+    """A student without dropout, whose steps are the same however they are divided."""
+    return make_model(tmp_path_factory.mktemp("student") / "s", dim=16, layers=2, seed=2, dropout=0.0)
+
+
+def run(words: list[object], folder: Path, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_DATASETS_CACHE": str(folder / "cache")},
+    )
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("tokens", [None, 60])
+def test_loss_and_gradients_are_those_of_one_process(tmp_path, index_folder, student_folder, tokens):
+    # 80 to 83 have the positives of 0 to 3; 84 has the anchor of 1; the positive of 2 is the anchor of 85.
+    labels = [0, 1, 2, 3, 10, 11, 12, 13, 80, 81, 82, 83, 84, 85, 20, 21]
+    for name, launcher in {"one": [], "two": TORCHRUN}.items():
+        given = {"index": str(index_folder), "student": str(student_folder), "tokens": tokens, "labels": labels}
+        run([*launcher, SCRIPT, json.dumps(given | {"out": str(tmp_path / f"{name}.pt")})], tmp_path)
+    one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
+    assert torch.allclose(one["loss"], two["loss"], atol=1e-5)
+    assert one["counts"] == two["counts"]
+    assert one["gradients"].keys() == two["gradients"].keys()
+    for name, gradient in one["gradients"].items():
+        assert torch.allclose(gradient, two["gradients"][name], atol=1e-5), name
+
+
+def test_a_run_of_two_processes_ends_where_one_does_and_each_goes_on_from_the_other(
+    tmp_path, index_folder, student_folder
+):
+    train = ["train", "--index", index_folder, "--student", student_folder, "--batch-size", 16, "--epochs", 3]
+    train += ["--learning-rate", 1e-3, "--save-steps", 5, "--logging-steps", 5, "--negatives", 0, "--device", "cpu"]
+    one, two = ["-m", "gistcache.shared.launch", *train], [*TORCHRUN, "-m", "gistcache.train", *train[1:]]
+    run([*one, "--out", "one"], tmp_path)
+    run([*two, "--out", "two"], tmp_path)
+    for name, begun, ended in (("one-then-two", one, two), ("two-then-one", two, one)):
+        run([*begun, "--out", name], tmp_path)
+        for left in (tmp_path / name).iterdir():  # as if it had been killed after its last but one checkpoint
+            if left.is_file():
+                left.unlink()
+        checkpoints = sorted((tmp_path / name / "checkpoints").glob("checkpoint-*"), key=lambda path: len(path.name))
+        newest = max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]))
+        newest.rename(tmp_path / name / "left-out")
+        said = run([*ended, "--out", name, "--resume"], tmp_path)
+        assert "going on from" in said
+    whole = load_file(tmp_path / "one" / "model.safetensors")
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    for name in ("two", "one-then-two", "two-then-one"):
+        weights = load_file(tmp_path / name / "model.safetensors")
+        for key, value in whole.items():
+            if key.endswith("key.bias"):  # has no influence and no gradient: Adam scales up what rounding leaves
+                continue
+            assert torch.allclose(value, weights[key], atol=1e-5), (name, key)
+        held = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert held["removed_share"] == pytest.approx(metrics["removed_share"], abs=1e-4)
+        assert held["steps"] == metrics["steps"]
+
+
+def test_a_batch_that_cannot_be_shared_out_is_told(tmp_path, index_folder, student_folder):
+    train = ["--index", index_folder, "--student", student_folder, "--batch-size", 15, "--device", "cpu"]
+    said = run([*TORCHRUN, "-m", "gistcache.train", *train, "--out", "odd"], tmp_path, code=1)
+    assert "--batch-size" in said
+    assert "multiple of 2" in said

@@ -1,0 +1,84 @@
+"""The processes of one training run (ranks): what all of them hold, and what only the first one does.
+
+Without ``torchrun`` or ``accelerate launch`` there is one, and everything here is as if it were not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from sentence_transformers.util.distributed import all_gather, get_rank, get_world_size
+from torch import Tensor
+
+from ..shared.progress import console
+
+
+class Gathered(NamedTuple):
+    """A batch of all processes, B pairs from each of W.
+
+    Attributes:
+        columns: (W * B, D) embeddings of each column, those of other processes with their gradients.
+        labels: (W * B,) pair ids.
+        first: Which of these rows is this process's first.
+    """
+
+    columns: list[Tensor]
+    labels: Tensor
+    first: int
+
+
+def gather(columns: Sequence[Tensor], labels: Tensor) -> Gathered:
+    """Exchange embeddings and pair ids; what a guide says of them each process reads from its own copy of the index.
+
+    Args:
+        columns: (B, D) for each column; B is the same for all processes.
+        labels: (B,) pair ids.
+    """
+    if get_world_size() == 1:
+        return Gathered(list(columns), labels, 0)
+    everything = all_gather(torch.stack(list(columns), dim=1), with_grad=True)  # one exchange for all columns
+    return Gathered(list(everything.unbind(1)), all_gather(labels), get_rank() * len(labels))
+
+
+def join(device: str) -> None:
+    """Take part in the run that ``torchrun`` or ``accelerate launch`` has started, if there is one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        PartialState(cpu=device == "cpu")
+    console.quiet = not is_first()
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return get_rank() == 0
+
+
+def wait() -> None:
+    """Wait until all processes are here."""
+    if get_world_size() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def first_goes_first() -> Iterator[None]:
+    """Let the first process do the block alone; the others then find what it has made."""
+    if not is_first():
+        wait()
+    yield
+    if is_first():
+        wait()
+
+
+def sum_of_all(counts: Sequence[int]) -> list[int]:
+    """Each count, summed over the processes; all of them have to ask."""
+    if get_world_size() == 1:
+        return list(counts)
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    summed = torch.tensor(counts, dtype=torch.int64, device=device)
+    dist.all_reduce(summed)
+    return summed.tolist()
