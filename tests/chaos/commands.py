@@ -67,9 +67,14 @@ class Command:
     def end(self) -> tuple[int, str, float]:
         """Wait; exit code (negative: the signal that killed it), what it said, seconds."""
         self._process.join()
+        code = self.said_to.with_suffix(".code")
+        # Threads that start processes poll each other's, and one of them then finds no exit code: the command's own
+        # word comes first.
+        ended = int(code.read_text()) if code.exists() else self._process.exitcode or 0
+        code.unlink(missing_ok=True)
         said = self.said_to.read_text(encoding="utf-8", errors="replace") if self.said_to.exists() else ""
         self.said_to.unlink(missing_ok=True)
-        return self._process.exitcode or 0, said, time.monotonic() - self.started
+        return ended, said, time.monotonic() - self.started
 
 
 def finish(*words: object, cwd: Path) -> tuple[str, float]:
@@ -91,6 +96,9 @@ def _run(words: list[str], cwd: str, said_to: str) -> None:
     Path(f"{said_to}.new").rename(said_to)  # from here on, signals are the command's own affair
     try:
         main()
+    except SystemExit as ended:
+        Path(said_to).with_suffix(".code").write_text(str(ended.code or 0))
+        raise
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,6 +1,7 @@
 """`make chaos`: every fault in numbers, and docs/RELIABILITY.md.
 
-python -m tests.chaos.reliability            half an hour and more on two cores
+python -m tests.chaos.reliability            half an hour and more on two cores; goes on where it was stopped
+python -m tests.chaos.reliability --again    everything anew
 python -m tests.chaos.reliability --share 0.05   a twentieth of each count, to try it; writes no page
 """
 
@@ -19,11 +20,14 @@ from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
+from gistcache.shared.parts import write_json
+
 from tests.chaos import commands, disk, flips, kills, load
 from tests.conftest import make_model
 
 HERE = Path(__file__).parent
 PAGE, TEMPLATE = HERE.parents[1] / "docs" / "RELIABILITY.md", HERE / "reliability_page.md"
+KEPT = HERE.parents[1] / "runs" / "chaos.json"
 LOAD_SECONDS, TRAINERS = 600, 8
 
 Counts = Counter[str]
@@ -58,11 +62,15 @@ def measure(folder: Path, share: float) -> dict[str, str]:
         "fuzz": lambda: _fuzz(index, times(10_000)),
         "load": lambda: load.share_index(folder, guide, student, TRAINERS, share * LOAD_SECONDS),
     }
-    found = {}
+    found = json.loads(KEPT.read_text()) if share >= 1 and KEPT.is_file() else {}
     for name, act in faults.items():
+        if name in found:
+            continue
         begun = time.monotonic()
         outcome = act()
         found[name] = outcome if isinstance(outcome, str) else line(outcome)
+        if share >= 1:
+            write_json(KEPT, found)
         print(f"{name}: {found[name]} ({time.monotonic() - begun:.0f} s)", file=sys.stderr, flush=True)
     return found
 
@@ -85,7 +93,11 @@ def _fuzz(index: Path, cases: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--share", type=float, default=1.0, help="part of each count to run")
-    share = parser.parse_args().share
+    parser.add_argument("--again", action="store_true", help="forget what was counted before")
+    given = parser.parse_args()
+    share = given.share
+    if given.again:
+        KEPT.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), share)
     if share >= 1:
