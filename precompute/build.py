@@ -67,20 +67,28 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
     with clock.measure("load guide"):
         guide = Guide(settings.guide_settings, settings.device, settings.batch_tokens)
         request = _request(guide, corpus, settings, held_out)
-    if layout.manifest.exists():
-        manifest = Manifest.load(layout)
-        refuse_differences(layout.root, differences(manifest.request, request))
-        refuse_damaged(layout.root, list(manifest.records))
-        shutil.rmtree(layout.building, ignore_errors=True)  # a run may have been killed after its last step
-        console.print(f"{layout.root} already holds this index, nothing to do", highlight=False)
-        return manifest
+    if layout.manifest.exists() and not layout.building.exists():
+        return _confirmed(layout, request)
     _refuse_foreign_folder(layout)
     with folder_lock(layout.building):
+        if layout.manifest.exists():  # killed after its last step, or finished by another process just now
+            manifest = _confirmed(layout, request)
+            shutil.rmtree(layout.building)
+            return manifest
         journal = _open_journal(layout, request)
         old = OldVectors.open(settings.reuse, guide) if settings.reuse else None
         manifest = _Build(layout, journal, guide, corpus, settings, clock, old).run(request, held_out)
         manifest.save(layout)
         shutil.rmtree(layout.building)
+    return manifest
+
+
+def _confirmed(layout: Layout, request: Request) -> Manifest:
+    """The manifest of a finished index of this request."""
+    manifest = Manifest.load(layout)
+    refuse_differences(layout.root, differences(manifest.request, request))
+    refuse_damaged(layout.root, list(manifest.records))
+    console.print(f"{layout.root} already holds this index, nothing to do", highlight=False)
     return manifest
 
 

@@ -36,7 +36,7 @@ def build(vectors: RowStore, start: int, stop: int, *, exact: bool, seed: int) -
     if exact:
         index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
     else:
-        lists = int(4 * np.sqrt(count))
+        lists = min(count, int(4 * np.sqrt(count)))
         index: Any = faiss.index_factory(dim, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
         index.cp.seed = seed + 1
         index.cp.min_points_per_centroid = 1

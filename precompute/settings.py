@@ -78,6 +78,9 @@ class IndexSettings:
             if value is not None and value < 1:
                 raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
 
+        if self.seed < 0:
+            raise SettingsError(f"{self.seed} is no seed", where="--seed", fix="give 0 or more")
+
     @property
     def guide_settings(self) -> GuideSettings:
         """The part that determines what a vector is."""

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ..shared.clock import Clock, peak_memory_bytes
 from ..shared.manifest import Manifest
+from ..shared.parts import sha256_of
 from ..shared.schema import Layout
 from ..shared.tables import read_table
 
@@ -20,6 +21,7 @@ def summarize(layout: Layout, manifest: Manifest, clock: Clock) -> dict[str, Any
     texts = corpus["queries"] + corpus["documents"]
     return {
         "index": str(layout.root),
+        "manifest_sha256": sha256_of(layout.manifest),
         "guide": manifest.request.guide["name"],
         "pairs": corpus["pairs"],
         "duplicates": corpus["duplicates"],

@@ -62,7 +62,7 @@ def _large_faults(root: Path, records: Sequence[PartRecord], *, again: bool) -> 
     faults = _content_faults(root, unread)
     if unread and not faults:
         try:
-            write_json(memory, stamps)
+            write_json(memory, stamps, locked=False)
         except OSError as error:
             logger.info("the files found right cannot be remembered: %s", error)
     return faults

@@ -72,6 +72,7 @@ def run() -> int:
             raise KeyboardInterrupt from error
         if "--debug" in sys.argv:
             traceback.print_exc()
+        console.quiet = False  # also where another process of the run does the talking
         told = error if isinstance(error, GistcacheError) else _of_the_system(error)
         console.print(f"[bold red]error:[/] {_plain(str(told))}", highlight=False, soft_wrap=True)
         return told.exit_code

@@ -36,15 +36,24 @@ def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
 
     key = sha256_of(index.layout.manifest)
     path = Path(config.HF_DATASETS_CACHE) / "gistcache" / f"{key}-{negatives}.arrow"
-    if not path.exists():
+    if not _holds_all(path, index):
         with (
-            whole_file(path) as partial,
+            whole_file(path, locked=False) as partial,
             pa.OSFile(str(partial), "wb") as file,
             pa.ipc.new_stream(file, _schema(negatives)) as writer,
         ):
             for table in _in_large_batches(_tables(index, negatives)):
                 writer.write_table(table)
     return Dataset.from_file(str(path))
+
+
+def _holds_all(path: Path, index: GuideIndex) -> bool:
+    """Whether the file is there and has every pair."""
+    try:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+            return sum(len(batch) for batch in stream) == len(index)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _in_large_batches(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

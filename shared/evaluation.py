@@ -16,8 +16,8 @@ from .errors import InputError
 from .linear import OneDNNLinear
 from .pairs import Columns, Pair, read_pairs
 from .progress import console
-from .rows import read_rows
-from .sources import Source, find_sources
+from .rows import MAX_LINE_BYTES, read_rows
+from .sources import Source, find_sources, unreadable
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -123,7 +123,10 @@ def evaluate_sts(model: SentenceTransformer, path: str) -> dict[str, float]:
 
 
 def _scored_rows(path: str) -> tuple[list[str], list[str], list[float]]:
-    rows = [row for source in find_sources([path]) for row in _cells(source)]
+    try:
+        rows = [row for source in find_sources([path]) for row in _cells(source)]
+    except (csv.Error, OSError, EOFError) as error:
+        raise unreadable(path, error) from error
     try:
         first, second, scores = zip(*[(str(a), str(b), float(c)) for a, b, c in rows if a and b], strict=True)
     except (ValueError, TypeError) as error:
@@ -138,6 +141,7 @@ def _scored_rows(path: str) -> tuple[list[str], list[str], list[float]]:
 def _cells(source: Source) -> list[tuple[Any, Any, Any]]:
     """Sentence, sentence, score of every row; a delimited file may come without a header."""
     if source.format in ("csv", "tsv"):
+        csv.field_size_limit(MAX_LINE_BYTES)
         with io.TextIOWrapper(source.open(), encoding="utf-8-sig", errors="replace", newline="") as file:  # type: ignore[arg-type]
             rows = [cells for cells in csv.reader(file, delimiter="\t" if source.format == "tsv" else ",") if cells]
         columns = [rows[0].index(name) for name in STS_COLUMNS] if rows and set(STS_COLUMNS) <= set(rows[0]) else None

@@ -24,6 +24,7 @@ DType = Literal["float32", "float16", "bfloat16"]
 # Nothing else of a hub repository is fetched: no pickled weights, no code.
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 FOREIGN_BACKENDS = frozenset({"onnx", "openvino"})  # never loaded here; openvino's .bin is no pickle
+SAFE_WEIGHTS = frozenset({"model.safetensors", "model.safetensors.index.json"})
 WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FINGERPRINT_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken"})
 # Files that do not change what a model computes.
@@ -87,15 +88,20 @@ def _hub_folder(name: str) -> Path:
 def _refuse_unsafe(folder: Path, locator: str) -> None:
     modules = folder / "modules.json"
     if modules.is_file():
-        foreign = [entry for entry in _module_types(modules) if not entry.startswith("sentence_transformers.")]
-        if foreign:
+        own = [entry for entry in _module_types(modules) if not entry.startswith("sentence_transformers.")]
+        if own:
             raise ModelError(
-                f"The model wants to run code of its own: {', '.join(foreign)}",
+                f"The model wants to run code of its own: {', '.join(own)}",
                 where=str(modules),
                 fix="use a model made of sentence-transformers' own modules; foreign code is never run",
             )
-    files = [path for path in folder.rglob("*") if not FOREIGN_BACKENDS & set(path.relative_to(folder).parts)]
-    safe = {path.parent for path in files if path.suffix == ".safetensors"}
+    linked = next((path for path in folder.rglob("*") if path.is_symlink() and path.is_dir()), None)
+    if linked is not None:
+        raise ModelError("The model's folder has a link to another folder", where=str(linked), fix="copy what it means")
+    named = _module_paths(modules) if modules.is_file() else set()
+    foreign = FOREIGN_BACKENDS - named  # a module may have such a name, and is then loaded
+    files = [path for path in folder.rglob("*") if not foreign & set(path.relative_to(folder).parts)]
+    safe = {path.parent for path in files if path.name in SAFE_WEIGHTS}
     # A module's weights are taken from its own folder, and from a pickle where there is nothing else.
     pickled = sorted(path.name for path in files if path.suffix in WEIGHT_SUFFIXES and path.parent not in safe)
     if safe and not pickled:
@@ -107,6 +113,12 @@ def _refuse_unsafe(folder: Path, locator: str) -> None:
             fix="convert it where you trust it: SentenceTransformer(...).save_pretrained(FOLDER) writes safetensors",
         )
     raise ModelError("The folder holds no model weights (*.safetensors)", where=locator, fix="check the path")
+
+
+def _module_paths(modules: Path) -> set[str]:
+    """The first folder of each module's path."""
+    entries = json.loads(modules.read_text(encoding="utf-8"))
+    return {part for entry in entries for part in Path(str(entry.get("path", ""))).parts[:1]}
 
 
 def _module_types(modules: Path) -> list[str]:

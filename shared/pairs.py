@@ -17,11 +17,13 @@ from .sources import Source, find_sources
 ANCHOR_NAMES = ("anchor", "query")
 POSITIVE_NAMES = ("positive", "pos")
 NEGATIVE_NAMES = ("negative", "neg")
-NEGATIVE_NUMBERED = re.compile(r"negative_(\d+)")
+NEGATIVE_NUMBERED = re.compile(r"negative_(\d{1,9})")
 TASK_NAMES = ("task", "task_name")
 
 # A file whose rows are refused up to here is not what it is taken for.
 GIVE_UP_AFTER = 100_000
+# Each positive makes a pair with all negatives of its row.
+MOST_TEXTS_A_ROW = 100_000
 
 
 @Parameter(name="*")
@@ -121,7 +123,10 @@ def _pairs(fields: Fields, columns: Columns) -> Iterator[Pair]:
     if task is not None:
         task = _checked(str(task) if isinstance(task, int) else task)
     texts = tuple(_checked(text) for value in negatives for text in _as_list(value) if text is not None)
-    for each in _as_list(positive) or [None]:
+    positives = _as_list(positive) or [None]
+    if len(positives) * (2 + len(texts)) > MOST_TEXTS_A_ROW:
+        raise _BadRow("too many texts")
+    for each in positives:
         text = _checked(each)
         if text == anchor:
             raise _BadRow("anchor equals positive")

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import re
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -66,10 +68,16 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; when the block ends well, it becomes ``path`` durably."""
+def whole_file(path: Path, *, locked: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; when the block ends well, it becomes ``path`` durably.
+
+    Args:
+        path: The file.
+        locked: Whether a lock keeps other writers away; without one the temporary name is this process's own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    own = "" if locked else f".{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    partial = path.with_name(path.name + own + PARTIAL_SUFFIX)
     try:
         yield partial
         with partial.open("rb") as file:
@@ -81,10 +89,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     fsync_folder(path.parent)
 
 
-def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 (any JSON value)
-    """Write ``content`` as JSON, whole or not at all."""
+def write_json(path: Path, content: Any, *, locked: bool = True) -> None:  # noqa: ANN401 (any JSON value)
+    """Write ``content`` as JSON, whole or not at all; see ``whole_file``."""
     text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-    with whole_file(path) as partial:  # half a surrogate pair (in a file's name, say) becomes JSON's own escape
+    with whole_file(path, locked=locked) as partial:  # half a surrogate becomes JSON's own escape
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

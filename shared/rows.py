@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from .errors import InputError
 from .sources import Source, unreadable
 
-MAX_LINE_BYTES = 64 * 2**20
-PARQUET_BATCH_ROWS = 4096
+MAX_LINE_BYTES = 32 * 2**20
+PARQUET_BATCH_ROWS = 512
 # A file that unpacks to more than this, and to so many times its size, is no text: it would fill memory or never end.
 BOMB_BYTES, BOMB_RATIO = 32 * 2**20, 100
 PARQUET_BOMB_ROWS, PARQUET_ROWS_A_BYTE = 10_000_000, 16
@@ -124,18 +124,26 @@ def _parquet_rows(source: Source, wanted: Callable[[str], bool] | None) -> Itera
         names = [name for name in file.schema_arrow.names if wanted is None or wanted(name)]
         names = names or file.schema_arrow.names[:NAMES_SHOWN]
         _refuse_repeated(source, names)
-        row = 0
+        row = unpacked = 0
         for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=names):
-            columns = [_values(batch.column(name)) for name in batch.schema.names]
+            dense = [_as_bytes(batch.column(name)) for name in batch.schema.names]
+            unpacked += sum(column.nbytes for column in dense)
+            if unpacked > max(BOMB_BYTES, BOMB_RATIO * source.bytes):
+                raise _bomb(source, f"more than {BOMB_RATIO} times its size")
+            columns = [_values(column) for column in dense]
             for cells in zip(*columns, strict=True):
                 row += 1
                 yield row, dict(zip(batch.schema.names, cells, strict=True))
 
 
-def _values(column: pa.Array) -> list[Any]:
+def _as_bytes(column: pa.Array) -> pa.Array:
     if not _is_of_text(column.type):  # a date or a struct is refused row by row; reading it might fail for all
-        return [None if missing else math.nan for missing in column.is_null().to_pylist()]
-    return [_text(value) for value in column.cast(_bytes_type(column.type)).to_pylist()]
+        return pa.array([None if missing else math.nan for missing in column.is_null().to_pylist()], pa.float64())
+    return column.cast(_bytes_type(column.type))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    return [_text(value) for value in column.to_pylist()]
 
 
 def _is_of_text(kind: pa.DataType) -> bool:

@@ -80,6 +80,8 @@ def test_a_toml_file_gives_flags_and_the_command_line_wins(tmp_path, guide_folde
         (["index", "pairs.jsonl", "--guide", "GUIDE", "--neighbours", "3"], 2, ["Did you mean", "--neighbors"]),
         (["train", "--index", "nowhere", "--student", "GUIDE"], 5, ["no guide index", "gistcache index"]),
         (["train", "--student", "GUIDE", "--temperature", "0"], 2, ["--temperature"]),
+        (["train", "--student", "GUIDE", "--seed", "-1"], 2, ["--seed"]),
+        (["index", "pairs.jsonl", "--guide", "GUIDE", "--seed", "-1"], 2, ["--seed"]),
         (["index", "pairs.jsonl", "--guide", "GUIDE", "--out", "/proc/nowhere"], 1, ["/proc/nowhere", "permissions"]),
         (["verify", "nowhere"], 5, ["no guide index"]),
         (["eval", "GUIDE"], 2, ["nothing to evaluate", "--pairs"]),

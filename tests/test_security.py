@@ -117,6 +117,26 @@ def test_pickled_weights_of_any_module_are_refused(tmp_path, guide_folder):
     assert "save_pretrained" in caught.value.fix
 
 
+def test_pickled_weights_do_not_hide(tmp_path, guide_folder):
+    for name in ("decoy", "onnx", "linked"):
+        folder = tmp_path / name
+        shutil.copytree(guide_folder, folder)
+        modules = json.loads((folder / "modules.json").read_text())
+        add_module(folder, modules, "Dense", {"in_features": 32, "out_features": 8})
+        place = folder / "9_Dense"
+        if name == "decoy":
+            (place / "other.safetensors").write_bytes(b"")
+        elif name == "onnx":
+            place.rename(folder / "onnx")
+            modules[-1]["path"] = "onnx"
+        else:
+            place.rename(tmp_path / "elsewhere")
+            place.symlink_to(tmp_path / "elsewhere")
+        (folder / "modules.json").write_text(json.dumps(modules))
+        with pytest.raises(ModelError):
+            find_model(str(folder))
+
+
 @pytest.mark.parametrize(
     "path", ["../outside.npy", "/etc/passwd", "vectors/../../outside.npy", "a\\b", "", ".", "a\0b"]
 )

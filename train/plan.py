@@ -62,16 +62,17 @@ def _deal(texts: np.ndarray, pairs: np.ndarray, size: int, random: np.random.Gen
 
 
 def _cap_frequent(texts: np.ndarray, pairs: np.ndarray, size: int) -> np.ndarray:
-    """Leave out pairs of a positive that stands in more pairs than there will be batches."""
+    """Leave out pairs of a text that stands in more pairs than there will be batches."""
     while True:
-        batches = len(pairs) // size
-        order = np.argsort(texts[pairs, 0], kind="stable")
-        values = texts[pairs, 0][order]
-        place = np.arange(len(pairs)) - np.searchsorted(values, values, side="left")
-        kept = np.sort(order[place < max(1, batches)])
-        if len(kept) == len(pairs):
+        before = len(pairs)
+        for column in texts.T:
+            batches = len(pairs) // size
+            order = np.argsort(column[pairs], kind="stable")
+            values = column[pairs][order]
+            place = np.arange(len(pairs)) - np.searchsorted(values, values, side="left")
+            pairs = pairs[np.sort(order[(place < max(1, batches)) | (values < 0)])]
+        if len(pairs) == before:
             return pairs
-        pairs = pairs[kept]
 
 
 def _clashes(texts: np.ndarray, plan: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from accelerate import PartialState
 from sentence_transformers.util.distributed import all_gather, get_rank, get_world_size
 from torch import Tensor
 
+from ..shared.errors import GistcacheError
 from ..shared.progress import console
 
 
@@ -49,7 +51,8 @@ def gather(columns: Sequence[Tensor], labels: Tensor) -> Gathered:
 def join(device: str) -> None:
     """Take part in the run that ``torchrun`` or ``accelerate launch`` has started, if there is one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        PartialState(cpu=device == "cpu")
+        # The first process may hash, tokenise and evaluate for hours while the others wait for it.
+        PartialState(cpu=device == "cpu", timeout=timedelta(days=1))
     console.quiet = not is_first()
 
 
@@ -61,7 +64,8 @@ def is_first() -> bool:
 def wait() -> None:
     """Wait until all processes are here."""
     if get_world_size() > 1:
-        dist.barrier()
+        with _peers_told():
+            dist.barrier()
 
 
 @contextmanager
@@ -80,5 +84,17 @@ def sum_of_all(counts: Sequence[int]) -> list[int]:
         return list(counts)
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
     summed = torch.tensor(counts, dtype=torch.int64, device=device)
-    dist.all_reduce(summed)
+    with _peers_told():
+        dist.all_reduce(summed)
     return summed.tolist()
+
+
+@contextmanager
+def _peers_told() -> Iterator[None]:
+    """Say in one line that another process has gone, which tells the reason itself."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise GistcacheError(
+            "Another process of this run has ended", where=str(error).splitlines()[0], fix="see its own message"
+        ) from error

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..shared.clock import Clock, peak_memory_bytes
-from ..shared.errors import StaleIndexError, StoppedEarly
+from ..shared.errors import IndexFaultError, StaleIndexError, StoppedEarly
 from ..shared.evaluation import RetrievalSet
 from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
 from ..shared.models import find_model, fingerprint_files, pick_device, set_prompts
-from ..shared.parts import PARTIAL_SUFFIX, whole_file, write_json
+from ..shared.parts import PARTIAL_SUFFIX, sha256_of, whole_file, write_json
 from ..shared.progress import console
 from ..shared.sealed import parse_object
 from .card import add_section
@@ -45,23 +45,25 @@ def train_student(settings: TrainSettings) -> dict[str, Any]:
     folder = checkpoint_folder(settings)
     with first_goes_first():
         index = GuideIndex.open(settings.index, verify=settings.verify)
-        run = _run(settings, index)
+        held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
+        run = _run(settings, index, held_out)
         finished = _finished(settings, run)
     if finished:
         return finished
     with folder_lock(folder) if is_first() else nullcontext(), writing_to(folder):
-        return _Run(settings, index, run).metrics()
+        return _Run(settings, index, held_out, run).metrics()
 
 
 class _Run:
     """One run of the stage, from the student as it is to the files it leaves."""
 
-    def __init__(self, settings: TrainSettings, index: GuideIndex, run: dict[str, Any]) -> None:
-        self.settings, self.index, self.run = settings, index, run
+    def __init__(
+        self, settings: TrainSettings, index: GuideIndex, held_out: RetrievalSet | None, run: dict[str, Any]
+    ) -> None:
+        self.settings, self.index, self.held_out, self.run = settings, index, held_out, run
         self.clock = Clock()
         with first_goes_first():
             self.resumed = _resumed(settings, run)
-        self.held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
         device = pick_device(settings.device)
         self.student = load_student(
             settings.student, layers=settings.layers, max_length=settings.max_length, device=device
@@ -88,9 +90,8 @@ class _Run:
             "peak_memory_bytes": peak_memory_bytes(),
             "settings": self.settings.recorded(),
         }
-        summary = self.index.layout.summary
-        if summary.is_file():
-            metrics["index"] = json.loads(summary.read_text(encoding="utf-8"))
+        if summary := _summary(self.index):
+            metrics["index"] = summary
         metrics |= {"log": trainer.state.log_history, "run": self.run}
         if is_first():
             add_section(self.settings.out / "README.md", self.index, metrics)
@@ -120,11 +121,12 @@ class _Run:
             return self.held_out.evaluate(self.student)
 
 
-def _run(settings: TrainSettings, index: GuideIndex) -> dict[str, Any]:
+def _run(settings: TrainSettings, index: GuideIndex, held_out: RetrievalSet | None) -> dict[str, Any]:
     """What determines the weights: the index, the student and the settings, JSON-ready, told by content."""
     request = asdict(index.manifest.request)
     student = fingerprint_files(find_model(settings.student))
-    return json.loads(json.dumps({"index": request, "student": student, "settings": settings.determining()}))
+    determining = {"held_out": held_out.fingerprint() if held_out else None, **settings.determining()}
+    return json.loads(json.dumps({"index": request, "student": student, "settings": determining}))
 
 
 def _finished(settings: TrainSettings, run: dict[str, Any]) -> dict[str, Any] | None:
@@ -170,6 +172,15 @@ def _save_model(student: SentenceTransformer, out: Path) -> None:
             with whole_file(out / path.relative_to(partial)) as target:
                 path.rename(target)
     shutil.rmtree(partial)
+
+
+def _summary(index: GuideIndex) -> dict[str, Any] | None:
+    """What building this very index took, where that is still there."""
+    try:
+        held = parse_object(index.layout.summary, "summary")
+    except (OSError, IndexFaultError):
+        return None
+    return held if held.get("manifest_sha256") == sha256_of(index.layout.manifest) else None
 
 
 def _guide_figures(index: GuideIndex, held_out: RetrievalSet | None) -> dict[str, float] | None:

@@ -45,7 +45,7 @@ POSITIVE += ("eval_steps", "save_steps", "logging_steps")
 
 # Where things are, what is reported, and how much is computed at a time. Index and student are told by their content.
 FREE_ON_RESUME = frozenset(
-    {"index", "student", "out", "device", "save_steps", "save_minutes", "logging_steps", "report_to"}
+    {"index", "student", "out", "device", "eval_pairs", "save_steps", "save_minutes", "logging_steps", "report_to"}
     | {"token_cache", "mini_batch_num_tokens"}
 )
 
@@ -121,6 +121,11 @@ class TrainSettings:
                 raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
         if self.batch_size < 2:
             raise SettingsError("A batch of one pair has no negatives", where="--batch-size", fix="give 2 or more")
+        if self.seed < 0 or (self.objective.negatives or 0) < 0:
+            raise SettingsError(
+                "A seed and a number of negatives are 0 or more",
+                where=f"--seed {self.seed} --negatives {self.objective.negatives}",
+            )
         if self.save_minutes <= 0:
             raise SettingsError(f"{self.save_minutes} is too small", where="--save-minutes", fix="give more than 0")
         if self.epochs <= 0 or self.learning_rate <= 0 or not 0 <= self.warmup < 1:

@@ -213,7 +213,11 @@ def _fingerprint(student: SentenceTransformer) -> str | None:
     if not hasattr(backend, "to_str"):
         return None
     rules = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-    return hashlib.sha256(json.dumps([type(tokenizer).__name__, rules], sort_keys=True).encode()).hexdigest()
+    module: Any = next(student.children())
+    config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+    side = getattr(tokenizer, "truncation_side", None)
+    content = [type(tokenizer).__name__, rules, side, config.get("processing_kwargs"), config.get("do_lower_case")]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
 
 
 def _finished(folder: Path, key: dict[str, Any]) -> list[PartRecord] | None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sentence_transformers.util.distributed import get_world_size
 from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..shared.errors import SettingsError
 from ..shared.evaluation import PRIMARY_METRIC, RetrievalSet
@@ -84,8 +85,14 @@ def _arguments(
 ) -> SentenceTransformerTrainingArguments:
     from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 
+    if unknown := set(settings.report_to) - {*INTEGRATION_TO_CALLBACK, "all", "none"}:
+        raise SettingsError(
+            f"There is no logger {sorted(unknown)[0]!r}",
+            where="--report-to",
+            fix=f"give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
+        )
     saving = settings.save_steps or settings.eval_steps
-    return SentenceTransformerTrainingArguments(
+    arguments = SentenceTransformerTrainingArguments(
         output_dir=str(checkpoint_folder(settings)),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
@@ -114,6 +121,9 @@ def _arguments(
         prompts=prompts,
         batch_sampler=batch_sampler,
     )
+    if arguments.n_gpu > 1:  # the trainer would multiply the batch by it; several GPUs are several processes here
+        arguments._n_gpu = 1
+    return arguments
 
 
 class LogRemovedCells(TrainerCallback):

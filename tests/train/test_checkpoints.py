@@ -17,7 +17,7 @@ from gistcache.train.run import train_student
 from gistcache.train.settings import LossSettings, TrainSettings
 from safetensors.torch import load_file
 
-from tests.conftest import build_test_index, random_pairs
+from tests.conftest import build_test_index, random_pairs, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,16 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, whole_run, settings_of):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
     with pytest.raises(StaleIndexError, match="trained model has 0, command asks for 7"):
         train_student(settings_of(out, seed=7))
+
+
+def test_held_out_pairs_are_told_by_their_content(tmp_path, settings_of):
+    held_out = write_jsonl(tmp_path / "held.jsonl", random_pairs(10, seed=1))
+    moved = write_jsonl(tmp_path / "moved.jsonl", random_pairs(10, seed=1))
+    train_student(settings_of(tmp_path / "run", max_steps=1, eval_pairs=(str(held_out),)))
+    train_student(settings_of(tmp_path / "run", max_steps=1, eval_pairs=(str(moved),)))
+    write_jsonl(held_out, random_pairs(10, seed=2))
+    with pytest.raises(StaleIndexError, match=r"settings\.held_out"):
+        train_student(settings_of(tmp_path / "run", max_steps=1, eval_pairs=(str(held_out),)))
 
 
 def test_resume_without_a_checkpoint_starts_at_the_beginning(tmp_path, whole_run, settings_of):

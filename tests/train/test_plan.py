@@ -82,3 +82,12 @@ def test_a_batch_that_cannot_be_filled_is_an_error_that_names_the_way_out(small_
     index = GuideIndex.open(small_index)
     with pytest.raises(SettingsError, match="batch-size"):
         len(PlannedBatches.of(index)(index.to_dataset(), 5000))
+
+
+def test_a_text_in_every_pair_is_told_quickly():
+    """Ten anchors (labels, say) and one shared negative: that nothing can be filled is found without trying all."""
+    pairs = np.arange(20_000)
+    texts = np.column_stack([pairs + 100, pairs % 10, np.full(20_000, 50)])
+    assert len(batch_plan(texts, np.zeros(20_000, dtype=np.int32), 64, 0, 0)) == 0
+    no_negative = texts[:, :2]
+    assert batch_plan(no_negative, np.zeros(20_000, dtype=np.int32), 8, 0, 0).shape[1] == 8

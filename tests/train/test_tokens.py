@@ -71,9 +71,11 @@ def test_what_would_change_the_tokens_makes_another_cache(index, student_folder)
     shorter = TokenCache.of(index, student, NO_PROMPTS)
     assert shorter.features(np.arange(20), "query")["input_ids"].shape == (20, 5)
     folders.add(shorter.folder)
+    student.tokenizer.truncation_side = "left"
+    folders.add(TokenCache.of(index, student, NO_PROMPTS).folder)
     student.tokenizer.add_tokens(["dogcat"])
     folders.add(TokenCache.of(index, student, NO_PROMPTS).folder)
-    assert len(folders) == 4
+    assert len(folders) == 5
 
 
 def test_a_damaged_or_unfinished_cache_is_made_again(index, student_folder):
