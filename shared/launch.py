@@ -30,19 +30,27 @@ def main() -> None:
     try:
         from .cli import run
 
-        sys.exit(run())
+        code = run()
+        _ignore_signals()
     except BaseException:
+        _ignore_signals()
         # An interruption inside some library's clean-up can come out as another error.
         if not told_to_stop() or "--debug" in sys.argv:
             raise
-    for each in (signal.SIGINT, signal.SIGTERM):  # what follows is short and must not be cut
-        signal.signal(each, signal.SIG_IGN)
+    else:
+        sys.exit(code)
     how = next((HOW_TO_GO_ON[word] for word in sys.argv[1:] if word in HOW_TO_GO_ON), "run the same command again")
     sys.stderr.write(f"\nstopped; {how}\n")
     sys.stderr.flush()
     sys.stdout.flush()
     # Threads that wait for work would make the interpreter wait for them; every file is whole or not there.
     os._exit(SIGNALLED + _told[0])
+
+
+def _ignore_signals() -> None:
+    """What follows is short and must not be cut."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -70,7 +70,8 @@ class Command:
         code = self.said_to.with_suffix(".code")
         # Threads that start processes poll each other's, and one of them then finds no exit code: the command's own
         # word comes first.
-        ended = int(code.read_text()) if code.exists() else self._process.exitcode or 0
+        word = code.read_text() if code.exists() else ""
+        ended = int(word) if word else self._process.exitcode or 0
         code.unlink(missing_ok=True)
         said = self.said_to.read_text(encoding="utf-8", errors="replace") if self.said_to.exists() else ""
         self.said_to.unlink(missing_ok=True)
