@@ -4,49 +4,39 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..shared.checked import refuse_damaged
 from ..shared.clock import Clock
-from ..shared.errors import IndexFaultError
 from ..shared.evaluation import RetrievalSet
-from ..shared.lock import folder_lock
-from ..shared.manifest import (
-    Manifest,
-    Request,
-    differences,
-    refuse_differences,
-    refuse_other_format,
-    request_from_json,
-)
+from ..shared.manifest import Manifest, Request
 from ..shared.pairs import read_pairs
-from ..shared.parts import Journal, PartRecord, commit, commit_array, commit_table
-from ..shared.progress import console, step
-from ..shared.schema import Layout, PartKind
-from ..shared.sealed import parse_object, unsealed, write_sealed
+from ..shared.parts import Journal, PartRecord
+from ..shared.progress import Advance, step
+from ..shared.schema import CONTENT_COLUMNS, PartKind
 from ..shared.vectors import RowStore
 from . import faiss_index
+from .building import finish, finished, unfinished
 from .corpus import Corpus, read_corpus
-from .encode import encode_corpus
+from .encode import KEPT, EncodeJob
+from .engines import Engine, engine_of
 from .guides import Guide
+from .neighbors import Slice, slices_of
+from .place import Place
 from .reuse import OldVectors
+from .scales import ScaleJob, ScaleReference
+from .scores import ScoreJob, anchor_centroids, found_file, found_folder
+from .search_files import FaissJob
 from .settings import IndexSettings
-from .similarity import (
-    Neighbors,
-    ScaleReference,
-    Space,
-    anchor_centroids,
-    approximate_neighbors,
-    exact_neighbors,
-    scales,
-    score_pairs,
-)
+from .space import Space
+from .summary import outside_top
+from .work import Job, Made
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "numpy", "pyarrow", "polars", "faiss-cpu", "faiss-gpu")
 
@@ -60,35 +50,25 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
     Raises:
         GistcacheError: See the errors of each step.
     """
-    layout = Layout(settings.out)
+    place = Place.of(settings.out)
     with clock.measure("read pairs"):
         corpus = read_corpus(read_pairs(inputs, settings.columns, strict=settings.strict))
         held_out = RetrievalSet.read(settings.eval_pairs, settings.columns) if settings.eval_pairs else None
+        settings = settings.for_texts(corpus.texts.height)
     with clock.measure("load guide"):
         guide = Guide(settings.guide_settings, settings.device, settings.batch_tokens)
         request = _request(guide, corpus, settings, held_out)
-    if layout.manifest.exists() and not layout.building.exists():
-        return _confirmed(layout, request)
-    _refuse_foreign_folder(layout)
-    with folder_lock(layout.building):
-        if layout.manifest.exists():  # killed after its last step, or finished by another process just now
-            manifest = _confirmed(layout, request)
-            shutil.rmtree(layout.building)
-            return manifest
-        journal = _open_journal(layout, request)
+    if held := finished(place, request):
+        return held
+    with unfinished(place, request) as journal:
+        if place.layout.manifest.exists():  # killed after its last step, or finished by another process just now
+            shutil.rmtree(place.layout.building)
+            held = finished(place, request)
+            assert held
+            return held
         old = OldVectors.open(settings.reuse, guide) if settings.reuse else None
-        manifest = _Build(layout, journal, guide, corpus, settings, clock, old).run(request, held_out)
-        manifest.save(layout)
-        shutil.rmtree(layout.building)
-    return manifest
-
-
-def _confirmed(layout: Layout, request: Request) -> Manifest:
-    """The manifest of a finished index of this request."""
-    manifest = Manifest.load(layout)
-    refuse_differences(layout.root, differences(manifest.request, request))
-    refuse_damaged(layout.root, list(manifest.records))
-    console.print(f"{layout.root} already holds this index, nothing to do", highlight=False)
+        manifest = _Build(place, journal, guide, corpus, settings, clock, old).run(request, held_out)
+        finish(place, manifest)
     return manifest
 
 
@@ -97,34 +77,12 @@ def _request(guide: Guide, corpus: Corpus, settings: IndexSettings, held_out: Re
     return Request(guide.fingerprint(), corpus.fingerprint(), recorded)
 
 
-def _refuse_foreign_folder(layout: Layout) -> None:
-    if layout.root.exists() and not layout.building.is_dir() and any(layout.root.iterdir()):
-        raise IndexFaultError(
-            "The folder is not empty and holds no guide index",
-            where=str(layout.root),
-            fix="give another --out, or empty the folder",
-        )
-
-
-def _open_journal(layout: Layout, request: Request) -> Journal:
-    """Take up an unfinished build of the same request, or start one."""
-    path = layout.building / "request.json"
-    if path.exists():
-        content = parse_object(path, "unfinished build's request")
-        refuse_other_format(content, path)
-        held = request_from_json(unsealed(content, path, "unfinished build's request"))
-        refuse_differences(layout.root, differences(held, request))
-    else:
-        write_sealed(path, asdict(request))
-    return Journal(layout.building / "journal.jsonl", layout.root)
-
-
 class _Build:
     """One run of the stage; each method is one step and returns the records of what it wrote or kept."""
 
     def __init__(
         self,
-        layout: Layout,
+        place: Place,
         journal: Journal,
         guide: Guide,
         corpus: Corpus,
@@ -132,122 +90,180 @@ class _Build:
         clock: Clock,
         old: OldVectors | None,
     ) -> None:
-        self.layout, self.journal, self.guide, self.corpus = layout, journal, guide, corpus
+        self.place, self.journal, self.guide, self.corpus = place, journal, guide, corpus
         self.settings, self.clock, self.old = settings, clock, old
+        self.engine: Engine = engine_of(settings)
+        self.rows = settings.part_rows or 1
         self.exact = corpus.documents <= settings.exact_limit
+        self.parts: dict[PartKind, list[PartRecord]] = {}
 
     def run(self, request: Request, held_out: RetrievalSet | None) -> Manifest:
         """All steps, in order."""
-        parts: dict[PartKind, list[PartRecord]] = {}
         measured: dict[str, Any] = {}
         with self.clock.measure("write texts and pairs"):
-            parts["texts"], parts["pairs"], rejected = self.tables()
+            rejected = self.tables()
         with self.clock.measure("embed"):
-            parts["vectors"], self.clock.texts = encode_corpus(
-                self.guide, self.corpus, self.layout, self.journal, self.settings.part_rows, self.old
-            )
+            self.embed()
         if held_out:
             with self.clock.measure("evaluate guide"):
                 measured["guide"] = held_out.evaluate(self.guide.model)
-        space = Space.of(self.corpus, RowStore(self.layout.root, parts["vectors"]), self.guide.device)
+        space = Space(self.place.rows(self.parts["vectors"]), self._contents, self.corpus.queries)
         with self.clock.measure("scales"):
-            parts["scales"], measured["scales"] = self.scales(space)
+            measured["scales"] = self.scales(space)
         with self.clock.measure("FAISS index"):
-            faiss_record, find, measured["search"] = self.search_index(space)
+            measured["search"] = self.search_files(space)
         with self.clock.measure("scores"):
-            parts["scores"] = self.scores(space, find)
-        return Manifest(request, parts, [rejected, faiss_record], measured, _versions())
+            self.scores(space)
+        measured["outside_top_10"] = outside_top(self.place, self.parts["scores"])
+        return Manifest(request, self.parts, [rejected], measured, _versions())
 
-    def tables(self) -> tuple[list[PartRecord], list[PartRecord], PartRecord]:
-        """Texts, pairs and rejected rows."""
-        rows, root = self.settings.part_rows, self.layout.root
-        written: dict[PartKind, list[PartRecord]] = {"texts": [], "pairs": []}
-        sources: dict[PartKind, Iterator[pa.Table]] = {
-            "texts": self.corpus.text_parts(rows),
-            "pairs": self.corpus.pair_parts(rows),
+    def tables(self) -> PartRecord:
+        """Texts and pairs in all their forms, and the rejected rows."""
+        corpus, rows, place = self.corpus, self.rows, self.place
+        tables: dict[PartKind, Iterator[pa.Table]] = {
+            "texts": corpus.text_parts(rows),
+            "pairs": corpus.pair_parts(rows),
         }
-        for kind, tables in sources.items():
-            for number, table in enumerate(tables):
-                path = self.layout.part(kind, number)
-                written[kind].append(
-                    self.journal.keep_or_make(path, lambda path=path, table=table: commit_table(root, path, table))
-                )
-        rejected = self.journal.keep_or_make(
-            self.layout.rejected, lambda: commit_table(root, self.layout.rejected, self.corpus.rejected_table())
+        arrays: dict[PartKind, Iterator[np.ndarray]] = {
+            "contents": corpus.content_parts(rows),
+            "lookup": corpus.lookup_parts(rows),
+            "negatives": corpus.negative_parts(rows),
+        }
+        for kind, parts in tables.items():
+            self.parts[kind] = [self._kept_or_written(kind, *each, place.commit_table) for each in enumerate(parts)]
+        for kind, parts in arrays.items():
+            self.parts[kind] = [self._kept_or_written(kind, *each, place.commit_array) for each in enumerate(parts)]
+        path = place.layout.rejected
+        return self.journal.keep_or_make(path, lambda: place.commit_table(path, corpus.rejected_table()))
+
+    def _kept_or_written(
+        self,
+        kind: PartKind,
+        number: int,
+        content: Any,  # noqa: ANN401 (what commit takes)
+        commit: Callable[[Path, Any], PartRecord],
+    ) -> PartRecord:
+        path = self.place.layout.part(kind, number)
+        return self.journal.keep_or_make(path, lambda: commit(path, content))
+
+    @property
+    def _contents(self) -> RowStore:
+        return self.place.rows(self.parts["contents"], (CONTENT_COLUMNS,), np.int64)
+
+    def embed(self) -> None:
+        """Guide vectors: of the queries, then of the documents, which may copy those of equal queries."""
+        ranges, counts = self.corpus.part_ranges(self.rows), Counter[str]()
+        first = sum(start < self.corpus.queries for start, _ in ranges)
+        kept = sum(stop - start for number, (start, stop) in enumerate(ranges) if self._record("vectors", number))
+        if kept:
+            counts[KEPT] = kept
+        job = EncodeJob(
+            self.place, self.guide, self.parts["texts"], self._contents, self.corpus.queries, None, self.old
         )
-        return written["texts"], written["pairs"], rejected
+        with step("embed texts", self.corpus.texts.height, "texts", done=kept) as advance:
+            for told in self._run("vectors", job, range(first), advance):
+                counts.update(told)
+            of_queries = self.place.rows([self._made("vectors", number) for number in range(first)])
+            job = replace(job, of_queries=of_queries)
+            for told in self._run("vectors", job, range(first, len(ranges)), advance):
+                counts.update(told)
+        self._collect("vectors", len(ranges))
+        self.clock.texts = counts
 
-    def scales(self, space: Space) -> tuple[list[PartRecord], dict[str, Any]]:
+    def scales(self, space: Space) -> dict[str, Any]:
         """Every text's scale."""
-        reference = ScaleReference.of(space, self.settings.scale_k, self.settings.seed)
-        ranges = self.corpus.part_ranges(self.settings.part_rows)
-        records = []
+        content_ids = self.corpus.texts["content_id"].to_numpy()
+        reference = ScaleReference.of(content_ids, self.settings.scale_k, self.settings.seed)
+        ranges = self.corpus.part_ranges(self.rows)
+        job = ScaleJob(self.place, space, reference, ranges, self.settings.device)
         with step("scales", self.corpus.texts.height, "texts") as advance:
-            for number, (start, stop) in enumerate(ranges):
-                path = self.layout.part("scales", number)
+            list(self._run("scales", job, range(len(ranges)), advance))
+        self._collect("scales", len(ranges))
+        return reference.told()
 
-                def make(start: int = start, stop: int = stop, number: int = number) -> PartRecord:
-                    values = scales(space, reference, start, stop)
-                    return commit_array(self.layout.root, self.layout.part("scales", number), values)
-
-                records.append(self.journal.keep_or_make(path, make))
-                advance(stop - start)
-        return records, {"k": reference.k, "sample": len(reference.ids), "rank_in_sample": reference.rank}
-
-    def search_index(self, space: Space) -> tuple[PartRecord, Neighbors, dict[str, Any]]:
-        """The FAISS file, how to find neighbours, and what kind of index it is with its measured recall."""
-        sample, truth = (None, None) if self.exact else self._recall_sample(space)
-
-        def make() -> PartRecord:
-            index = faiss_index.build(
-                space.vectors, space.queries, len(space.vectors), exact=self.exact, seed=self.settings.seed
-            )
-            if isinstance(index, faiss_index.faiss.IndexIVF) and sample is not None and truth is not None:
-                faiss_index.tune(index, sample, truth)
-            return commit(
-                self.layout.root, self.layout.faiss, self.corpus.documents, lambda to: faiss_index.write(index, to)
-            )
-
-        record = self.journal.keep_or_make(self.layout.faiss, make)
-        if self.exact:
-            return record, exact_neighbors(space), {"exact": True, "kind": "Flat"}
-        index = faiss_index.read(self.layout.root, record)
-        assert sample is not None
-        assert truth is not None
-        measured = {"exact": False, **faiss_index.describe(index)}
-        measured |= {
-            "recall": round(faiss_index.recall(index, sample, truth), 4),
-            "recall_at": self.settings.neighbors,
-            "recall_sample": len(sample),
-        }
-        return record, approximate_neighbors(space, faiss_index.on_gpu(index)), measured
-
-    def _recall_sample(self, space: Space) -> tuple[np.ndarray, np.ndarray]:
-        """A sample of anchors and what exact search finds for them."""
-        size = min(faiss_index.SAMPLE_QUERIES, space.queries)
+    def search_files(self, space: Space) -> dict[str, Any]:
+        """A FAISS file for each slice of documents; what kind it is, with its measured recall."""
+        slices = self._slices()
+        kept = {number: record for number in range(len(slices)) if (record := self._record("faiss", number))}
+        size = 0 if self.exact else min(faiss_index.SAMPLE_QUERIES, space.queries)
         ids = np.sort(np.random.default_rng(self.settings.seed).choice(space.queries, size=size, replace=False))
         sample = space.vectors.take(ids).astype(np.float32)
-        nobody = np.full(size, -1, dtype=np.int64)
-        return sample, exact_neighbors(space)(sample, nobody, self.settings.neighbors).ids
+        job = FaissJob(
+            self.place, space.vectors, slices, self.exact, sample, self.settings.neighbors, self.settings.seed, kept,
+            self.settings.device,
+        )  # fmt: skip
+        told: dict[int, Mapping[str, Any]] = {}
+        with step("FAISS index", self.corpus.documents, "documents") as advance:
+            for made in self.engine.run(job, range(len(slices)), advance):
+                told[made.number] = made.told
+                self._keep(made)
+        self._collect("faiss", len(slices))
+        if self.exact:
+            return {"exact": True, "kind": "Flat", "slices": len(slices)}
+        recalls = [told[number].get("recall", 1.0) for number in range(len(slices))]
+        return {
+            "exact": False,
+            **told[0],
+            "slices": len(slices),
+            "recall": round(float(np.mean(recalls)), 4),
+            "recall_at": self.settings.neighbors,
+            "recall_sample": size,
+        }
 
-    def scores(self, space: Space, find: Neighbors) -> list[PartRecord]:
-        """Scores, neighbours, ranks and clusters of every pair."""
-        rows, records = self.settings.part_rows, []
-        centroids: list[np.ndarray] = []
-        with ExitStack() as stack:
-            advance = stack.enter_context(step("scores", self.corpus.pairs.height, "pairs"))
-            for number, start in enumerate(range(0, self.corpus.pairs.height, rows)):
-                path, pairs = self.layout.part("scores", number), self.corpus.pairs.slice(start, rows)
+    def scores(self, space: Space) -> None:
+        """Scores, neighbours, ranks and clusters of every pair: slice after slice, each over all parts of pairs."""
+        slices, parts = self._slices(), range(len(self.parts["pairs"]))
+        todo = [number for number in parts if not self._record("scores", number)]
+        centroids = anchor_centroids(space, self.settings.clusters, self.settings.seed) if todo else np.empty((0, 0))
+        with step("scores", self.corpus.pairs.height * len(slices), "pairs") as advance:
+            for documents in slices if todo else []:
+                job = ScoreJob(
+                    self.place, space, self.parts["pairs"], documents,
+                    faiss=None if self.exact else self.parts["faiss"][documents.number],
+                    before=self._found(documents.number - 1, todo),
+                    last=documents == slices[-1],
+                    neighbors=self.settings.neighbors,
+                    centroids=centroids,
+                    device=self.settings.device,
+                )  # fmt: skip
+                ahead = {part for later in slices[documents.number :] for part in self._found(later.number, todo)}
+                for made in self.engine.run(job, [part for part in todo if part not in ahead], advance):
+                    self._keep(made)
+                if documents.number:
+                    self.place.drop(found_folder(self.place, documents.number - 1))
+        self._collect("scores", len(parts))
 
-                def make(path: Any = path, pairs: Any = pairs) -> PartRecord:  # noqa: ANN401
-                    if not centroids:
-                        centroids.append(anchor_centroids(space, self.settings.clusters, self.settings.seed))
-                    table = score_pairs(space, pairs, find, self.settings.neighbors, centroids[0], exact=self.exact)
-                    return commit_table(self.layout.root, path, table)
+    def _found(self, slice_number: int, parts: Sequence[int]) -> dict[int, PartRecord]:
+        """What the slices up to this one have given, by part."""
+        paths = {part: self._name(found_file(self.place, slice_number, part)) for part in parts}
+        return {part: self.journal.done[path] for part, path in paths.items() if path in self.journal.done}
 
-                records.append(self.journal.keep_or_make(path, make))
-                advance(pairs.height)
-        return records
+    def _slices(self) -> list[Slice]:
+        return slices_of(self.corpus.queries, self.corpus.texts.height, self.settings.slice_rows)
+
+    def _run(self, kind: PartKind, job: Job, numbers: Sequence[int], advance: Advance) -> Iterator[Mapping[str, Any]]:
+        """Make the parts that are not there yet; yields what is told of each."""
+        for made in self.engine.run(job, [number for number in numbers if not self._record(kind, number)], advance):
+            self._keep(made)
+            yield made.told
+
+    def _keep(self, made: Made) -> None:
+        if made.record and made.record.path not in self.journal.done:
+            self.journal.record(made.record)
+
+    def _collect(self, kind: PartKind, count: int) -> None:
+        self.parts[kind] = [self._made(kind, number) for number in range(count)]
+
+    def _made(self, kind: PartKind, number: int) -> PartRecord:
+        record = self._record(kind, number)
+        assert record, f"{kind} part {number}"
+        return record
+
+    def _record(self, kind: PartKind, number: int) -> PartRecord | None:
+        return self.journal.done.get(self._name(self.place.layout.part(kind, number)))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.place.root).as_posix()
 
 
 def _versions() -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ..shared.clock import Clock
 from ..shared.parts import write_json
 from ..shared.progress import console
-from ..shared.schema import Layout
+from ..shared.remote import Remote
 from .build import build_index
+from .place import Place
 from .settings import IndexSettings
 from .summary import summarize, summary_table
 
@@ -22,9 +23,11 @@ def index(*pairs: str, settings: IndexSettings) -> None:
         Files, globs or folders of Parquet, JSONL, CSV or TSV
         (the last three also .gz or .zst), or hf://datasets/... paths.
     """
-    layout, clock = Layout(settings.out), Clock()
+    clock, place = Clock(), Place.of(settings.out)
     manifest = build_index(pairs, settings, clock)
-    summary = summarize(layout, manifest, clock)
+    summary = summarize(place, manifest, clock)
     if "embed" in clock.seconds:
-        write_json(layout.summary, summary)
+        write_json(place.layout.summary, summary)
+        if place.remote:
+            Remote(f"{place.remote.url}.summary.json").put(place.layout.summary, "")
     console.print(summary_table(summary))

@@ -1,7 +1,8 @@
 """Pairs -> a corpus: exact duplicates dropped, unique (role, text) numbered, every pair told by its text ids.
 
 Queries (anchors) take the ids from 0, documents (positives and negatives) the ids after them, each in order of first
-appearance. The same pairs give the same ids, whatever file format they came from.
+appearance. Pairs are numbered by anchor, those of one anchor in the order they came. The same pairs give the same ids,
+whatever file format they came from.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from ..shared.errors import InputError
 from ..shared.pairs import Pair, Reject
 from ..shared.progress import step
-from ..shared.schema import PAIRS, REJECTED, TEXTS
+from ..shared.schema import LOOKUP, PAIRS, REJECTED, TEXTS
 
 CHUNK_PAIRS = 65_536
 PAIR_COLUMNS = {"anchor": pl.String, "positive": pl.String, "negatives": pl.List(pl.String), "task": pl.String}
@@ -30,8 +32,9 @@ class Corpus:
     """Unique texts and the pairs over them.
 
     Attributes:
-        texts: text_id, role, text, text_hash, content_id; rows in text_id order, queries first.
-        pairs: pair_id, anchor_id, positive_id, negative_ids, task; rows in pair_id order.
+        texts: text_id, role, text, text_hash, content_id, twin_id (the same text in the other role, or -1); rows in
+            text_id order, queries first.
+        pairs: pair_id, anchor_id, positive_id, negative_ids, task; rows in pair_id order, which is anchor_id order.
         queries: How many texts are queries; their ids are 0 .. queries - 1.
         rejected: file, line, reason of every row refused.
         duplicates: Exact duplicates of a pair that were dropped.
@@ -62,6 +65,36 @@ class Corpus:
         for start, stop in _ranges(0, self.pairs.height, rows):
             yield self.pairs.slice(start, stop - start).select(PAIRS.names).to_arrow().cast(PAIRS)
 
+    def content_parts(self, rows: int) -> Iterator[np.ndarray]:
+        """Content and twin ids in the parts of the texts: (rows, 2) int64."""
+        for start, stop in self.part_ranges(rows):
+            yield self.texts[start:stop].select("content_id", "twin_id").to_numpy()
+
+    def lookup_parts(self, rows: int) -> Iterator[np.ndarray]:
+        """The pairs of each part in rows of fixed width, see ``schema.LOOKUP``."""
+        counts = pl.col("negative_ids").list.len().cast(pl.Int64)
+        tasks = self.pairs["task"].drop_nulls().unique(maintain_order=True)
+        numbered = self.pairs.lazy().select(
+            pl.col("anchor_id").alias("anchor"),
+            pl.col("positive_id").alias("positive"),
+            pl.col("pair_id").first().over("anchor_id").alias("group"),
+            pl.len().over("anchor_id").alias("group_size"),
+            (counts.cum_sum() - counts).alias("negatives"),
+            counts.alias("negative_count"),
+            pl.col("task").replace_strict(tasks, range(len(tasks)), default=-1).alias("task"),
+        )
+        columns = numbered.collect()
+        for start, stop in _ranges(0, columns.height, rows):
+            part = np.empty(stop - start, dtype=LOOKUP)
+            for name in columns.columns:
+                part[name] = columns[name][start:stop].to_numpy()
+            yield part
+
+    def negative_parts(self, rows: int) -> Iterator[np.ndarray]:
+        """All negatives of each part of pairs, one after the other: (n,) int64."""
+        for start, stop in _ranges(0, self.pairs.height, rows):
+            yield self.pairs["negative_ids"][start:stop].explode(empty_as_null=False).to_numpy().astype(np.int64)
+
     def rejected_table(self) -> pa.Table:
         """The rejected rows as they are stored."""
         return self.rejected.cast({"file": pl.String, "reason": pl.String}).to_arrow().cast(REJECTED)
@@ -73,13 +106,16 @@ class Corpus:
             digest.update(text_hash)
         for name in ("anchor_id", "positive_id"):
             digest.update(self.pairs[name].to_numpy().tobytes())
-        digest.update(self.pairs["negative_ids"].list.len().to_numpy().tobytes())
+        counts = self.pairs["negative_ids"].list.len().to_numpy()
+        digest.update(counts.tobytes())
         digest.update(self.pairs["negative_ids"].explode(empty_as_null=False).to_numpy().tobytes())
         for task in self.pairs["task"]:
             digest.update(b"\0" if task is None else b"\1" + hash_text(task))
         return {
             "sha256": digest.hexdigest(),
             "pairs": self.pairs.height,
+            "negatives": int(counts.sum()),
+            "max_negatives": int(counts.max()),
             "queries": self.queries,
             "documents": self.documents,
             "duplicates": self.duplicates,
@@ -135,7 +171,10 @@ def _number(pairs: pl.DataFrame, rejected: pl.DataFrame, duplicates: int) -> Cor
     queries = _with_ids(pairs.select(text="anchor").unique(maintain_order=True), "text_id")
     listed = pairs.select(text=pl.concat_list("positive", "negatives")).explode("text")
     documents = _with_ids(listed.unique(maintain_order=True), "text_id", queries.height)
-    pairs = _with_ids(pairs, "pair_id")
+    pairs = pairs.join(
+        queries.rename({"text": "anchor", "text_id": "place"}), on="anchor", how="left", maintain_order="left"
+    )
+    pairs = _with_ids(pairs.sort("place", maintain_order=True).drop("place"), "pair_id")
     ids = {"anchor": queries.rename({"text": "anchor", "text_id": "anchor_id"})}
     ids["positive"] = documents.rename({"text": "positive", "text_id": "positive_id"})
     for name, numbered in ids.items():
@@ -159,13 +198,14 @@ def _negative_ids(pairs: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
 
 def _all_texts(queries: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
     """Both roles' texts; ``content_id`` is the first text id with the same text."""
-    same = queries.rename({"text_id": "query_id"})
-    joined = documents.join(same, on="text", how="left", maintain_order="left")
-    texts = pl.concat(
-        [
-            queries.select("text_id", "text", role=pl.lit("query"), content_id="text_id"),
-            joined.select("text_id", "text", role=pl.lit("document"), content_id=pl.coalesce("query_id", "text_id")),
-        ]
-    )
+
+    def of(role: str, own: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+        joined = own.join(other.rename({"text_id": "twin_id"}), on="text", how="left", maintain_order="left")
+        content = pl.min_horizontal("text_id", "twin_id")
+        return joined.select(
+            "text_id", "text", role=pl.lit(role), content_id=content, twin_id=pl.col("twin_id").fill_null(-1)
+        )
+
+    texts = pl.concat([of("query", queries, documents), of("document", documents, queries)])
     hashes = pl.Series([hash_text(text) for text in texts["text"]], dtype=pl.Binary)
     return texts.with_columns(text_hash=hashes)

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..shared.errors import IndexFaultError
 from ..shared.parts import PartRecord, content_fault
-from ..shared.progress import step
 from ..shared.vectors import RowStore
 from .search import BLOCK_ROWS, Found
 
@@ -42,10 +41,8 @@ def build(vectors: RowStore, start: int, stop: int, *, exact: bool, seed: int) -
         index.cp.min_points_per_centroid = 1
         sample = np.random.default_rng(seed).choice(count, size=min(count, TRAIN_PER_LIST * lists), replace=False)
         index.train(vectors.take(np.sort(sample) + start).astype(np.float32))
-    with step("FAISS index", count, "documents") as advance:
-        for begin, block in vectors.blocks(start, stop, BLOCK_ROWS):
-            index.add_with_ids(block.astype(np.float32), np.arange(begin, begin + len(block)))
-            advance(len(block))
+    for begin, block in vectors.blocks(start, stop, BLOCK_ROWS):
+        index.add_with_ids(block.astype(np.float32), np.arange(begin, begin + len(block)))
     return index
 
 

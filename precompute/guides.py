@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from ..shared.errors import ModelError
 from ..shared.features import Features
+from ..shared.manifest import named_differences
 from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
 from ..shared.progress import Advance
 from ..shared.schema import Role
@@ -56,6 +58,7 @@ class Guide:
         self.model: SentenceTransformer = self._load().eval()
         set_prompts(self.model, settings.query_prompt, settings.document_prompt)
         self.passes = Passes(self.model, self.device, batch_tokens)
+        self._asked = device, batch_tokens
         full = self.model.get_embedding_dimension()
         self._full = full or self._embed(["probe"], "query").shape[1]
         self.dim = settings.dim or self._full
@@ -65,6 +68,10 @@ class Guide:
                 where="--dim",
                 fix=f"ask for {self._full} at most",
             )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker elsewhere loads its own guide, on its own device, and sees that it is the same."""
+        return _same_guide, (self.settings, *self._asked, self.fingerprint())
 
     def _load(self) -> SentenceTransformer:
         """The model; with flash attention, and so without padding, where that is installed and the model takes it."""
@@ -158,6 +165,18 @@ class Guide:
                 fix="try --dtype float32, or leave the text out",
             )
         return vectors / norms[:, None]
+
+
+def _same_guide(settings: GuideSettings, device: str, batch_tokens: int | None, fingerprint: dict[str, Any]) -> Guide:
+    """The guide of these settings, which must be the one that is meant."""
+    guide = Guide(settings, device, batch_tokens)
+    if found := named_differences(fingerprint, guide.fingerprint(), "the first process"):
+        raise ModelError(
+            "A worker's guide is another one:\n    " + "\n    ".join(found),
+            where=f"{settings.model} on {socket.gethostname()}",
+            fix="give every machine the same model files",
+        )
+    return guide
 
 
 def _shown(text: str) -> str:

@@ -33,7 +33,7 @@ class OldVectors:
         self._texts = texts.with_row_index("old_id").unique(self._key, keep="first").select(*self._key, "old_id")
 
     @classmethod
-    def open(cls, folder: Path, guide: Guide) -> OldVectors:
+    def open(cls, folder: str | Path, guide: Guide) -> OldVectors:
         """Open an older index.
 
         Raises:

@@ -8,20 +8,20 @@ from rich.table import Table
 
 from ..shared.clock import Clock, peak_memory_bytes
 from ..shared.manifest import Manifest
-from ..shared.parts import sha256_of
-from ..shared.schema import Layout
+from ..shared.parts import PartRecord
 from ..shared.tables import read_table
+from .place import Place
 
 TOP = 10
 
 
-def summarize(layout: Layout, manifest: Manifest, clock: Clock) -> dict[str, Any]:
+def summarize(place: Place, manifest: Manifest, clock: Clock) -> dict[str, Any]:
     """All figures of a finished build, JSON-ready."""
     corpus = manifest.request.corpus
     texts = corpus["queries"] + corpus["documents"]
     return {
-        "index": str(layout.root),
-        "manifest_sha256": sha256_of(layout.manifest),
+        "index": str(place),
+        "manifest": manifest.key,
         "guide": manifest.request.guide["name"],
         "pairs": corpus["pairs"],
         "duplicates": corpus["duplicates"],
@@ -29,7 +29,6 @@ def summarize(layout: Layout, manifest: Manifest, clock: Clock) -> dict[str, Any
         "texts": texts,
         "vectors": dict(clock.texts),
         "bytes": sum(record.bytes for record in manifest.records),
-        "outside_top_10": outside_top(layout, manifest),
         "seconds": clock.rounded(),
         "seconds_total": round(clock.total, 2),
         "texts_per_second": round(texts / clock.seconds["embed"], 1) if "embed" in clock.seconds else None,
@@ -38,11 +37,12 @@ def summarize(layout: Layout, manifest: Manifest, clock: Clock) -> dict[str, Any
     }
 
 
-def outside_top(layout: Layout, manifest: Manifest, top: int = TOP) -> float:
+def outside_top(place: Place, scores: list[PartRecord], top: int = TOP) -> float:
     """Share of pairs whose positive has ``top`` documents or more above it in the guide's ranking."""
     outside = pairs = 0
-    for record in manifest.parts["scores"]:
-        ranks = read_table(layout.root, record, "scores", ["positive_rank"])["positive_rank"].to_numpy()
+    for record in scores:
+        place.fetched(record)
+        ranks = read_table(place.root, record, "scores", ["positive_rank"])["positive_rank"].to_numpy()
         outside += int((ranks >= top).sum())
         pairs += len(ranks)
     return outside / max(1, pairs)
@@ -59,7 +59,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
         "texts": f"{summary['texts']:,}"
         + (f": {sources}" if sources else "")
         + (f", {summary['texts_per_second']:,} texts/s" if summary["texts_per_second"] else ""),
-        "positive outside the guide's top 10": f"{summary['outside_top_10']:.1%} of pairs",
+        "positive outside the guide's top 10": f"{summary['measured']['outside_top_10']:.1%} of pairs",
         "seconds": f"{summary['seconds_total']:,.1f}: "
         + ", ".join(f"{name} {value:,.1f}" for name, value in summary["seconds"].items()),
         "size": f"{summary['bytes'] / 1e6:,.1f} MB",

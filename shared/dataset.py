@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from .parts import sha256_of, whole_file
+from .parts import whole_file
 from .tables import read_table
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
     """
     from datasets import Dataset, config
 
-    key = sha256_of(index.layout.manifest)
+    key = index.manifest.key
     path = Path(config.HF_DATASETS_CACHE) / "gistcache" / f"{key}-{negatives}.arrow"
     if not _holds_all(path, index):
         with (

@@ -63,6 +63,12 @@ class FolderLockedError(GistcacheError):
     exit_code = 7
 
 
+class StorageError(GistcacheError):
+    """Object storage cannot be reached, or refuses."""
+
+    exit_code = 8
+
+
 class StoppedEarly(GistcacheError):  # noqa: N818 (nothing went wrong)
     """The process was told to end, and what it had done is kept."""
 

@@ -6,7 +6,6 @@ Opening maps the vectors and reads nothing of them; many processes may share one
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,8 +15,9 @@ import pyarrow as pa
 from .checked import refuse_damaged
 from .errors import IndexFaultError
 from .manifest import Manifest
-from .ragged import Ragged, compact, offsets_of
-from .schema import Layout, PartKind
+from .ragged import runs
+from .remote import local_copy
+from .schema import CONTENT, CONTENT_COLUMNS, LOOKUP, Layout
 from .tables import read_table
 from .vectors import RowStore
 
@@ -55,6 +55,9 @@ class GuideIndex:
         self.layout, self.manifest = layout, manifest
         self._vectors = RowStore(layout.root, manifest.parts["vectors"], (self.dim,), np.float16)
         self._scales = RowStore(layout.root, manifest.parts["scales"], (), np.float32)
+        self._contents = RowStore(layout.root, manifest.parts["contents"], (CONTENT_COLUMNS,), np.int64)
+        self._lookup = RowStore(layout.root, manifest.parts["lookup"], (), LOOKUP)
+        self._negatives = RowStore(layout.root, manifest.parts["negatives"], (), np.int64)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool | None = None) -> GuideIndex:
@@ -63,14 +66,15 @@ class GuideIndex:
         Sizes and the checksums of the small files are always compared.
 
         Args:
-            path: The folder.
+            path: The folder, or a URL, of which a local copy is made once.
             verify: Whether to compare the checksums of the large files too, which reads the whole index; by default
                 those that this machine has not compared since they were last written.
 
         Raises:
             IndexFaultError: The folder is no finished index, of another format version, or a file is damaged.
+            StorageError: The URL cannot be read.
         """
-        layout = Layout(Path(path))
+        layout = Layout(local_copy(path))
         manifest = Manifest.load(layout)
         refuse_damaged(layout.root, list(manifest.records), verify=verify)
         return cls(layout, manifest)
@@ -113,17 +117,17 @@ class GuideIndex:
                 fix="the `label` column must come from this index: use index.to_dataset()",
             )
         width = self.max_negatives if negatives is None else negatives
+        rows = self._lookup.take(pair_ids)
+        counts = np.minimum(rows["negative_count"], width).astype(np.int64)
+        places, owner = runs(rows["negatives"], counts, len(self._negatives))
         ids = np.full((len(pair_ids), width), -1, dtype=np.int64)
-        values, owner = self._negatives.rows(pair_ids)
-        column = np.arange(len(owner)) - np.searchsorted(owner, owner, side="left")
-        kept = column < width
-        ids[owner[kept], column[kept]] = values[kept]
-        return PairIds(self._anchors[pair_ids].astype(np.int64), self._positives[pair_ids].astype(np.int64), ids)
+        ids[owner, places - rows["negatives"][owner]] = self._negatives.take(places)
+        return PairIds(rows["anchor"].copy(), rows["positive"].copy(), ids)
 
     @property
     def max_negatives(self) -> int:
         """The most negatives that a pair of the index has."""
-        return int(np.diff(self._negatives.offsets).max(initial=0))
+        return int(self.manifest.request.corpus["max_negatives"])
 
     def content_ids(self, ids: np.ndarray) -> np.ndarray:
         """The smallest text id with the same text, so that equal texts of both roles are told by id.
@@ -134,25 +138,25 @@ class GuideIndex:
         Returns:
             int64 of the same shape.
         """
-        return np.where(ids < 0, -1, self._content_ids[np.maximum(ids, 0)].astype(np.int64))
+        found = self._contents.take(np.maximum(ids, 0).ravel())[:, CONTENT].reshape(np.shape(ids))
+        return np.where(ids < 0, -1, found)
 
-    def known_positives(self, anchor_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Every positive of each anchor anywhere in the index.
+    def known_positives(self, pair_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Every positive, anywhere in the index, of each pair's anchor.
 
         Args:
-            anchor_ids: (B,) text ids.
+            pair_ids: (B,) int64.
 
         Returns:
-            Content ids of the positives, and for each the position in ``anchor_ids`` it belongs to; both (m,) int64.
+            Content ids of the positives, and for each the position in ``pair_ids`` it belongs to; both (m,) int64.
         """
-        values, owner = self._positives_of_anchor.rows(anchor_ids)
-        return values.astype(np.int64), owner
+        rows = self._lookup.take(pair_ids)
+        pairs, owner = runs(rows["group"], rows["group_size"], len(self))
+        return self.content_ids(self._lookup.take(pairs)["positive"]), owner
 
-    @cached_property
-    def tasks(self) -> np.ndarray:
-        """(pairs,) int32: number of each pair's task; pairs without a task share one number."""
-        names = self._table("pairs", "task").combine_chunks().fill_null("").dictionary_encode()
-        return _own(names.indices.to_numpy().astype(np.int32))
+    def tasks(self, pair_ids: np.ndarray) -> np.ndarray:
+        """(B,) int32: number of each pair's task; -1 where it has none."""
+        return self._lookup.take(pair_ids)["task"].copy()
 
     def scores(self) -> Iterator[pa.Table]:
         """The score shards, part by part, see ``schema.SCORES``."""
@@ -172,51 +176,3 @@ class GuideIndex:
         from .dataset import pair_dataset
 
         return pair_dataset(self, self.max_negatives if negatives is None else negatives)
-
-    @cached_property
-    def _content_ids(self) -> np.ndarray:
-        return self._column("texts", "content_id")
-
-    @cached_property
-    def _anchors(self) -> np.ndarray:
-        return self._column("pairs", "anchor_id")
-
-    @cached_property
-    def _positives(self) -> np.ndarray:
-        return self._column("pairs", "positive_id")
-
-    @cached_property
-    def _negatives(self) -> Ragged:
-        column = self._table("pairs", "negative_ids")
-        counts = [chunk.value_lengths().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-        values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-        lengths = np.concatenate(counts).astype(np.int64)
-        return Ragged(offsets_of(lengths), self._text_ids(np.concatenate(values), "negative_ids"))
-
-    @cached_property
-    def _positives_of_anchor(self) -> Ragged:
-        order = np.argsort(self._anchors, kind="stable")
-        counts = np.bincount(self._anchors, minlength=len(self._vectors))
-        return Ragged(offsets_of(counts), self._content_ids[self._positives[order]])
-
-    def _column(self, kind: PartKind, name: str) -> np.ndarray:
-        return self._text_ids(self._table(kind, name).to_numpy(), name)
-
-    def _table(self, kind: PartKind, name: str) -> pa.ChunkedArray:
-        root = self.layout.root
-        return pa.concat_tables([read_table(root, record, kind, [name]) for record in self.manifest.parts[kind]])[name]
-
-    def _text_ids(self, ids: np.ndarray, name: str) -> np.ndarray:
-        if ids.size and not 0 <= ids.min() <= ids.max() < len(self._vectors):
-            raise IndexFaultError(
-                f"Column {name} holds numbers that are no text ids (0 to {len(self._vectors) - 1})",
-                where=str(self.layout.root),
-                fix="run `gistcache verify`",
-            )
-        return _own(compact(ids))
-
-
-def _own(copied: np.ndarray) -> np.ndarray:
-    """The array, after Arrow has given back what it read the array from."""
-    pa.default_memory_pool().release_unused()
-    return copied

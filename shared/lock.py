@@ -17,10 +17,14 @@ from .parts import write_json
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold ``folder`` for writing.
 
     The operating system drops the lock when its process dies, so a dead holder never blocks.
+
+    Args:
+        folder: Made if it is not there.
+        wait: Whether to wait for another holder to finish.
 
     Raises:
         FolderLockedError: Another live process holds it; the message names host, process and since when.
@@ -29,7 +33,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     holder = folder / "holder.json"
     lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise FolderLockedError(
             "Another process is writing to this folder", where=_describe(holder), fix="wait for it, or stop it first"

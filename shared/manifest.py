@@ -10,7 +10,7 @@ from typing import Any
 from .errors import IndexFaultError, StaleIndexError
 from .parts import PartRecord, count_of
 from .schema import FORMAT_VERSION, Layout, PartKind
-from .sealed import parse_object, unsealed, write_sealed
+from .sealed import checksum, parse_object, unsealed, write_sealed
 
 # Fields of a request that inform the reader and do not make two indexes different.
 INFORMATION = frozenset({"guide.name"})
@@ -58,16 +58,20 @@ class Manifest:
 
     def save(self, layout: Layout) -> None:
         """Write ``manifest.json`` whole; from then on the folder is an index."""
-        write_sealed(
-            layout.manifest,
-            asdict(self.request)
-            | {
-                "parts": {kind: [asdict(record) for record in records] for kind, records in self.parts.items()},
-                "files": [asdict(record) for record in self.files],
-                "measured": self.measured,
-                "libraries": self.libraries,
-            },
-        )
+        write_sealed(layout.manifest, self._content())
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the content: two manifests with the same key describe the same index."""
+        return checksum(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        return asdict(self.request) | {
+            "parts": {kind: [asdict(record) for record in records] for kind, records in self.parts.items()},
+            "files": [asdict(record) for record in self.files],
+            "measured": self.measured,
+            "libraries": self.libraries,
+        }
 
     @classmethod
     def load(cls, layout: Layout) -> Manifest:
@@ -98,9 +102,13 @@ class Manifest:
         corpus, rows = self.request.corpus, self.rows
         texts = count_of(corpus, "queries") + count_of(corpus, "documents")
         pairs = count_of(corpus, "pairs")
-        expected = {"texts": texts, "pairs": pairs, "vectors": texts, "scales": texts, "scores": pairs}
+        expected = {kind: texts for kind in ("texts", "contents", "vectors", "scales")}
+        expected |= {kind: pairs for kind in ("pairs", "lookup", "scores")}
+        expected |= {"faiss": corpus["documents"], "negatives": count_of(corpus, "negatives")}
         if rows != expected:
             raise ValueError(f"rows {rows} recorded, {expected} expected")
+        if count_of(corpus, "max_negatives") > count_of(corpus, "negatives"):
+            raise ValueError(f"{corpus['max_negatives']} negatives of one pair, {corpus['negatives']} of all")
         if not 0 < count_of(self.request.guide, "dim") <= MOST_DIMENSIONS:
             raise ValueError(f"a guide of {self.request.guide['dim']} dimensions")
 
@@ -153,7 +161,7 @@ def named_differences(held: dict[str, Any], asked: dict[str, Any], holder: str) 
     ]
 
 
-def refuse_differences(root: Path, found: Iterable[str]) -> None:
+def refuse_differences(root: str | Path, found: Iterable[str]) -> None:
     """Raise StaleIndexError naming each difference, if there is any."""
     if found := list(found):
         raise StaleIndexError(

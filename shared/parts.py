@@ -9,11 +9,11 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -151,6 +151,31 @@ def content_fault(root: Path, record: PartRecord) -> str | None:
     return None
 
 
+class Storage(Protocol):
+    """Whatever has files by name."""
+
+    def get(self, name: str, to: Path) -> None:
+        """Copy a file to a path."""
+        ...
+
+
+def fetch_part(storage: Storage, root: Path, record: PartRecord) -> PartRecord:
+    """Copy a part from elsewhere into the folder, whole and checked.
+
+    Raises:
+        IndexFaultError: It is not the one recorded.
+    """
+    with whole_file(root / record.path, locked=False) as partial:
+        storage.get(record.path, partial)
+        if partial.stat().st_size != record.bytes or sha256_of(partial) != record.sha256:
+            raise IndexFaultError(
+                "A file in the storage is not the one that the manifest records",
+                where=f"{storage}: {record.path}",
+                fix="if the index is being written again, wait for that; else upload it again",
+            )
+    return record
+
+
 class Journal:
     """Parts finished so far by an unfinished build: one JSON line a part, appended and fsynced.
 
@@ -158,8 +183,9 @@ class Journal:
     matches it.
     """
 
-    def __init__(self, path: Path, root: Path) -> None:
-        self.path, self.root = path, root
+    def __init__(self, path: Path, root: Path, elsewhere: Mapping[str, int] | None = None) -> None:
+        """Read what is there; ``elsewhere`` has the sizes of files that a storage holds, here or not."""
+        self.path, self.root, self._elsewhere = path, root, elsewhere or {}
         self.done = {record.path: record for record in self._intact()}
 
     def _intact(self) -> Iterator[PartRecord]:
@@ -170,8 +196,12 @@ class Journal:
             if checksum.decode("ascii", "replace") != _line_checksum(text):
                 continue
             record = PartRecord.from_json(json.loads(text))
-            if fault := content_fault(self.root, record):
-                logger.warning("%s: this part is made again", fault)
+            here = (self.root / record.path).exists()
+            if not here and self._elsewhere.get(record.path) == record.bytes:
+                yield record
+            elif fault := content_fault(self.root, record):
+                passing = record.path.startswith("building/")  # given up once the next one was there
+                logger.log(logging.INFO if passing else logging.WARNING, "%s: this part is made again", fault)
             else:
                 yield record
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -14,13 +14,20 @@ from .scaling import (
     Corpus,
     Shape,
     file_bytes,
+    found_bytes,
     guide_flops,
     parts,
+    probed_flops,
     search_flops,
+    slice_bytes,
+    slices,
     step_read_bytes,
     trainer_bytes,
 )
 
+COUNTS = ("hours", "part files", "rows a part", "slices of documents")
+BYTES = {"float16": 2, "int8": 1}
+TEXT_COPIES, IDS_A_TEXT = 3, 120  # what reading holds of each text (`python tests/bench/scale.py`)
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -37,6 +44,8 @@ class PlanSettings:
     """How many of the texts are documents; default: half."""
     dim: int = 768
     """Dimensions of the guide."""
+    store: Literal["float16", "int8"] = "float16"
+    """How a value of a guide vector is stored."""
     text_bytes: float = 200
     """Mean length of a text in bytes."""
     text_tokens: float = 50
@@ -48,14 +57,22 @@ class PlanSettings:
     share of it that is reached, which `docs/BENCHMARKS.md` measures."""
     neighbors: int = 50
     """Closest documents stored for each anchor."""
-    part_rows: int = 8_192
-    """Rows a part file."""
+    part_rows: int | None = None
+    """Rows a part file; default: as `gistcache index` chooses."""
+    slice_rows: int = 4_194_304
+    """Documents that are searched together."""
+    probes: int = 64
+    """Inverted lists that a search looks into, in each slice; `gistcache index` measures how many it takes."""
+    search_efficiency: float = 0.05
+    """Share of --teraflops that a search of inverted lists reaches: it is bound by memory."""
+    negatives: int = 0
+    """Negatives a pair."""
     batch_size: int = 1_024
     """Pairs a training step."""
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("texts", "dim", "text_bytes", "text_tokens", "guide_parameters", "teraflops", "part_rows"):
+        for name in ("texts", "dim", "text_bytes", "text_tokens", "guide_parameters", "teraflops", "slice_rows"):
             if getattr(self, name) <= 0:
                 raise SettingsError(f"{getattr(self, name)} is too small", where=f"--{name.replace('_', '-')}")
         if self.documents is not None and not 0 < self.documents < self.texts:
@@ -68,7 +85,7 @@ def plan(*, settings: PlanSettings) -> dict[str, float]:
     table = Table(title=f"{settings.texts:,.0f} texts, {settings.dim} dimensions", show_header=False)
     for name, value in figures.items():
         plain = f"{value:,.1f}" if name.endswith("hours") else f"{value:,.0f}"
-        table.add_row(name, plain if name.endswith(("hours", "part files")) else told(value))
+        table.add_row(name, plain if name.endswith(COUNTS) else told(value))
     console.print(table)
     return figures
 
@@ -82,18 +99,26 @@ def planned(settings: PlanSettings) -> dict[str, float]:
         documents=round(half if settings.documents is None else settings.documents),
         text_bytes=settings.text_bytes,
         text_tokens=settings.text_tokens,
+        negatives=round(settings.negatives * (half if settings.pairs is None else settings.pairs)),
     )
-    shape = Shape(settings.dim, settings.neighbors, settings.part_rows)
+    shape = Shape(settings.dim, BYTES[settings.store], settings.neighbors, settings.part_rows, settings.slice_rows)
     sizes = file_bytes(corpus, shape)
     rate = settings.teraflops * 1e12 * 3600
+    probed = probed_flops(corpus, shape, settings.probes) / (rate * settings.search_efficiency)
     return {
         **{f"index: {name}": size for name, size in sizes.items()},
         "index: all": sum(sizes.values()),
         "index: part files": parts(corpus, shape),
+        "index: rows a part": shape.rows_of_parts(corpus.texts),
+        "index: slices of documents": slices(corpus.documents, shape),
         "stage 1: guide, device hours": guide_flops(corpus, settings.guide_parameters) / rate,
         "stage 1: exact search, device hours": search_flops(corpus, shape) / rate,
-        "stage 2: memory for ids": trainer_bytes(corpus),
-        "stage 2: read a step, nothing cached": step_read_bytes(settings.batch_size, 0, shape),
+        "stage 1: inverted lists, device hours": probed,
+        "stage 1: memory a slice": slice_bytes(corpus.documents, shape),
+        "stage 1: passed from slice to slice": found_bytes(corpus, shape),
+        "stage 1: memory of the first process": corpus.texts * (corpus.text_bytes * TEXT_COPIES + IDS_A_TEXT),
+        "stage 2: memory of the plan": trainer_bytes(corpus),
+        "stage 2: read a step, nothing cached": step_read_bytes(settings.batch_size, settings.negatives, shape),
     }
 
 

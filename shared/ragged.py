@@ -1,10 +1,33 @@
-"""Rows of different lengths in two flat arrays, in as few bits as their numbers need."""
+"""Rows of different lengths in one flat array: where each begins, and how long it is."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+
+from .errors import IndexFaultError
+
+
+def runs(starts: np.ndarray, counts: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """The places of all values of some rows, row after row.
+
+    Args:
+        starts: (n,) where each row begins.
+        counts: (n,) how many values it has.
+        limit: How long the flat array is.
+
+    Returns:
+        (m,) int64 places in the flat array, and (m,) int64 for each the position in ``starts`` it belongs to.
+
+    Raises:
+        IndexFaultError: A row lies outside the flat array.
+    """
+    if ((starts < 0) | (counts < 0) | (counts > limit) | (starts > limit - counts)).any():
+        raise IndexFaultError("The index points outside itself", fix="run `gistcache verify`")
+    owner = np.repeat(np.arange(len(starts)), counts)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return starts[owner] + within, owner
 
 
 class Ragged(NamedTuple):
@@ -16,17 +39,5 @@ class Ragged(NamedTuple):
     def rows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The values of the given rows, and for each value the position in ``numbers`` it belongs to."""
         starts = self.offsets[numbers].astype(np.int64)
-        counts = self.offsets[numbers + 1] - starts
-        owner = np.repeat(np.arange(len(numbers)), counts)
-        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-        return self.values[starts[owner] + within], owner
-
-
-def offsets_of(counts: np.ndarray) -> np.ndarray:
-    """(rows + 1,) offsets of rows of so many values."""
-    return compact(np.concatenate([[0], np.cumsum(counts)]))
-
-
-def compact(numbers: np.ndarray) -> np.ndarray:
-    """A copy in 32 bits where the numbers fit: what a trainer holds of every text and pair should be little."""
-    return numbers.astype(np.int32 if numbers.max(initial=0) <= np.iinfo(np.int32).max else np.int64)
+        places, owner = runs(starts, self.offsets[numbers + 1] - starts, len(self.values))
+        return self.values[places], owner

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-FLOAT32, FLOAT16, INT64, INT32 = 4, 2, 8, 4
+from .schema import CONTENT_COLUMNS, LOOKUP
+
+FLOAT32, FLOAT16, INT8, INT64 = 4, 2, 1, 8
 HASH_BYTES = 17  # BLAKE2b of 16 bytes and what Parquet adds
 COMPRESSED_ID = 2.7  # a column of ascending ids
 COMPRESSED_TEXT = 0.5  # of a text's UTF-8
@@ -20,6 +22,10 @@ RECORD_BYTES = 197  # a part's line in the manifest
 LISTS_A_ROOT = 4  # inverted lists: so many times the root of the number of documents
 FLOPS_A_WEIGHT = 2  # a multiplication and an addition for each weight and token
 PAGE = 4096
+CONTENT_PAGES, LOOKUP_PAGES = 1, 2
+PLAN_BLOCK = 4_194_304  # pairs that a batch plan deals at a time
+PLAN_BYTES_A_PAIR = 80  # peak while a block is dealt (`python tests/bench/scale.py`)
+LEAST_PART_ROWS, MOST_PARTS = 8_192, 4_096
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Corpus:
         documents: How many of the texts are documents.
         text_bytes: Mean length of a text in bytes of UTF-8.
         text_tokens: Mean length of a text in the guide's tokens.
+        negatives: Negatives of all pairs together.
     """
 
     texts: int
@@ -39,6 +46,15 @@ class Corpus:
     documents: int
     text_bytes: float
     text_tokens: float
+    negatives: int = 0
+
+
+def default_part_rows(texts: int) -> int:
+    """A power of two from 8,192 up, so that the texts fill no more than 4,096 parts."""
+    rows = LEAST_PART_ROWS
+    while rows * MOST_PARTS < texts:
+        rows *= 2
+    return rows
 
 
 @dataclass(frozen=True)
@@ -46,9 +62,15 @@ class Shape:
     """What an index keeps of a text: see the settings of stage 1 of the same names."""
 
     dim: int
+    value_bytes: int = FLOAT16
     neighbors: int = 50
-    part_rows: int = 8_192
+    part_rows: int | None = None
+    slice_rows: int = 4_194_304
     exact_limit: int = 100_000
+
+    def rows_of_parts(self, texts: int) -> int:
+        """Rows a part file; where none are given, so many that the manifest stays small."""
+        return self.part_rows or default_part_rows(texts)
 
 
 def file_bytes(corpus: Corpus, shape: Shape) -> dict[str, int]:
@@ -56,9 +78,12 @@ def file_bytes(corpus: Corpus, shape: Shape) -> dict[str, int]:
     neighbors = min(shape.neighbors, corpus.documents)
     neighbor = SCORE_BYTES + NEIGHBOR_ID_BYTES_A_BIT * math.log2(max(2, corpus.documents))
     sizes = {
-        "texts": corpus.texts * (HASH_BYTES + 2 * COMPRESSED_ID + COMPRESSED_TEXT * corpus.text_bytes),
+        "texts": corpus.texts * (HASH_BYTES + COMPRESSED_ID + COMPRESSED_TEXT * corpus.text_bytes),
+        "contents": corpus.texts * CONTENT_COLUMNS * INT64,
         "pairs": corpus.pairs * PAIR_BYTES,
-        "vectors": corpus.texts * shape.dim * FLOAT16,
+        "lookup": corpus.pairs * LOOKUP.itemsize,
+        "negatives": corpus.negatives * INT64,
+        "vectors": corpus.texts * (shape.dim * shape.value_bytes + (FLOAT32 if shape.value_bytes == INT8 else 0)),
         "scales": corpus.texts * FLOAT32,
         "scores": corpus.pairs * (SCORE_ROW_BYTES + neighbors * neighbor),
         "faiss": faiss_bytes(corpus.documents, shape),
@@ -68,16 +93,34 @@ def file_bytes(corpus: Corpus, shape: Shape) -> dict[str, int]:
 
 
 def faiss_bytes(documents: int, shape: Shape) -> int:
-    """Bytes of the FAISS file, which is also what it takes in memory while it is built."""
-    if documents <= shape.exact_limit:
+    """Bytes of the FAISS files, one a slice of documents."""
+    whole, rest = divmod(documents, shape.slice_rows)
+    exact = documents <= shape.exact_limit
+    return whole * _slice_bytes(shape.slice_rows, shape, exact) + _slice_bytes(rest, shape, exact)
+
+
+def slice_bytes(documents: int, shape: Shape) -> int:
+    """Memory that a worker needs to build or to search one slice."""
+    return _slice_bytes(min(documents, shape.slice_rows), shape, documents <= shape.exact_limit)
+
+
+def _slice_bytes(documents: int, shape: Shape, exact: bool) -> int:
+    if exact:
         return documents * (shape.dim * FLOAT32 + INT64)
     lists = round(LISTS_A_ROOT * math.sqrt(documents))
     return documents * (shape.dim * FLOAT16 + INT64) + lists * shape.dim * FLOAT32
 
 
+def slices(documents: int, shape: Shape) -> int:
+    """How many slices of documents, and so FAISS files, there are."""
+    return math.ceil(documents / shape.slice_rows)
+
+
 def parts(corpus: Corpus, shape: Shape) -> int:
-    """Part files: three kinds for texts, two for pairs."""
-    return 3 * math.ceil(corpus.texts / shape.part_rows) + 2 * math.ceil(corpus.pairs / shape.part_rows)
+    """Part files: four kinds for texts, four for pairs, one for slices."""
+    rows = shape.rows_of_parts(corpus.texts)
+    of_texts, of_pairs = math.ceil(corpus.texts / rows), math.ceil(corpus.pairs / rows)
+    return 4 * of_texts + 4 * of_pairs + slices(corpus.documents, shape)
 
 
 def guide_flops(corpus: Corpus, weights: float) -> float:
@@ -90,14 +133,28 @@ def search_flops(corpus: Corpus, shape: Shape) -> float:
     return FLOPS_A_WEIGHT * shape.dim * float(corpus.texts - corpus.documents) * corpus.documents
 
 
+def probed_flops(corpus: Corpus, shape: Shape, probes: int) -> float:
+    """As ``search_flops``, by inverted lists of which so many are probed in each slice."""
+    count = slices(corpus.documents, shape)
+    rows = min(corpus.documents, shape.slice_rows)
+    lists = LISTS_A_ROOT * math.sqrt(rows)
+    looked_at = lists + probes * rows / lists
+    return FLOPS_A_WEIGHT * shape.dim * float(corpus.texts - corpus.documents) * count * looked_at
+
+
+def found_bytes(corpus: Corpus, shape: Shape) -> int:
+    """Bytes that pass from one slice to the next: the top k of every anchor."""
+    anchors = corpus.texts - corpus.documents
+    return anchors * shape.neighbors * (FLOAT32 + INT64) if slices(corpus.documents, shape) > 1 else 0
+
+
 def trainer_bytes(corpus: Corpus) -> int:
-    """Memory that a trainer holds for every text and pair: content ids, pairs, known positives, one epoch's plan."""
-    wide = INT32 if corpus.texts < 2**31 else INT64
-    of_texts, of_pairs = 2 * wide, 4 * wide
-    return corpus.texts * of_texts + corpus.pairs * (of_pairs + 2 * INT64)
+    """Memory that a trainer holds beside model and batch: one block's plan. The rest is mapped."""
+    return min(corpus.pairs, PLAN_BLOCK) * PLAN_BYTES_A_PAIR
 
 
 def step_read_bytes(batch_size: int, negatives: int, shape: Shape) -> int:
-    """Bytes that a training step reads from disk where nothing is cached: whole pages around each guide vector."""
-    pages = math.ceil(shape.dim * FLOAT16 / PAGE) + 1
-    return batch_size * (2 + negatives) * pages * PAGE
+    """Bytes that a training step reads from disk where nothing is cached: whole pages around each row."""
+    pages = math.ceil(shape.dim * shape.value_bytes / PAGE) + 1
+    of_texts = (2 + negatives) * (pages + CONTENT_PAGES)
+    return batch_size * (of_texts + LOOKUP_PAGES) * PAGE

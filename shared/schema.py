@@ -6,29 +6,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
 FORMAT_VERSION = 1
 
 Role = Literal["query", "document"]
-PartKind = Literal["texts", "pairs", "vectors", "scales", "scores"]
+PartKind = Literal["texts", "contents", "pairs", "lookup", "negatives", "vectors", "scales", "faiss", "scores"]
 
 PART_SUFFIX: dict[PartKind, str] = {
     "texts": "parquet",
+    "contents": "npy",
     "pairs": "parquet",
+    "lookup": "npy",
+    "negatives": "npy",
     "vectors": "npy",
     "scales": "npy",
+    "faiss": "faiss",
     "scores": "parquet",
 }
+
+# What tells that two text ids are one text, (texts, 2) int64: the smallest id with the same text in either role, and
+# the id of the same text in the other role (-1 where there is none).
+CONTENT_COLUMNS = 2
+CONTENT, TWIN = range(CONTENT_COLUMNS)
+
+# The pairs in rows of fixed width, so that a trainer maps them: pairs of one anchor stand together.
+LOOKUP = np.dtype(
+    [
+        ("anchor", "<i8"),
+        ("positive", "<i8"),
+        ("group", "<i8"),  # the first pair with the same anchor ...
+        ("group_size", "<i8"),  # ... and how many there are
+        ("negatives", "<i8"),  # the row of `negatives` where the pair's own begin ...
+        ("negative_count", "<i4"),  # ... and how many there are
+        ("task", "<i4"),  # number of the task, -1 where the pair has none
+    ]
+)
 
 TEXTS = pa.schema(
     [
         pa.field("text_id", pa.int64(), nullable=False),
         pa.field("role", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
+        pa.field("text", pa.large_string(), nullable=False),  # a part may hold more than 2 GiB of text
         pa.field("text_hash", pa.binary(16), nullable=False),
-        # The smallest text id with the same text in either role: what tells that two ids are one text.
-        pa.field("content_id", pa.int64(), nullable=False),
     ]
 )
 
@@ -78,11 +99,6 @@ class Layout:
     def rejected(self) -> Path:
         """Input rows refused, with file, line and reason."""
         return self.root / "rejected.parquet"
-
-    @property
-    def faiss(self) -> Path:
-        """The FAISS index over the document vectors."""
-        return self.root / "faiss" / "documents.faiss"
 
     @property
     def building(self) -> Path:

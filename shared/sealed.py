@@ -16,7 +16,7 @@ DAMAGED_FIX = "delete the folder and make it again, or copy it again from where 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object and its checksum, whole or not at all."""
-    sealed = content | {SEAL: _checksum(content)}
+    sealed = content | {SEAL: checksum(content)}
     write_json(path, sealed)
 
 
@@ -36,7 +36,7 @@ def read_sealed(path: Path, name: str) -> dict[str, Any]:
 
 def unsealed(content: dict[str, Any], path: Path, name: str) -> dict[str, Any]:
     """The content of a sealed object without its checksum, which must agree; see ``read_sealed``."""
-    if content.pop(SEAL, None) != _checksum(content):
+    if content.pop(SEAL, None) != checksum(content):
         raise IndexFaultError(
             f"The {name} is damaged: its checksum differs from the one it carries", where=str(path), fix=DAMAGED_FIX
         )
@@ -56,5 +56,6 @@ def parse_object(path: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def _checksum(content: dict[str, Any]) -> str:
+def checksum(content: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object with sorted keys, in hex."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

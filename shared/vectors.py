@@ -1,10 +1,11 @@
-"""Guide vectors and scales on disk as one array, mapped part by part: pages are read when rows are asked for."""
+"""Rows of an index on disk as one array, mapped part by part: pages are read when rows are asked for."""
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -39,19 +40,30 @@ class RowStore:
         shape: tuple[int, ...] | None = None,
         dtype: DTypeLike | None = None,
     ) -> None:
-        self._shape, self._dtype = shape, dtype
-        self._paths = [root / record.path for record in records]
+        self._root, self._records, self._shape, self._dtype = root, records, shape, dtype
         self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(np.int64)
         self._maps: list[np.ndarray | None] = [None] * len(records)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._root, self._records, self._shape, self._dtype)
+
+    def _path(self, number: int) -> Path:
+        return self._root / self._records[number].path
+
+    @property
+    def _row(self) -> np.ndarray:
+        """A row that shows shape and type of all."""
+        known = self._shape is not None and self._dtype is not None
+        return np.empty(self._shape or (), dtype=self._dtype) if known else np.empty_like(self.part(0)[0])
+
     def part(self, number: int) -> np.ndarray:
         """Part ``number``, mapped read-only."""
         mapped = self._maps[number]
         if mapped is None:
-            path, rows = self._paths[number], int(self._starts[number + 1] - self._starts[number])
+            path, rows = self._path(number), int(self._starts[number + 1] - self._starts[number])
             try:
                 mapped = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
@@ -83,8 +95,7 @@ class RowStore:
                 f"A text id is outside the index (0 to {len(self) - 1})", fix="run `gistcache verify`"
             )
         parts = np.searchsorted(self._starts, ids, side="right") - 1
-        first = self.part(0)
-        rows = np.empty((len(ids), *first.shape[1:]), dtype=first.dtype)
+        rows = np.empty((len(ids), *self._row.shape), dtype=self._row.dtype)
         for number in np.unique(parts):
             chosen = parts == number
             part = self.part(number)

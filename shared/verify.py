@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +14,24 @@ from .errors import IndexFaultError
 from .manifest import Manifest
 from .parts import PartRecord, content_fault
 from .progress import console, step
-from .schema import Layout, PartKind
+from .remote import local_copy
+from .schema import CONTENT_COLUMNS, LOOKUP, Layout, PartKind
 from .tables import SCHEMAS, read_table
 
 # A unit vector rounded to float16 is this close to length one.
 NORM_TOLERANCE = 5e-3
 
+# Shape and type of a row; a guide vector's length is in the manifest.
+ARRAYS: dict[PartKind, tuple[tuple[int, ...], Any]] = {
+    "contents": ((CONTENT_COLUMNS,), np.int64),
+    "lookup": ((), LOOKUP),
+    "negatives": ((), np.int64),
+    "vectors": ((), np.float16),
+    "scales": ((), np.float32),
+}
 
-def verify(index: Path) -> None:
+
+def verify(index: str) -> None:
     """Check every part of an index: present, rows, bytes, checksum, finite unit vectors, ids in range.
 
     Rebuilds nothing. Exits with 5 and names each fault if there is one.
@@ -28,9 +39,9 @@ def verify(index: Path) -> None:
     Parameters
     ----------
     index
-        The guide index.
+        The guide index: a folder or a URL.
     """
-    layout = Layout(index)
+    layout = Layout(local_copy(index))
     manifest = Manifest.load(layout)
     faults = list(find_faults(layout, manifest))
     for fault in faults:
@@ -52,8 +63,8 @@ def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:
                 yield fault
             elif kind in SCHEMAS:
                 yield from _parquet_faults(layout.root, kind, record, texts)
-            elif kind in ("vectors", "scales"):
-                yield from _array_faults(layout.root, kind, record, int(manifest.request.guide["dim"]))
+            elif kind in ARRAYS:
+                yield from _array_faults(layout.root, kind, record, int(manifest.request.guide["dim"]), texts)
             advance(record.bytes)
 
 
@@ -71,7 +82,7 @@ def _parquet_faults(root: Path, kind: PartKind, record: PartRecord, texts: int) 
     except IndexFaultError as error:
         yield f"{record.path}: {error.what}"
         return
-    for name in ("text_id", "content_id", "anchor_id", "positive_id", "negative_ids", "neighbor_ids"):
+    for name in ("text_id", "anchor_id", "positive_id", "negative_ids", "neighbor_ids"):
         if name in table.column_names and (outside := _outside(table[name], texts)):
             yield f"{record.path}: {outside} values of {name} are no text id (0 to {texts - 1})"
 
@@ -82,17 +93,28 @@ def _outside(column: pa.ChunkedArray, texts: int) -> int:
     return int(((ids < 0) | (ids >= texts)).sum())
 
 
-def _array_faults(root: Path, kind: PartKind, record: PartRecord, dim: int) -> Iterator[str]:
+def _array_faults(root: Path, kind: PartKind, record: PartRecord, dim: int, texts: int) -> Iterator[str]:
     try:
         array = np.load(root / record.path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         yield f"{record.path}: not readable: {error}"
         return
-    shape, dtype = ((record.rows, dim), np.float16) if kind == "vectors" else ((record.rows,), np.float32)
+    row, dtype = ARRAYS[kind]
+    shape = (record.rows, *((dim,) if kind == "vectors" else row))
     if array.shape != shape or array.dtype != dtype:
         yield f"{record.path}: {array.dtype} of shape {array.shape}, {np.dtype(dtype)} of {shape} expected"
         return
-    values = array.astype(np.float32)
+    if kind in ("vectors", "scales"):
+        yield from _value_faults(kind, record, array.astype(np.float32))
+        return
+    ids = [array["anchor"], array["positive"]] if kind == "lookup" else [array]
+    least = -1 if kind == "contents" else 0
+    outside = sum(int(((values < least) | (values >= texts)).sum()) for values in ids)
+    if outside:
+        yield f"{record.path}: {outside} values are no text id (0 to {texts - 1})"
+
+
+def _value_faults(kind: PartKind, record: PartRecord, values: np.ndarray) -> Iterator[str]:
     if not np.isfinite(values).all():
         yield f"{record.path}: values that are not finite"
     elif kind == "vectors":

@@ -38,12 +38,12 @@ class BatchGuide:
             IndexFaultError: A label is no pair id of the index.
         """
         ids = index.pairs(labels, negatives)
-        return cls(_texts(index, ids, device), _vectors(index, ids, device))
+        return cls(_texts(index, labels, ids, device), _vectors(index, ids, device))
 
 
-def _texts(index: GuideIndex, ids: PairIds, device: torch.device) -> BatchTexts:
+def _texts(index: GuideIndex, labels: np.ndarray, ids: PairIds, device: torch.device) -> BatchTexts:
     roles = (ids.anchors, ids.positives, ids.negatives.T.ravel())
-    arrays = (*map(index.content_ids, roles), *index.known_positives(ids.anchors))
+    arrays = (*map(index.content_ids, roles), *index.known_positives(labels))
     return BatchTexts(*(torch.as_tensor(array, device=device) for array in arrays))
 
 

@@ -157,7 +157,7 @@ def plan_of_index(
     """
     ids = index.pairs(labels, negatives)
     texts = index.content_ids(np.column_stack([ids.positives, ids.anchors, ids.negatives]))
-    plan = batch_plan(texts, index.tasks[labels], batch_size, seed, epoch)
+    plan = batch_plan(texts, index.tasks(labels), batch_size, seed, epoch)
     if not len(plan):
         raise SettingsError(
             f"Not one batch of {batch_size} pairs can be filled without a text standing twice in it",

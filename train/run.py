@@ -15,7 +15,7 @@ from ..shared.evaluation import RetrievalSet
 from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
 from ..shared.models import find_model, fingerprint_files, pick_device, set_prompts
-from ..shared.parts import PARTIAL_SUFFIX, sha256_of, whole_file, write_json
+from ..shared.parts import PARTIAL_SUFFIX, whole_file, write_json
 from ..shared.progress import console
 from ..shared.sealed import parse_object
 from .card import add_section
@@ -180,7 +180,7 @@ def _summary(index: GuideIndex) -> dict[str, Any] | None:
         held = parse_object(index.layout.summary, "summary")
     except (OSError, IndexFaultError):
         return None
-    return held if held.get("manifest_sha256") == sha256_of(index.layout.manifest) else None
+    return held if held.get("manifest") == index.manifest.key else None
 
 
 def _guide_figures(index: GuideIndex, held_out: RetrievalSet | None) -> dict[str, float] | None:

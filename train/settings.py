@@ -55,8 +55,8 @@ FREE_ON_RESUME = frozenset(
 class TrainSettings:
     """Everything `gistcache train` can be told."""
 
-    index: Path = Path("guide-index")
-    """The guide index, made by `gistcache index`."""
+    index: str | Path = "guide-index"
+    """The guide index, made by `gistcache index`: a folder, or a URL, which is copied into the cache once."""
     student: str
     """The student: a folder, a hub id, or `package:DISTRIBUTION`."""
     out: Path = Path("runs/student")

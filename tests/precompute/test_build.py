@@ -215,7 +215,7 @@ def test_held_out_pairs_are_evaluated_while_the_guide_is_there(tmp_path, guide_f
         ("vectors/part-00000.npy", lambda data: data[:-4], "bytes"),
         ("vectors/part-00001.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "checksum"),
         ("scores/part-00002.parquet", lambda data: data[:100] + b"x" + data[101:], "checksum"),
-        ("faiss/documents.faiss", None, "missing"),
+        ("faiss/part-00000.faiss", None, "missing"),
     ],
 )
 def test_verify_names_the_damaged_file(tmp_path, small_index, file, damage, fault):

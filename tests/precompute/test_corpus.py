@@ -37,7 +37,7 @@ def test_ids_equal_those_of_a_plain_loop(monkeypatch):
     assert corpus.texts["content_id"].to_list() == [first[text] for text in queries + documents]
     assert corpus.pairs.rows() == [
         (number, queries.index(p.anchor), ids[p.positive], [ids[n] for n in p.negatives], p.task)
-        for number, p in enumerate(kept)
+        for number, p in enumerate(sorted(kept, key=lambda p: queries.index(p.anchor)))
     ]
     assert corpus.rejected.rows() == [("f", 3, "empty text")]
 

@@ -1,0 +1,164 @@
+"""A folder on its way from nothing to an index: one writer, what an earlier run has left, and the manifest last."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from ..shared.checked import refuse_damaged
+from ..shared.errors import IndexFaultError
+from ..shared.lock import folder_lock
+from ..shared.manifest import (
+    Manifest,
+    Request,
+    differences,
+    refuse_differences,
+    refuse_other_format,
+    request_from_json,
+)
+from ..shared.parts import Journal, PartRecord, whole_file
+from ..shared.progress import console
+from ..shared.remote import cache_folder, copy_of
+from ..shared.schema import Layout
+from ..shared.sealed import parse_object, unsealed, write_sealed
+from .place import Place
+
+PUSH_SECONDS = 30.0
+REQUEST, JOURNAL = "request.json", "journal.jsonl"
+
+
+def finished(place: Place, request: Request) -> Manifest | None:
+    """The manifest, where the place holds a finished index of this request.
+
+    Raises:
+        StaleIndexError: It holds a finished index of another request; names each difference.
+        IndexFaultError: It is damaged, or the place holds something else.
+    """
+    layout = place.layout
+    names = place.remote.sizes() if place.remote else {}
+    if place.remote and "manifest.json" in names:
+        with whole_file(layout.manifest) as partial:
+            place.remote.get("manifest.json", partial)
+    elif not layout.manifest.exists() or layout.building.exists():
+        _refuse_foreign(place, names)
+        return None
+    manifest = Manifest.load(layout)
+    refuse_differences(str(place), differences(manifest.request, request))
+    if place.remote:
+        _refuse_missing(place, manifest, names)
+    else:
+        refuse_damaged(layout.root, list(manifest.records))
+    console.print(f"{place} already holds this index, nothing to do", highlight=False)
+    return manifest
+
+
+def _refuse_foreign(place: Place, names: dict[str, int]) -> None:
+    root, building = place.root, place.layout.building
+    foreign = bool(names) and f"building/{REQUEST}" not in names
+    if not place.remote:
+        foreign = root.exists() and not building.is_dir() and any(root.iterdir())
+    if foreign:
+        raise IndexFaultError(
+            "The folder is not empty and holds no guide index",
+            where=str(place),
+            fix="give another --out, or empty the folder",
+        )
+
+
+def _refuse_missing(place: Place, manifest: Manifest, names: dict[str, int]) -> None:
+    missing = [record.path for record in manifest.records if names.get(record.path) != record.bytes]
+    if missing:
+        raise IndexFaultError(
+            f"{len(missing)} files of the index are missing or of another size, first {missing[0]}",
+            where=str(place),
+            fix="delete the folder and make it again, or copy it again from where it came",
+        )
+
+
+@contextmanager
+def unfinished(place: Place, request: Request) -> Iterator[Journal]:
+    """Hold the place for writing; yields the journal of the parts that are there already."""
+    with folder_lock(place.layout.building):
+        if place.remote:
+            _take_up(place)
+        path = place.layout.building / REQUEST
+        if path.exists():
+            content = parse_object(path, "unfinished build's request")
+            refuse_other_format(content, path)
+            held = request_from_json(unsealed(content, path, "unfinished build's request"))
+            refuse_differences(str(place), differences(held, request))
+        else:
+            write_sealed(path, asdict(request))
+            place.push(path)
+        yield _journal(place)
+
+
+def _take_up(place: Place) -> None:
+    """Bring what an unfinished build has left in the storage; forget what was of another one."""
+    assert place.remote
+    building, names = place.layout.building, place.remote.sizes()
+    theirs = building / f"their-{REQUEST}"
+    if there := f"building/{REQUEST}" in names:
+        place.remote.get(f"building/{REQUEST}", theirs)
+    ours = building / REQUEST
+    if not there or not ours.exists() or ours.read_bytes() != theirs.read_bytes():
+        _empty(place.layout)
+    if there:
+        theirs.replace(ours)
+        if not (building / JOURNAL).exists() and f"building/{JOURNAL}" in names:
+            with whole_file(building / JOURNAL) as partial:
+                place.remote.get(f"building/{JOURNAL}", partial)
+
+
+def _empty(layout: Layout) -> None:
+    for path in layout.root.iterdir():
+        if path.is_dir() and path != layout.building:
+            shutil.rmtree(path)
+    for name in (JOURNAL, REQUEST):
+        (layout.building / name).unlink(missing_ok=True)
+
+
+def _journal(place: Place) -> Journal:
+    path = place.layout.building / JOURNAL
+    if not place.remote:
+        return Journal(path, place.root)
+    names = place.remote.sizes()
+    journal = _PushedJournal(path, place, names)
+    for record in journal.done.values():
+        if names.get(record.path) != record.bytes:
+            place.push(place.root / record.path)
+    return journal
+
+
+class _PushedJournal(Journal):
+    """A journal that the storage has a copy of, at most half a minute old: another machine can go on from there."""
+
+    def __init__(self, path: Path, place: Place, elsewhere: dict[str, int]) -> None:
+        super().__init__(path, place.root, elsewhere)
+        self._place, self._pushed = place, 0.0
+
+    def record(self, record: PartRecord) -> None:
+        """See ``Journal``."""
+        super().record(record)
+        if time.monotonic() - self._pushed > PUSH_SECONDS:
+            self._place.push(self.path)
+            self._pushed = time.monotonic()
+
+
+def finish(place: Place, manifest: Manifest) -> None:
+    """Write the manifest: from then on the place holds an index."""
+    manifest.save(place.layout)
+    place.push(place.layout.manifest)
+    place.drop(place.layout.building)
+    if place.remote:  # what was made here need not be fetched again to be read here
+        copy = copy_of(cache_folder("indexes", place.remote.url), place.layout.manifest)
+        place.layout.manifest.unlink()
+        if copy.exists():
+            shutil.rmtree(place.root)
+        else:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            place.root.rename(copy)

@@ -1,0 +1,127 @@
+"""Where the parts of a step are computed: in this process, or in several on this machine. Ray is in ray_engine.py."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Protocol
+
+import torch
+
+from ..shared.errors import GistcacheError
+from ..shared.progress import Advance
+from .settings import IndexSettings
+from .work import Job, Made
+
+
+class Engine(Protocol):
+    """Runs jobs."""
+
+    def run(self, job: Job, numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+        """Make parts, each whole or not at all; yields them as they come, in any order."""
+        ...
+
+
+def engine_of(settings: IndexSettings) -> Engine:
+    """The engine that the settings name."""
+    if settings.engine == "ray":
+        from .ray_engine import RayEngine  # an extra
+
+        return RayEngine(settings.num_workers, settings.ray_address)
+    gpus = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
+    count = settings.num_workers or max(1, gpus)
+    return InProcess() if count == 1 else Processes(count, gpus)
+
+
+class InProcess:
+    """Part after part, here; one thread writes while the next part is computed."""
+
+    def run(self, job: Job, numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+        """See ``Engine``. Leaving the generator waits for what is being written, also on an interruption."""
+        writing: Future[Made] | None = None
+        with ThreadPoolExecutor(1) as writer:
+            for number in numbers:
+                value = job.compute(number, advance)
+                if writing:
+                    yield writing.result()
+                writing = writer.submit(job.commit, number, value)
+            if writing:
+                yield writing.result()
+
+
+class Processes:
+    """Parts shared out among processes of this machine, one a GPU where there are GPUs."""
+
+    def __init__(self, count: int, gpus: int) -> None:
+        self.count, self.gpus = count, gpus
+
+    def run(self, job: Job, numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+        """See ``Engine``."""
+        if not numbers:
+            return
+        context = multiprocessing.get_context("spawn")  # a process with threads, or CUDA, must not be forked
+        turn = context.Value("i", 0)
+        count = min(self.count, len(numbers)) or 1
+        threads = max(1, (os.cpu_count() or 1) // count)
+        with ProcessPoolExecutor(count, context, _begin, (pickle.dumps(job), turn, self.gpus, threads)) as pool:
+            try:
+                for future in as_completed([pool.submit(_make, number) for number in numbers]):
+                    made = future.result()
+                    advance(made.record.rows if made.record else 0)
+                    yield made
+            except BrokenProcessPool as error:
+                raise GistcacheError(
+                    "A worker process was killed",
+                    where=f"one of {count}",
+                    fix="the machine may be short of memory: give a smaller --num-workers, then run the same command "
+                    "again; finished parts are kept",
+                ) from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
+                raise
+
+
+_pickled: list[bytes] = []  # of a worker process: what it was started with ...
+_job: list[Job] = []  # ... and what that is, once it was needed
+
+
+def _begin(pickled: bytes, turn, gpus: int, threads: int) -> None:  # noqa: ANN001 (multiprocessing's Value)
+    """Begin a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers for Ctrl-C
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if gpus:
+        with turn.get_lock():
+            os.environ["CUDA_VISIBLE_DEVICES"] = _visible()[turn.value % gpus]
+            turn.value += 1
+    else:
+        torch.set_num_threads(threads)
+    _pickled.append(pickled)
+
+
+def _visible() -> list[str]:
+    """The GPUs of this machine by the names CUDA takes."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _make(number: int) -> Made:
+    if not _job:
+        _job.append(pickle.loads(_pickled[0]))  # from the first process, never from a file
+    job = _job[0]
+    return job.commit(number, job.compute(number, lambda rows: None))

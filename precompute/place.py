@@ -1,0 +1,110 @@
+"""Where an index is being written: a folder, and the object storage that gets a copy of every part."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..shared.errors import IndexFaultError
+from ..shared.parts import PartRecord, commit, commit_array, commit_table, fetch_part, size_fault
+from ..shared.remote import Remote, cache_folder, is_url
+from ..shared.schema import Layout
+from ..shared.vectors import RowStore
+
+
+@dataclass(frozen=True)
+class Place:
+    """Files of one index, by their records.
+
+    With a remote, a part is committed when it lies there too, and a part that another machine has made is fetched from
+    there when it is asked for. Without one, every machine that works on the index sees the same folder.
+    """
+
+    root: Path
+    remote: Remote | None = None
+
+    @classmethod
+    def of(cls, out: str | Path) -> Place:
+        """The place that ``--out`` names: a folder, or a URL, whose parts are kept in the user's cache meanwhile."""
+        if not is_url(out):
+            return cls(Path(out).absolute())
+        remote = Remote.of(out)
+        return cls(cache_folder("building", remote.url) / "index", remote)
+
+    @property
+    def layout(self) -> Layout:
+        """The folder's files."""
+        return Layout(self.root)
+
+    def __str__(self) -> str:
+        return self.remote.url if self.remote else str(self.root)
+
+    def commit(self, path: Path, rows: int, write: Callable[[Path], None]) -> PartRecord:
+        """Write one file through ``write(temporary path)``; see ``parts.commit``."""
+        return self._pushed(commit(self.root, path, rows, write))
+
+    def commit_table(self, path: Path, table: pa.Table) -> PartRecord:
+        """Write an Arrow table as one Parquet part."""
+        return self._pushed(commit_table(self.root, path, table))
+
+    def commit_array(self, path: Path, array: np.ndarray) -> PartRecord:
+        """Write a NumPy array, first axis rows, as one part."""
+        return self._pushed(commit_array(self.root, path, array))
+
+    def _pushed(self, record: PartRecord) -> PartRecord:
+        if self.remote:
+            self.remote.put(self.root / record.path, record.path)
+        return record
+
+    def push(self, path: Path) -> None:
+        """Copy a file that is no part to the remote, whole."""
+        if self.remote:
+            self.remote.put(path, path.relative_to(self.root).as_posix())
+
+    def fetched(self, record: PartRecord) -> Path:
+        """The file of a record, fetched if it is not here.
+
+        Raises:
+            IndexFaultError: It is nowhere, or not the one recorded.
+        """
+        if size_fault(self.root, record) and self.remote:
+            fetch_part(self.remote, self.root, record)
+        if fault := size_fault(self.root, record):
+            raise IndexFaultError(
+                f"A part of the unfinished index cannot be found: {fault}",
+                where=str(self.root),
+                fix="every machine that takes part must see the folder under this path; or give --out s3://...",
+            )
+        return self.root / record.path
+
+    def rows(
+        self, records: list[PartRecord], shape: tuple[int, ...] | None = None, dtype: np.dtype | type | None = None
+    ) -> RowStore:
+        """The rows of parts, each fetched when rows of it are asked for."""
+        return _FetchedRows(self, records, shape, dtype)
+
+    def drop(self, folder: Path) -> None:
+        """Delete a folder of the index, here and there."""
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.remote:
+            self.remote.remove(folder.relative_to(self.root).as_posix())
+
+
+class _FetchedRows(RowStore):
+    """A RowStore whose parts may still lie elsewhere."""
+
+    def __init__(self, place: Place, records: list[PartRecord], shape: Any, dtype: Any) -> None:  # noqa: ANN401
+        super().__init__(place.root, records, shape, dtype)
+        self._place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._place, self._records, self._shape, self._dtype)
+
+    def _path(self, number: int) -> Path:
+        return self._place.fetched(self._records[number])

@@ -1,0 +1,102 @@
+"""How dense the corpus is around each text: its guide score with its K-th nearest other text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..shared.models import pick_device
+from ..shared.progress import Advance
+from ..shared.schema import CONTENT
+from .place import Place
+from .search import BLOCK_ROWS, exact_search
+from .space import Space
+from .work import Made
+
+# Above this many texts, scales are estimated against a sample of this size.
+SCALE_SAMPLE = 65_536
+
+
+@dataclass(frozen=True)
+class ScaleReference:
+    """The texts that scales are measured against: all unique texts, or a seeded sample of them.
+
+    Attributes:
+        ids: (m,) text ids, ascending, one for each text.
+        k: Which nearest text of the whole corpus is meant.
+        rank: Which nearest of ``ids`` stands for it: ``k`` scaled down with the sample.
+    """
+
+    ids: np.ndarray
+    k: int
+    rank: int
+
+    @classmethod
+    def of(cls, content_ids: np.ndarray, k: int, seed: int, sample: int = SCALE_SAMPLE) -> ScaleReference:
+        """Draw the reference of a corpus; ``content_ids`` (texts,) is the smallest id of each text."""
+        unique = np.flatnonzero(content_ids == np.arange(len(content_ids)))
+        ids = unique
+        if len(unique) > sample:
+            ids = np.sort(np.random.default_rng(seed).choice(unique, size=sample, replace=False))
+        wanted = min(k, len(unique) - 1)
+        return cls(ids, k, max(1, min(round(wanted * len(ids) / len(unique)), len(ids) - 1)))
+
+    def told(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {"k": self.k, "sample": len(self.ids), "rank_in_sample": self.rank}
+
+
+@dataclass(frozen=True)
+class ScaleJob:
+    """Scales of one part of texts after the other.
+
+    Attributes:
+        place: Where the parts go.
+        space: The guide vectors.
+        reference: What scales are measured against.
+        ranges: First and last-plus-one text id of each part.
+        device: As the settings have it; resolved where the work is done.
+    """
+
+    place: Place
+    space: Space
+    reference: ScaleReference
+    ranges: list[tuple[int, int]]
+    device: str
+
+    def compute(self, number: int, advance: Advance) -> np.ndarray:
+        """(rows,) float32 of a part."""
+        start, stop = self.ranges[number]
+        values = scales(self.space, self.reference, start, stop, pick_device(self.device))
+        advance(stop - start)
+        return values
+
+    def commit(self, number: int, value: np.ndarray) -> Made:
+        """Write it."""
+        return Made(number, self.place.commit_array(self.place.layout.part("scales", number), value))
+
+
+def scales(space: Space, reference: ScaleReference, start: int, stop: int, device: str) -> np.ndarray:
+    """Each text's guide score with its K-th nearest other text: (stop - start,) float32.
+
+    A corpus of one text has no other; its scale is then 0.
+    """
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for begin in range(0, len(reference.ids), BLOCK_ROWS):
+            ids = reference.ids[begin : begin + BLOCK_ROWS]
+            yield ids, space.vectors.take(ids)
+
+    ids = np.arange(start, stop)
+    found = exact_search(
+        space.vectors.take(ids),
+        blocks,
+        reference.rank,
+        exclude=space.contents.take(ids)[:, CONTENT],
+        device=device,
+    )
+    last = found.scores[:, -1]
+    return np.where(np.isneginf(last), 0.0, last).astype(np.float32)

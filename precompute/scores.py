@@ -1,0 +1,154 @@
+"""What the trainer and the report read of each pair: scores, neighbours, positive rank, cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from ..shared.models import pick_device
+from ..shared.parts import PartRecord
+from ..shared.progress import Advance
+from ..shared.schema import SCORES
+from ..shared.tables import read_table
+from . import faiss_index
+from .neighbors import (
+    AnchorsOfPart,
+    PartFound,
+    Search,
+    Slice,
+    approximate_search_in,
+    dots,
+    exact_search_in,
+    found_in_slice,
+)
+from .place import Place
+from .space import Space
+from .work import Made
+
+KMEANS_SAMPLE_PER_CLUSTER = 256
+
+
+def anchor_centroids(space: Space, clusters: int | None, seed: int) -> np.ndarray:
+    """Centroids of the anchors: ``clusters`` of them, by default the square root of how many anchors there are."""
+    count = min(clusters or round(np.sqrt(space.queries)), space.queries)
+    size = min(space.queries, KMEANS_SAMPLE_PER_CLUSTER * count)
+    sample = np.sort(np.random.default_rng(seed).choice(space.queries, size=size, replace=False))
+    return faiss_index.kmeans(space.vectors.take(sample), count, seed)
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """The search of one slice of documents for one part of pairs after the other; after the last slice, their scores.
+
+    Attributes:
+        place: Where the parts go.
+        space: The guide vectors.
+        pairs: The parts of pairs.
+        documents: The slice to search.
+        faiss: Its FAISS file; None searches exactly.
+        before: What the slices before gave, by part; empty for the first.
+        last: Whether no slice follows.
+        neighbors: How many documents to find an anchor.
+        centroids: (clusters, dim) float32; a pair's cluster is that of its anchor.
+        device: As the settings have it; resolved where the work is done.
+    """
+
+    place: Place
+    space: Space
+    pairs: list[PartRecord]
+    documents: Slice
+    faiss: PartRecord | None
+    before: dict[int, PartRecord]
+    last: bool
+    neighbors: int
+    centroids: np.ndarray
+    device: str
+
+    def compute(self, number: int, advance: Advance) -> pa.Table | PartFound:
+        """The finished scores of a part, or what has been found so far."""
+        self.place.fetched(self.pairs[number])
+        pairs = _frame(read_table(self.place.root, self.pairs[number], "pairs"))
+        part = AnchorsOfPart.of(self.space, pairs)
+        found = found_in_slice(
+            self.space,
+            part,
+            self.documents,
+            self._search,
+            self.neighbors,
+            exact=self.faiss is None,
+            device=pick_device(self.device),
+        )
+        if number in self.before:
+            found = PartFound.read(self.place.fetched(self.before[number])).merged(found)
+        advance(pairs.height)
+        return score_table(self.space, pairs, part, found, self.centroids) if self.last else found
+
+    def commit(self, number: int, value: pa.Table | PartFound) -> Made:
+        """Write it: a part of the index, or a file that the next slice takes up."""
+        if isinstance(value, pa.Table):
+            return Made(number, self.place.commit_table(self.place.layout.part("scores", number), value))
+        path = found_file(self.place, self.documents.number, number)
+        return Made(number, self.place.commit(path, len(value.above), value.write))
+
+    @cached_property
+    def _search(self) -> Search:
+        """The slice's search; its FAISS file is read once a worker."""
+        if self.faiss is None:
+            return exact_search_in(self.space, self.documents, pick_device(self.device))
+        self.place.fetched(self.faiss)
+        index = faiss_index.read(self.place.root, self.faiss)
+        return approximate_search_in(self.space.vectors, faiss_index.on_gpu(index))
+
+
+def found_file(place: Place, slice_number: int, part: int) -> Path:
+    """Where a part keeps what has been found up to a slice."""
+    return found_folder(place, slice_number) / f"part-{part:05d}.npz"
+
+
+def found_folder(place: Place, slice_number: int) -> Path:
+    """The folder of such files."""
+    return place.layout.building / f"found-{slice_number:05d}"
+
+
+def score_table(
+    space: Space, pairs: pl.DataFrame, part: AnchorsOfPart, found: PartFound, centroids: np.ndarray
+) -> pa.Table:
+    """The scores of one part of pairs, see ``schema.SCORES``.
+
+    ``positive_rank`` counts the documents above the positive, the anchor's own text left out: all of them where the
+    search is exact, those among the neighbours found where it is not.
+    """
+    clusters = np.argmax(part.vectors @ centroids.T, axis=1).astype(np.int32)
+    negatives = pairs["negative_ids"]
+    repeats = negatives.list.len().to_numpy()
+    negative_ids = negatives.explode(empty_as_null=False).to_numpy()
+    anchors = np.repeat(part.vectors[part.row_of_pair], repeats, axis=0)
+    scores, ids = found.scores[part.row_of_pair], found.ids[part.row_of_pair]
+    held = ids >= 0
+    return pa.table(
+        {
+            "pair_id": pairs["pair_id"].to_numpy(),
+            "positive_score": part.positive_scores,
+            "negative_scores": _lists(dots(anchors, space.vectors.take(negative_ids)), repeats),
+            "neighbor_ids": _lists(ids[held], held.sum(axis=1)),
+            "neighbor_scores": _lists(scores[held], held.sum(axis=1)),
+            "positive_rank": found.above,
+            "cluster": clusters[part.row_of_pair],
+        }
+    ).cast(SCORES)
+
+
+def _lists(values: np.ndarray, lengths: np.ndarray) -> pa.Array:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

@@ -1,0 +1,37 @@
+"""What a step of stage 1 hands out: parts that can be computed anywhere, each alone, and committed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..shared.parts import PartRecord
+from ..shared.progress import Advance
+
+
+@dataclass(frozen=True)
+class Made:
+    """A part that lies in its place.
+
+    Attributes:
+        number: Which part of its step.
+        record: Its record; None where there was nothing to write.
+        told: What the work has to say of it, JSON-ready.
+    """
+
+    number: int
+    record: PartRecord | None
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Job(Protocol):
+    """The work on the parts of one step. Can be pickled: other processes and machines get a copy of it."""
+
+    def compute(self, number: int, advance: Advance) -> Any:  # noqa: ANN401 (what its own commit takes)
+        """Compute part ``number``, calling ``advance`` with rows as they are done."""
+        ...
+
+    def commit(self, number: int, value: Any) -> Made:  # noqa: ANN401 (what compute returned)
+        """Write the part whole."""
+        ...

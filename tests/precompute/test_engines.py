@@ -1,0 +1,157 @@
+"""The same bytes whatever computes the parts: one process, several, a Ray cluster, and one after another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from gistcache.precompute import build as build_module
+from gistcache.precompute.guides import Guide
+from gistcache.shared.errors import GistcacheError, ModelError, SettingsError
+from gistcache.shared.index import GuideIndex
+
+from tests.conftest import build_test_index, random_pairs
+from tests.precompute.test_build import columns_of, contents
+
+SETTINGS = {"part_rows": 40, "neighbors": 5, "slice_rows": 30}
+
+
+class PoweredOffError(BaseException):
+    pass
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return random_pairs(150, seed=5, negatives=1)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory, guide_folder, rows) -> Path:
+    return build_test_index(tmp_path_factory.mktemp("local") / "index", rows, guide_folder, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def ray():
+    ray = pytest.importorskip("ray")
+    yield ray
+    ray.shutdown()
+
+
+def cut_after(monkeypatch, records: int):
+    """Make the build end, as without power, when so many parts are recorded."""
+    original, written = build_module.Journal.record, []
+
+    def record(self, part):
+        if len(written) == records:
+            raise PoweredOffError
+        written.append(part.path)
+        original(self, part)
+
+    monkeypatch.setattr(build_module.Journal, "record", record)
+
+
+def test_slices_give_what_one_search_gives(tmp_path, guide_folder, rows, local):
+    whole = build_test_index(tmp_path / "index", rows, guide_folder, **(SETTINGS | {"slice_rows": 10**6}))
+    sliced, searched_at_once = (columns_of(GuideIndex.open(each))[1] for each in (local, whole))
+    assert len(GuideIndex.open(local).manifest.parts["faiss"]) > 3
+    assert not (local / "building").exists()
+    for name in ("positive_rank", "positive_score", "cluster"):
+        assert sliced[name] == searched_at_once[name]
+    assert np.allclose(sliced["neighbor_scores"], searched_at_once["neighbor_scores"], atol=1e-6)
+
+
+@pytest.mark.parametrize("exact_limit", [100_000, 20])
+def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows, exact_limit):
+    settings = SETTINGS | {"exact_limit": exact_limit}
+    one = build_test_index(tmp_path / "one", rows, guide_folder, **settings)
+    two = build_test_index(tmp_path / "two", rows, guide_folder, num_workers=2, **settings)
+    assert contents(two) == contents(one)
+
+
+@pytest.mark.parametrize("after", [13, 22, 40])
+def test_begun_by_one_engine_and_finished_by_the_other(tmp_path, guide_folder, rows, local, monkeypatch, after, ray):
+    first, then = (
+        ({"engine": "ray", "num_workers": 2}, {}) if after == 13 else ({}, {"engine": "ray", "num_workers": 2})
+    )
+    with monkeypatch.context() as patch:
+        cut_after(patch, after)
+        with pytest.raises(PoweredOffError):
+            build_test_index(tmp_path / "index", rows, guide_folder, **SETTINGS, **first)
+    build_test_index(tmp_path / "index", rows, guide_folder, **SETTINGS, **then)
+    assert contents(tmp_path / "index") == contents(local)
+
+
+def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide_folder, ray):
+    rows = random_pairs(1_500, seed=6)
+    killed, made = [], set()
+
+    def kill_one():
+        """As soon as a part of vectors is there: one of the actors, by SIGKILL."""
+        folder = tmp_path / "cut" / "vectors"
+        while not list(folder.glob("*.npy")):
+            time.sleep(0.01)
+        actors = [
+            each for each in psutil.process_iter(["cmdline"]) if "ray::MapWorker" in " ".join(each.info["cmdline"])
+        ]
+        made.update((path, path.stat().st_mtime_ns) for path in folder.glob("*.npy"))
+        if actors:
+            actors[0].kill()
+            killed.append(actors[0].pid)
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    settings = {"part_rows": 64, "neighbors": 5}
+    cut = build_test_index(tmp_path / "cut", rows, guide_folder, engine="ray", num_workers=2, **settings)
+    killer.join()
+    assert killed
+    assert contents(cut) == contents(build_test_index(tmp_path / "whole", rows, guide_folder, **settings))
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in made)
+
+
+def test_a_worker_with_another_guide_is_refused(tmp_path, guide_folder, prompted_guide_folder):
+    from gistcache.precompute.guides import GuideSettings, _same_guide
+
+    fingerprint = Guide(GuideSettings(str(guide_folder))).fingerprint()
+    with pytest.raises(ModelError, match=r"prompts.query: the first process has '', command asks for 'find: '"):
+        _same_guide(GuideSettings(str(prompted_guide_folder)), "cpu", None, fingerprint)
+
+
+@pytest.mark.parametrize("engine", [{"num_workers": 2}, {"engine": "ray", "num_workers": 2}])
+def test_what_fails_in_a_worker_is_told_in_one_message(tmp_path, guide_folder, rows, engine, request):
+    if "engine" in engine:
+        request.getfixturevalue("ray")
+    folder = tmp_path / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(patch, 12)
+        with pytest.raises(PoweredOffError):
+            build_test_index(folder, rows, guide_folder, **SETTINGS)
+    for text in (folder / "texts").glob("*.parquet"):
+        text.write_bytes(text.read_bytes()[:-1] + b"?")  # journal and file no longer agree
+    (folder / "building" / "journal.jsonl").write_bytes(b"")
+    # Everything is made again: a worker that cannot see the folder is what is left to fail.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gistcache.precompute.build._Build.tables", lambda self: _tables_elsewhere(self))
+        with pytest.raises(GistcacheError, match="cannot be found"):
+            build_test_index(folder, rows, guide_folder, **SETTINGS, **engine)
+
+
+def _tables_elsewhere(build):
+    """The step as it is, and then its files gone, as on a machine that does not share the folder."""
+    record = _tables(build)
+    for path in (build.place.root / "texts").glob("*.parquet"):
+        path.unlink()
+    return record
+
+
+_tables = build_module._Build.tables
+
+
+def test_an_address_without_ray_is_refused():
+    from gistcache.precompute.settings import IndexSettings
+
+    with pytest.raises(SettingsError, match="--ray-address"):
+        IndexSettings(guide="x", ray_address="auto")
