@@ -149,8 +149,8 @@ def found_bytes(corpus: Corpus, shape: Shape) -> int:
 
 
 def trainer_bytes(corpus: Corpus) -> int:
-    """Memory that a trainer holds beside model and batch: one block's plan. The rest is mapped."""
-    return min(corpus.pairs, PLAN_BLOCK) * PLAN_BYTES_A_PAIR
+    """Memory that a trainer holds beside model and batch: pair ids and one block's plan. The rest is mapped."""
+    return corpus.pairs * INT64 + min(corpus.pairs, PLAN_BLOCK) * PLAN_BYTES_A_PAIR
 
 
 def step_read_bytes(batch_size: int, negatives: int, shape: Shape) -> int:

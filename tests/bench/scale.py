@@ -21,7 +21,7 @@ from bench_data import STUDENT, gistcache
 from gistcache.shared.clock import peak_memory_bytes
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import find_model, load_model
-from gistcache.train.plan import plan_of_index
+from gistcache.train.plan import PlannedBatches
 from gistcache.train.settings import TrainSettings
 from gistcache.train.students import load_student
 from gistcache.train.trainer import build_trainer
@@ -81,8 +81,10 @@ def trained(index_folder: Path, out: Path) -> Figures:
         index=index_folder, student=STUDENT, out=out, batch_size=64, max_steps=TRAIN_STEPS, device="cpu", layers=3
     )
     trainer, _ = build_trainer(settings, index, load_student(STUDENT, layers=3), None)
+    before = peak_memory_bytes()
     begun = time.perf_counter()
-    plan_of_index(index, np.arange(len(index)), 64, 0, 0, 0)
+    len(PlannedBatches.of(index, 0)(trainer.train_dataset, 64))
+    planning = peak_memory_bytes() - before
     planned = time.perf_counter() - begun
     begun = time.perf_counter()
     trainer.train()
@@ -93,6 +95,7 @@ def trained(index_folder: Path, out: Path) -> Figures:
         "peak": peak_memory_bytes(),
         "seconds": seconds,
         "plan": planned,
+        "plan_bytes": planning,
     }
 
 
@@ -106,13 +109,19 @@ def table(figures: Figures) -> str:
         lines.append(f"| {int(texts):,} | {seconds} | {beyond:.2f} GB |")
     lines += [
         "",
-        f"| texts | trainer: resident after {TRAIN_STEPS} steps | peak | batch plan, batch 64 |",
-        "|---" * 4 + "|",
+        f"| texts | trainer: resident after {TRAIN_STEPS} steps | peak | batch plan, batch 64 | its memory |",
+        "|---" * 5 + "|",
     ]
     for texts, found in figures["train"].items():
         memory = f"{found['resident'] / 1e6:,.0f} MB | {found['peak'] / 1e6:,.0f} MB"
-        lines.append(f"| {int(texts):,} | {memory} | {found['plan']:.1f} s |")
+        lines.append(f"| {int(texts):,} | {memory} | {found['plan']:.1f} s | {found['plan_bytes'] / 1e6:,.0f} MB |")
     return "\n".join(lines) + "\n"
+
+
+def index_bytes(texts: int) -> dict[str, int]:
+    """Bytes of each kind of file of a built index."""
+    parts = GuideIndex.open(WORK / f"scale-{texts}").manifest.parts
+    return {kind: sum(record.bytes for record in records) for kind, records in parts.items()}
 
 
 def main() -> None:
@@ -129,6 +138,7 @@ def main() -> None:
         print(json.dumps(trained(given.train, WORK / "scale-student")))
     else:
         print(table(measure(given.texts)))
+        print({texts: index_bytes(texts) for texts in given.texts})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.index import GuideIndex
-from gistcache.train.plan import PlannedBatches, batch_plan, plan_of_index
+from gistcache.train.plan import PlannedBatches, batch_plan, rows_of_block
 
 
 def random_corpus(pairs, documents, anchors, tasks, seed=0):
@@ -75,7 +75,35 @@ def test_the_sampler_knows_its_length_and_follows_the_epoch(small_index):
     assert list(sampler) != first
     sampler.set_epoch(0)
     assert list(sampler) == first
-    assert np.array_equal(first, plan_of_index(index, np.arange(len(index)), 8, 3, 0, index.max_negatives))
+
+
+def test_blocks_hold_each_row_once_and_differ_by_epoch():
+    blocks = [rows_of_block(1000, block, 7, 3, 0) for block in range(7)]
+    assert np.array_equal(np.sort(np.concatenate(blocks)), np.arange(1000))
+    assert not np.array_equal(blocks[0], rows_of_block(1000, 0, 7, 3, 1))
+    last = rows_of_block(2_999_999_999, 1_000_000, 1_000_001, 5, 2)  # products near the end of 63 bits
+    assert last.min() >= 0
+    assert last.max() < 2_999_999_999
+    assert len(np.unique(last)) == len(last)
+
+
+def test_a_plan_in_blocks_keeps_every_rule(small_index):
+    index = GuideIndex.open(small_index)
+    dataset = index.to_dataset()
+    sampler = PlannedBatches.of(index, block=40)(dataset, 8, seed=3)
+    assert sampler.blocks > 1
+    batches = list(sampler)
+    assert len(batches) == len(sampler)
+    rows = np.concatenate(batches)
+    assert len(np.unique(rows)) == len(rows) > 0.5 * len(dataset)
+    for batch in batches:
+        ids = index.pairs(np.asarray(dataset[batch]["label"]), index.max_negatives)
+        for row, content in enumerate(index.content_ids(np.column_stack([ids.anchors, ids.positives, ids.negatives]))):
+            others = np.delete(np.arange(len(batch)), row)
+            rest = index.content_ids(np.column_stack([ids.anchors, ids.positives, ids.negatives]))[others]
+            assert not np.isin(content[content >= 0], rest).any()
+    again = PlannedBatches.of(index, block=40)(dataset, 8, seed=3)
+    assert list(again) == batches
 
 
 def test_a_batch_that_cannot_be_filled_is_an_error_that_names_the_way_out(small_index):
