@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pickle
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..shared.errors import GistcacheError, SettingsError
 from ..shared.progress import Advance, console
 from .work import Job, Made
+
+THREAD_SECONDS = 30
 
 
 class RayEngine:
@@ -62,12 +66,16 @@ class RayEngine:
             num_gpus=1 if self.gpus else None,
             num_cpus=None if self.gpus else 1,
         )
-        for row in results.iter_rows():
-            made = pickle.loads(row["made"])
-            if isinstance(made, GistcacheError):
-                raise made
-            advance(made.record.rows if made.record else 0)
-            yield made
+        try:
+            for row in results.iter_rows():
+                made = pickle.loads(row["made"])
+                if isinstance(made, GistcacheError):
+                    raise made
+                advance(made.record.rows if made.record else 0)
+                yield made
+        finally:
+            del results
+            _wait_for_ray_data()
 
 
 def _join(ray: Any, workers: int | None, address: str | None) -> None:  # noqa: ANN401 (a module)
@@ -81,6 +89,14 @@ def _join(ray: Any, workers: int | None, address: str | None) -> None:  # noqa: 
             where=f"--ray-address {address}",
             fix="check the address; `ray status` on the cluster's head says whether it runs",
         ) from error
+
+
+def _wait_for_ray_data() -> None:
+    """Until Ray Data's own threads have ended: one that asks for the cluster after it is gone ends the process."""
+    gc.collect()  # an iterator that was left in the middle tells its threads to end when it is collected
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("ray.data"):
+            thread.join(THREAD_SECONDS)
 
 
 class _Worker:
