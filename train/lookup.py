@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..shared.index import GuideIndex, PairIds
+from .judges import GuideView
 from .mask import BatchTexts, PairVectors
 
 
@@ -18,11 +19,11 @@ class BatchGuide:
 
     Attributes:
         texts: Which text is which; negatives column by column, as the student's are.
-        vectors: Guide vectors, float32; a missing negative has some other text's vector, its cells leave anyway.
+        view: Guide vectors and scales, float32; a missing negative has another text's, its cells leave anyway.
     """
 
     texts: BatchTexts
-    vectors: PairVectors
+    view: GuideView
 
     @classmethod
     def of(cls, index: GuideIndex, labels: np.ndarray, negatives: int, device: torch.device) -> BatchGuide:
@@ -38,7 +39,7 @@ class BatchGuide:
             IndexFaultError: A label is no pair id of the index.
         """
         ids = index.pairs(labels, negatives)
-        return cls(_texts(index, labels, ids, device), _vectors(index, ids, device))
+        return cls(_texts(index, labels, ids, device), _view(index, ids, device))
 
 
 def _texts(index: GuideIndex, labels: np.ndarray, ids: PairIds, device: torch.device) -> BatchTexts:
@@ -47,8 +48,10 @@ def _texts(index: GuideIndex, labels: np.ndarray, ids: PairIds, device: torch.de
     return BatchTexts(*(torch.as_tensor(array, device=device) for array in arrays))
 
 
-def _vectors(index: GuideIndex, ids: PairIds, device: torch.device) -> PairVectors:
-    def take(text_ids: np.ndarray) -> Tensor:
-        return torch.as_tensor(index.vectors(text_ids), device=device).float()
+def _view(index: GuideIndex, ids: PairIds, device: torch.device) -> GuideView:
+    roles = (ids.anchors, ids.positives, np.maximum(ids.negatives.T.ravel(), 0))
 
-    return PairVectors(take(ids.anchors), take(ids.positives), take(np.maximum(ids.negatives.T.ravel(), 0)))
+    def taken(read: Callable[[np.ndarray], np.ndarray]) -> PairVectors:
+        return PairVectors(*(torch.as_tensor(read(text_ids), device=device).float() for text_ids in roles))
+
+    return GuideView(taken(index.vectors), taken(index.scales))

@@ -14,13 +14,11 @@ from ..shared.features import Features
 from ..shared.index import GuideIndex
 from .forward import embed_columns
 from .gradients import GradientCache, in_row_slices
+from .judges import Judge, JudgeName, MarginStrategy, make_judge
 from .lookup import BatchGuide
 from .mask import (
     Blocks,
-    Judge,
-    MarginStrategy,
     PairVectors,
-    positive_judge,
     same_text,
     self_cells,
     similarities,
@@ -58,7 +56,9 @@ class GuidedContrastiveLoss(nn.Module):
         model: The student.
         index: An open guide index; no guide is loaded.
         temperature: Similarities are divided by it.
-        margin: How far below the positive's guide score the threshold lies.
+        judge: ``positive`` (the paper's) or ``neighborhood``, see ``judges``.
+        judge_threshold: Of the judge ``neighborhood``; None for the one that the index asks for.
+        margin: How far below the judge's threshold a candidate leaves already.
         margin_strategy: ``absolute`` (``s - margin``) or ``relative`` (``s - abs(s) * margin``).
         contrast_anchors: Whether anchors are pushed apart from anchors.
         contrast_positives: Whether positives are pushed apart from positives.
@@ -81,6 +81,8 @@ class GuidedContrastiveLoss(nn.Module):
         model: SentenceTransformer,
         index: GuideIndex,
         temperature: float = 0.01,
+        judge: JudgeName = "positive",
+        judge_threshold: float | None = None,
         margin: float = 0.0,
         margin_strategy: MarginStrategy = "absolute",
         contrast_anchors: bool = True,
@@ -92,8 +94,6 @@ class GuidedContrastiveLoss(nn.Module):
         super().__init__()
         if temperature <= 0:
             raise SettingsError(f"The temperature is {temperature}", where="temperature", fix="give a number above 0")
-        if margin_strategy not in ("absolute", "relative"):
-            raise SettingsError(f"There is no margin strategy {margin_strategy!r}", fix="give absolute or relative")
         self.model = model
         self.index = index
         self.temperature = temperature
@@ -101,7 +101,9 @@ class GuidedContrastiveLoss(nn.Module):
         self.contrast_anchors, self.contrast_positives = contrast_anchors, contrast_positives
         self.known_positives = known_positives
         self.mini_batch_num_tokens = mini_batch_num_tokens
-        self.judge: Judge | None = positive_judge(margin, margin_strategy) if guided else None
+        self.judge: Judge | None = (
+            make_judge(judge, index, margin, margin_strategy, judge_threshold) if guided else None
+        )
         self.removed_cells = RemovedCells()
 
     @property
@@ -176,7 +178,7 @@ class GuidedContrastiveLoss(nn.Module):
         if self.known_positives:
             leaves |= same_text(guide.texts, rows, scores).joined()
         if self.judge is not None:
-            judged = self.judge.decide(similarities(guide.vectors, rows, **switches), rows).joined()
+            judged = self.judge.decide(guide.view, rows, **switches).joined()
             self.removed_cells.count(judged, leaves, rows)
             leaves |= judged
         return leaves
@@ -185,6 +187,7 @@ class GuidedContrastiveLoss(nn.Module):
         """Settings of the loss, for the model card."""
         return {
             "judge": self.judge.name if self.judge else None,
+            "judge_threshold": getattr(self.judge, "threshold", None),
             "temperature": self.temperature,
             "margin": self.margin,
             "margin_strategy": self.margin_strategy,

@@ -1,4 +1,4 @@
-"""Which cells of a batch leave the loss. Pure functions of tensors.
+"""The cells of a batch, and which leave the loss because of the texts they hold. Pure functions of tensors.
 
 The cells of a batch come in four blocks, one column a candidate: the positives of all pairs (``ap``), the anchors of
 all pairs (``aa``), the positives once more, compared with the row's own positive (``pp``), and all negatives (``an``).
@@ -7,14 +7,11 @@ A row is a pair; ``rows`` says which pair of the batch each row is, so that a sl
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-MarginStrategy = Literal["absolute", "relative"]
 
 
 class PairVectors(NamedTuple):
@@ -67,37 +64,6 @@ def similarities(vectors: PairVectors, rows: Tensor, *, contrast_anchors: bool, 
         pp=vectors.positives[rows] @ vectors.positives.T if contrast_positives else None,
         an=anchors @ vectors.negatives.T,
     )
-
-
-class Judge(NamedTuple):
-    """A judge of false negatives: from the guide scores of a batch's rows to the cells that leave.
-
-    Attributes:
-        name: How settings and model cards call it.
-        decide: ``(guide scores, rows) -> bool blocks``; the target cell's own answer is ignored.
-    """
-
-    name: str
-    decide: Callable[[Blocks, Tensor], Blocks]
-
-
-def thresholds(positive_scores: Tensor, margin: float, strategy: MarginStrategy) -> Tensor:
-    """The guide score above which a candidate is a false negative.
-
-    ``absolute``: ``s - margin``; ``relative``: ``s - abs(s) * margin``, with s the guide score of anchor and positive
-    (Solatorio 2024, arXiv 2402.16829, section 3, with the margins of sentence-transformers' ``GISTEmbedLoss``).
-    """
-    return positive_scores - (positive_scores.abs() * margin if strategy == "relative" else margin)
-
-
-def positive_judge(margin: float = 0.0, strategy: MarginStrategy = "absolute") -> Judge:
-    """The paper's judge: a candidate that the guide scores above the anchor's threshold is a false negative."""
-
-    def decide(scores: Blocks, rows: Tensor) -> Blocks:
-        limit = thresholds(scores.ap.gather(1, rows[:, None]), margin, strategy)
-        return Blocks(*(None if block is None else block > limit for block in scores))  # type: ignore[arg-type]
-
-    return Judge("positive", decide)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..shared.errors import SettingsError
-from .mask import MarginStrategy
+from .judges import JudgeName, MarginStrategy
 
 
 @Parameter(name="*")
@@ -21,8 +21,13 @@ class LossSettings:
     """`unguided` trains without the guide's judgement, for comparison."""
     temperature: float = 0.01
     """Similarities are divided by it; the paper's is 0.01."""
+    judge: JudgeName = "positive"
+    """Who is a false negative. `positive`: a candidate closer to the anchor than its own positive, as in the paper;
+    `neighborhood`: pairs as related as an anchor and its positive are, by the scale of each text's neighbourhood."""
+    judge_threshold: float | None = None
+    """Relatedness above which --judge neighborhood removes; default: what the index asks for."""
     margin: float = 0.0
-    """How far below the positive's guide score the threshold lies; greater removes more."""
+    """How far below the judge's threshold a candidate leaves already; greater removes more."""
     margin_strategy: MarginStrategy = "absolute"
     """`absolute`: score - margin; `relative`: score - abs(score) * margin."""
     contrast_anchors: bool = True

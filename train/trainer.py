@@ -51,6 +51,8 @@ def build_trainer(
         student,
         index,
         temperature=objective.temperature,
+        judge=objective.judge,
+        judge_threshold=objective.judge_threshold,
         margin=objective.margin,
         margin_strategy=objective.margin_strategy,
         contrast_anchors=objective.contrast_anchors,

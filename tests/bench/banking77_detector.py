@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gistcache.shared.index import GuideIndex
+from gistcache.train.judges import MarginStrategy, thresholds
 from gistcache.train.lookup import BatchGuide
 from gistcache.train.mask import (
     Blocks,
-    MarginStrategy,
     PairVectors,
-    positive_judge,
     same_text,
     self_cells,
     similarities,
@@ -53,7 +52,7 @@ def batches(index: GuideIndex, batch_size: int, seed: int) -> Iterator[Batch]:
 
 def _batch(index: GuideIndex, labels: np.ndarray) -> Batch:
     rows, guide = torch.arange(len(labels)), BatchGuide.of(index, labels, 0, torch.device("cpu"))
-    scores = all_scores(guide.vectors)
+    scores = all_scores(guide.view.vectors)
     leaving = zip(self_cells(rows, scores), same_text(guide.texts, rows, scores), strict=True)
     candidates = Blocks(*(~(one | other) for one, other in leaving))  # the target is a known positive: not among them
     return Batch(labels, scores, candidates)
@@ -66,7 +65,8 @@ def all_scores(vectors: PairVectors) -> Blocks:
 
 def removed_cells(scores: Blocks, margin: float, strategy: MarginStrategy) -> Blocks:
     """What the paper's judge takes out."""
-    return positive_judge(margin, strategy).decide(scores, torch.arange(len(scores.ap)))
+    limit = thresholds(scores.ap.diagonal()[:, None], margin, strategy)
+    return Blocks(*(block > limit for block in scores if block is not None))
 
 
 def detector_figures(index: GuideIndex, intents: dict[str, str], batch_size: int, seed: int) -> list[dict[str, Any]]:
