@@ -27,7 +27,7 @@ from .scaling import (
 
 COUNTS = ("hours", "part files", "rows a part", "slices of documents")
 BYTES = {"float16": 2, "int8": 1}
-TEXT_COPIES, IDS_A_TEXT = 3, 120  # what reading holds of each text (`python tests/bench/scale.py`)
+TEXT_COPIES, IDS_A_TEXT = 3, 305  # what reading holds of each text (see docs/SCALING.md)
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 

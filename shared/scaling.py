@@ -24,7 +24,7 @@ FLOPS_A_WEIGHT = 2  # a multiplication and an addition for each weight and token
 PAGE = 4096
 CONTENT_PAGES, LOOKUP_PAGES = 1, 2
 PLAN_BLOCK = 4_194_304  # pairs that a batch plan deals at a time
-PLAN_BYTES_A_PAIR = 80  # peak while a block is dealt (`python tests/bench/scale.py`)
+PLAN_BYTES_A_PAIR = 230  # peak while a block is dealt (`python tests/bench/scale.py`)
 LEAST_PART_ROWS, MOST_PARTS = 8_192, 4_096
 
 
@@ -150,7 +150,7 @@ def found_bytes(corpus: Corpus, shape: Shape) -> int:
 
 def trainer_bytes(corpus: Corpus) -> int:
     """Memory that a trainer holds beside model and batch: pair ids and one block's plan. The rest is mapped."""
-    return corpus.pairs * INT64 + min(corpus.pairs, PLAN_BLOCK) * PLAN_BYTES_A_PAIR
+    return 2 * corpus.pairs * INT64 + min(corpus.pairs, PLAN_BLOCK) * PLAN_BYTES_A_PAIR
 
 
 def step_read_bytes(batch_size: int, negatives: int, shape: Shape) -> int:

@@ -1,7 +1,7 @@
 """The batch plan: which pairs train together, batch by batch. A pure function of pairs, seed, epoch and batch size.
 
 No text stands twice in a batch, whatever its role. Every batch is full and, where tasks are named, of one task. Many
-pairs are dealt in blocks, one after the other, so that memory does not grow with them.
+pairs are dealt in blocks, one after the other, so that only their ids grow with them.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class PlannedBatches(DefaultBatchSampler):
     ) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=True, seed=seed)
         self.index = index
-        self.labels = dataset.select_columns(["label"]).with_format("numpy")
+        self.labels = np.asarray(dataset.with_format("numpy")["label"][:], dtype=np.int64)
         self.negatives = negatives
         self.blocks = max(1, math.ceil(len(dataset) / block))
         self._dealt: tuple[int, int, np.ndarray] | None = None
@@ -226,7 +226,7 @@ class PlannedBatches(DefaultBatchSampler):
         """One block of the current epoch: (batches, batch_size) int64 rows of the data set."""
         if self._dealt is None or self._dealt[:2] != (self.epoch, block):
             rows = rows_of_block(len(self.labels), block, self.blocks, self.seed, self.epoch)
-            labels = np.asarray(self.labels[rows]["label"], dtype=np.int64)
+            labels = self.labels[rows]
             plan = plan_of_index(self.index, labels, self.batch_size, self.seed, self.epoch, self.negatives, block)
             self._dealt = (self.epoch, block, rows[plan])
         return self._dealt[2]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from bench_data import STUDENT, gistcache
+from gistcache.precompute.corpus import read_corpus
 from gistcache.shared.clock import peak_memory_bytes
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import find_model, load_model
+from gistcache.shared.pairs import Columns, read_pairs
 from gistcache.train.plan import PlannedBatches
 from gistcache.train.settings import TrainSettings
 from gistcache.train.students import load_student
@@ -81,11 +84,13 @@ def trained(index_folder: Path, out: Path) -> Figures:
         index=index_folder, student=STUDENT, out=out, batch_size=64, max_steps=TRAIN_STEPS, device="cpu", layers=3
     )
     trainer, _ = build_trainer(settings, index, load_student(STUDENT, layers=3), None)
-    before = peak_memory_bytes()
     begun = time.perf_counter()
     len(PlannedBatches.of(index, 0)(trainer.train_dataset, 64))
-    planning = peak_memory_bytes() - before
     planned = time.perf_counter() - begun
+    tracemalloc.start()  # numpy tells it of its arrays
+    len(PlannedBatches.of(index, 0)(trainer.train_dataset, 64))
+    planning = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     begun = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - begun
@@ -129,11 +134,16 @@ def main() -> None:
     parser.add_argument("--texts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--train", type=Path, help="measure the trainer on this index alone")
     parser.add_argument("--model-memory", action="store_true", help="measure a process that only loads the guide")
+    parser.add_argument("--read-memory", type=Path, help="measure what reading these pairs holds, alone")
     given = parser.parse_args()
     torch.set_num_threads(2)
     if given.model_memory:
         load_model(hashing_guide()).encode(["a text"])
         print(json.dumps({"peak": peak_memory_bytes()}))
+    elif given.read_memory:
+        before = peak_memory_bytes()
+        texts = read_corpus(read_pairs([str(given.read_memory)], Columns())).texts.height
+        print(json.dumps({"texts": texts, "bytes": peak_memory_bytes() - before}))
     elif given.train:
         print(json.dumps(trained(given.train, WORK / "scale-student")))
     else:
