@@ -95,7 +95,10 @@ def _wait_for_ray_data() -> None:
     """Until Ray Data's own threads have ended: one that asks for the cluster after it is gone ends the process."""
     gc.collect()  # an iterator that was left in the middle tells its threads to end when it is collected
     for thread in threading.enumerate():
-        if type(thread).__module__.startswith("ray.data"):
+        target = getattr(thread, "_target", None)
+        if any((getattr(each, "__module__", None) or "").startswith("ray.data") for each in (type(thread), target)):
+            if stop := getattr(getattr(target, "__self__", None), "stop", None):
+                stop()  # a prefetcher of an iterator that was left in the middle is told by nobody else
             thread.join(THREAD_SECONDS)
 
 
