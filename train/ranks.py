@@ -48,12 +48,18 @@ def gather(columns: Sequence[Tensor], labels: Tensor) -> Gathered:
     return Gathered(list(everything.unbind(1)), all_gather(labels), get_rank() * len(labels))
 
 
-def join(device: str) -> None:
-    """Take part in the run that ``torchrun`` or ``accelerate launch`` has started, if there is one."""
+@contextmanager
+def taking_part(device: str) -> Iterator[None]:
+    """Be one of the processes that ``torchrun`` or ``accelerate launch`` has started, if there are such."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # The first process may hash, tokenise and evaluate for hours while the others wait for it.
         PartialState(cpu=device == "cpu", timeout=timedelta(days=1))
     console.quiet = not is_first()
+    try:
+        yield
+    finally:
+        if dist.is_initialized():  # a process that ends with its group open can be aborted by the group's threads
+            dist.destroy_process_group()
 
 
 def is_first() -> bool:

@@ -21,7 +21,7 @@ from ..shared.sealed import parse_object
 from .card import add_section
 from .checkpoints import Checkpoints, Resumed, all_checkpoints, newest_whole, refuse_other_run, writing_to
 from .loss import GuidedContrastiveLoss
-from .ranks import first_goes_first, is_first, join, wait
+from .ranks import first_goes_first, is_first, taking_part, wait
 from .settings import TrainSettings
 from .students import load_student
 from .trainer import build_trainer, checkpoint_folder
@@ -41,7 +41,11 @@ def train_student(settings: TrainSettings) -> dict[str, Any]:
         GistcacheError: Index, student, held-out pairs or settings cannot be used.
         StoppedEarly: The process was told to end (SIGTERM); a checkpoint is there.
     """
-    join(pick_device(settings.device))
+    with taking_part(pick_device(settings.device)):
+        return _student_trained(settings)
+
+
+def _student_trained(settings: TrainSettings) -> dict[str, Any]:
     folder = checkpoint_folder(settings)
     with first_goes_first():
         index = GuideIndex.open(settings.index, verify=settings.verify)
