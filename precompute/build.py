@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -36,9 +36,11 @@ from .search_files import FaissJob
 from .settings import IndexSettings
 from .space import Space
 from .summary import outside_top
-from .work import Job, Made
+from .work import Job, Made, Value
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "numpy", "pyarrow", "polars", "faiss-cpu", "faiss-gpu")
+
+Content = TypeVar("Content", pa.Table, np.ndarray)
 
 
 def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) -> Manifest:
@@ -140,8 +142,8 @@ class _Build:
         self,
         kind: PartKind,
         number: int,
-        content: Any,  # noqa: ANN401 (what commit takes)
-        commit: Callable[[Path, Any], PartRecord],
+        content: Content,
+        commit: Callable[[Path, Content], PartRecord],
     ) -> PartRecord:
         path = self.place.layout.part(kind, number)
         return self.journal.keep_or_make(path, lambda: commit(path, content))
@@ -241,7 +243,9 @@ class _Build:
     def _slices(self) -> list[Slice]:
         return slices_of(self.corpus.queries, self.corpus.texts.height, self.settings.slice_rows)
 
-    def _run(self, kind: PartKind, job: Job, numbers: Sequence[int], advance: Advance) -> Iterator[Mapping[str, Any]]:
+    def _run(
+        self, kind: PartKind, job: Job[Value], numbers: Sequence[int], advance: Advance
+    ) -> Iterator[Mapping[str, Any]]:
         """Make the parts that are not there yet; yields what is told of each."""
         for made in self.engine.run(job, [number for number in numbers if not self._record(kind, number)], advance):
             self._keep(made)

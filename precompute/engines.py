@@ -10,20 +10,23 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from ..shared.errors import GistcacheError
 from ..shared.progress import Advance
 from .settings import IndexSettings
-from .work import Job, Made
+from .work import Job, Made, Value
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 
 class Engine(Protocol):
     """Runs jobs."""
 
-    def run(self, job: Job, numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
         """Make parts, each whole or not at all; yields them as they come, in any order."""
         ...
 
@@ -42,7 +45,7 @@ def engine_of(settings: IndexSettings) -> Engine:
 class InProcess:
     """Part after part, here; one thread writes while the next part is computed."""
 
-    def run(self, job: Job, numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
         """See ``Engine``. Leaving the generator waits for what is being written, also on an interruption."""
         writing: Future[Made] | None = None
         with ThreadPoolExecutor(1) as writer:
@@ -61,7 +64,7 @@ class Processes:
     def __init__(self, count: int, gpus: int) -> None:
         self.count, self.gpus = count, gpus
 
-    def run(self, job: Job, numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
         """See ``Engine``."""
         if not numbers:
             return
@@ -90,10 +93,10 @@ class Processes:
 
 
 _pickled: list[bytes] = []  # of a worker process: what it was started with ...
-_job: list[Job] = []  # ... and what that is, once it was needed
+_job: list[Job[Any]] = []  # ... and what that is, once it was needed
 
 
-def _begin(pickled: bytes, turn, gpus: int, threads: int) -> None:  # noqa: ANN001 (multiprocessing's Value)
+def _begin(pickled: bytes, turn: Synchronized[int], gpus: int, threads: int) -> None:
     """Begin a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers for Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

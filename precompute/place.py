@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import DTypeLike
 
 from ..shared.errors import IndexFaultError
 from ..shared.parts import PartRecord, commit, commit_array, commit_table, fetch_part, size_fault
@@ -84,7 +85,7 @@ class Place:
         return self.root / record.path
 
     def rows(
-        self, records: list[PartRecord], shape: tuple[int, ...] | None = None, dtype: np.dtype | type | None = None
+        self, records: list[PartRecord], shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
     ) -> RowStore:
         """The rows of parts, each fetched when rows of it are asked for."""
         return _FetchedRows(self, records, shape, dtype)
@@ -99,7 +100,9 @@ class Place:
 class _FetchedRows(RowStore):
     """A RowStore whose parts may still lie elsewhere."""
 
-    def __init__(self, place: Place, records: list[PartRecord], shape: Any, dtype: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self, place: Place, records: list[PartRecord], shape: tuple[int, ...] | None, dtype: DTypeLike | None
+    ) -> None:
         super().__init__(place.root, records, shape, dtype)
         self._place = place
 

@@ -9,11 +9,12 @@ import pickle
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 from ..shared.errors import GistcacheError, SettingsError
 from ..shared.progress import Advance, console
-from .work import Job, Made
+from .work import Job, Made, Value
 
 THREAD_SECONDS = 30
 
@@ -49,7 +50,7 @@ class RayEngine:
         self.workers = workers or self.gpus or max(1, int(held.get("CPU", 1)))
         console.print(f"Ray: {self.workers} workers, {self.gpus} GPUs in the cluster", highlight=False)
 
-    def run(self, job: Job, numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
         """See ``Engine``."""
         import ray
 
@@ -78,7 +79,7 @@ class RayEngine:
             _wait_for_ray_data()
 
 
-def _join(ray: Any, workers: int | None, address: str | None) -> None:  # noqa: ANN401 (a module)
+def _join(ray: ModuleType, workers: int | None, address: str | None) -> None:
     """Join a cluster, or start one here with a core to spare for Ray's own tasks."""
     cores = {} if address else {"num_cpus": max(workers or 1, os.cpu_count() or 1) + 1, "include_dashboard": False}
     try:
@@ -111,7 +112,7 @@ class _Worker:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = int(row["number"])
         try:
-            job: Job = self._job or pickle.loads(self._pickled)  # between processes of one run, never from a file
+            job: Job[Any] = self._job or pickle.loads(self._pickled)  # between processes of one run, never from a file
             self._job = job
             made: Made | GistcacheError = job.commit(number, job.compute(number, lambda rows: None))
         except (GistcacheError, OSError) as error:  # told by the first process, without Ray's tracebacks around it

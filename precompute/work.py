@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..shared.parts import PartRecord
 from ..shared.progress import Advance
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,13 @@ class Made:
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Job(Protocol):
+class Job(Protocol[Value]):
     """The work on the parts of one step. Can be pickled: other processes and machines get a copy of it."""
 
-    def compute(self, number: int, advance: Advance) -> Any:  # noqa: ANN401 (what its own commit takes)
+    def compute(self, number: int, advance: Advance) -> Value:
         """Compute part ``number``, calling ``advance`` with rows as they are done."""
         ...
 
-    def commit(self, number: int, value: Any) -> Made:  # noqa: ANN401 (what compute returned)
+    def commit(self, number: int, value: Value) -> Made:
         """Write the part whole."""
         ...

@@ -9,11 +9,13 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from .errors import IndexFaultError, StorageError
@@ -23,6 +25,8 @@ from .progress import step
 from .schema import Layout
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 TRANSFERS = 8
 WAITS = (1.0, 5.0, 20.0)  # seconds before trying a whole file again, after the file system's own retries have failed
@@ -57,7 +61,7 @@ class Remote:
         return remote
 
     @property
-    def _place(self) -> tuple[Any, str]:
+    def _place(self) -> tuple[AbstractFileSystem, str]:
         """The file system and the path in it; fsspec keeps and reuses the connections."""
         try:
             return url_to_fs(self.url)
@@ -79,9 +83,9 @@ class Remote:
     def sizes(self) -> dict[str, int]:
         """Bytes of every file, by name."""
 
-        def listed(fs: Any, root: str) -> dict[str, int]:  # noqa: ANN401
+        def listed(fs: AbstractFileSystem, root: str) -> dict[str, int]:
             fs.invalidate_cache()
-            found = fs.find(root, detail=True)
+            found = dict(fs.find(root, detail=True))
             return {path.removeprefix(root).lstrip("/"): int(held["size"]) for path, held in found.items()}
 
         return self._patiently("list", "", listed)
@@ -89,14 +93,14 @@ class Remote:
     def remove(self, name: str) -> None:
         """Delete a file or everything under a folder, if it is there."""
 
-        def removed(fs: Any, path: str) -> None:  # noqa: ANN401
+        def removed(fs: AbstractFileSystem, path: str) -> None:
             fs.invalidate_cache()
             if fs.exists(path):
                 fs.rm(path, recursive=True)
 
         self._patiently("delete", name, removed)
 
-    def _patiently(self, verb: str, name: str, act: Any) -> Any:  # noqa: ANN401 (fsspec has no types)
+    def _patiently(self, verb: str, name: str, act: Callable[[AbstractFileSystem, str], Result]) -> Result:
         """Do it; where it fails for a reason that may pass, do it again a few times."""
         filesystem, root = self._place
         for wait in (*WAITS, None):
@@ -119,7 +123,7 @@ class Remote:
         )
 
 
-def _put(filesystem: Any, path: Path, to: str) -> None:  # noqa: ANN401
+def _put(filesystem: AbstractFileSystem, path: Path, to: str) -> None:
     filesystem.put_file(str(path), to)
     filesystem.invalidate_cache()
     if (size := filesystem.size(to)) != path.stat().st_size:

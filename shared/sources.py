@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import fsspec
 import pyarrow as pa
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from .errors import InputError
@@ -96,19 +97,21 @@ def _resolve(text: str) -> list[Source]:
     return known
 
 
-def _expand(filesystem: Any, path: str) -> list[str]:  # noqa: ANN401 (fsspec has no types)
+def _expand(filesystem: AbstractFileSystem, path: str) -> list[str]:
     if filesystem.isfile(path):
         return [path]
     if filesystem.isdir(path):
         return sorted(each for each in filesystem.find(path) if not _hidden(each, path))
-    return sorted(each for each in filesystem.glob(path) if filesystem.isfile(each)) if set("*?[") & set(path) else []
+    return (
+        sorted(str(each) for each in filesystem.glob(path) if filesystem.isfile(each)) if set("*?[") & set(path) else []
+    )
 
 
 def _hidden(path: str, folder: str) -> bool:
     return any(part.startswith((".", "_")) for part in PurePosixPath(path.removeprefix(folder)).parts)
 
 
-def _source(filesystem: Any, path: str, scheme: str) -> Source | None:  # noqa: ANN401
+def _source(filesystem: AbstractFileSystem, path: str, scheme: str) -> Source | None:
     suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
     compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
     kind = FORMATS.get(suffixes[-2] if compression and len(suffixes) > 1 else suffixes[-1]) if suffixes else None

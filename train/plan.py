@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sentence_transformers.base.sampler import DefaultBatchSampler
@@ -212,7 +212,7 @@ class PlannedBatches(DefaultBatchSampler):
         self._lengths: dict[int, int] = {}
 
     @staticmethod
-    def of(index: GuideIndex, negatives: int | None = None, block: int = PLAN_BLOCK) -> Any:  # noqa: ANN401 (what the training arguments take)
+    def of(index: GuideIndex, negatives: int | None = None, block: int = PLAN_BLOCK) -> Callable[..., PlannedBatches]:
         """What to give as ``batch_sampler`` in the training arguments; checkpoints can hold it.
 
         Args:

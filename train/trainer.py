@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from sentence_transformers.util.distributed import get_world_size
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..shared.errors import SettingsError
@@ -82,17 +83,11 @@ def build_trainer(
 
 def _arguments(
     settings: TrainSettings,
-    batch_sampler: Any,  # noqa: ANN401
+    batch_sampler: Callable[..., PlannedBatches],
     prompts: dict[str, str] | None,
 ) -> SentenceTransformerTrainingArguments:
     from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 
-    if unknown := set(settings.report_to) - {*INTEGRATION_TO_CALLBACK, "all", "none"}:
-        raise SettingsError(
-            f"There is no logger {sorted(unknown)[0]!r}",
-            where="--report-to",
-            fix=f"give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
-        )
     saving = settings.save_steps or settings.eval_steps
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(checkpoint_folder(settings)),
@@ -116,7 +111,7 @@ def _arguments(
         metric_for_best_model=f"eval_cosine_{PRIMARY_METRIC}" if settings.eval_steps else None,
         greater_is_better=True if settings.eval_steps else None,
         logging_steps=settings.logging_steps,
-        report_to=list(settings.report_to) or "none",
+        report_to=_known_loggers(settings.report_to) or "none",
         seed=settings.seed,
         dataloader_drop_last=True,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -128,6 +123,16 @@ def _arguments(
     return arguments
 
 
+def _known_loggers(names: Sequence[str]) -> list[str]:
+    if unknown := set(names) - {*INTEGRATION_TO_CALLBACK, "all", "none"}:
+        raise SettingsError(
+            f"There is no logger {sorted(unknown)[0]!r}",
+            where="--report-to",
+            fix=f"give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
+        )
+    return list(names)
+
+
 class LogRemovedCells(TrainerCallback):
     """Puts the share of removed cells since the last report into the trainer's logs."""
 
@@ -135,11 +140,20 @@ class LogRemovedCells(TrainerCallback):
         self.loss = loss
         self.reported = (0, 0)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, D102
+    def on_train_begin(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         del args, state, control, kwargs
         self.reported = self.loss.removed_cells.counts()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:  # noqa: ANN401, D102
+    def on_log(  # noqa: D102
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
         del args, control, kwargs
         removed, candidates = self.loss.removed_cells.counts()
         if logs is not None and "loss" in logs and candidates > self.reported[1]:
