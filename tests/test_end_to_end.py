@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from gistcache.shared import cli
 
 from tests.conftest import random_pairs, write_jsonl
 
@@ -28,6 +29,19 @@ def run(*arguments, cwd, code=0, **environment):
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
+
+
+def run_here(*arguments, monkeypatch, capsys, code=0):
+    """Run a command in this process, where the libraries are loaded already."""
+    monkeypatch.setattr(sys, "argv", ["gistcache", *map(str, arguments)])
+    try:
+        ended = cli.run()
+    except SystemExit as told:
+        ended = told.code or 0
+    said = capsys.readouterr()
+    assert ended == code, said
+    assert "Traceback" not in said.err
+    return said.out + said.err
 
 
 def test_index_verify_train_eval(tmp_path, guide_folder, student_folder):
@@ -87,18 +101,20 @@ def test_a_toml_file_gives_flags_and_the_command_line_wins(tmp_path, guide_folde
         (["eval", "GUIDE"], 2, ["nothing to evaluate", "--pairs"]),
     ],
 )
-def test_errors_say_what_is_wrong_and_what_to_do(tmp_path, guide_folder, arguments, code, words):
+def test_errors_say_what_is_wrong_and_what_to_do(tmp_path, guide_folder, monkeypatch, capsys, arguments, code, words):
     write_jsonl(tmp_path / "pairs.jsonl", random_pairs(10, seed=33))
     (tmp_path / "bad.jsonl").write_text("not json\nneither\n")
     arguments = [str(guide_folder) if argument == "GUIDE" else argument for argument in arguments]
-    said = run(*arguments, cwd=tmp_path, code=code, HF_HUB_OFFLINE="1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    said = run_here(*arguments, monkeypatch=monkeypatch, capsys=capsys, code=code)
     for word in words:
         assert word in said
 
 
-def test_help_names_every_command(tmp_path):
+def test_help_names_every_command(tmp_path, monkeypatch, capsys):
     said = run("--help", cwd=tmp_path)
     for command in ("index", "train", "verify", "eval"):
         assert command in said
     for command, flag in (("index", "--query-prompt"), ("train", "--margin-strategy"), ("eval", "--sts")):
-        assert flag in run(command, "--help", cwd=tmp_path)
+        assert flag in run_here(command, "--help", monkeypatch=monkeypatch, capsys=capsys)
