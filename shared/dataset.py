@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from .parts import whole_file
-from .tables import read_table
+from .texts import Texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from .index import GuideIndex
 
-CACHED_TEXT_PARTS = 32
 BATCH_ROWS = 131_072
 
 
@@ -74,7 +72,7 @@ def _schema(negatives: int) -> pa.Schema:
 
 
 def _tables(index: GuideIndex, negatives: int) -> Iterator[pa.Table]:
-    texts = _Texts(index)
+    texts = Texts(index)
     schema = _schema(negatives)
     start = 0
     for record in index.manifest.parts["pairs"]:
@@ -84,37 +82,3 @@ def _tables(index: GuideIndex, negatives: int) -> Iterator[pa.Table]:
         arrays = texts.take(np.concatenate(columns))
         rows = len(labels)
         yield pa.table([*(arrays.slice(k * rows, rows) for k in range(len(columns))), pa.array(labels)], schema=schema)
-
-
-class _Texts:
-    """Texts by id, with the last parts used kept decoded: consecutive pairs have nearby ids."""
-
-    def __init__(self, index: GuideIndex) -> None:
-        records = index.manifest.parts["texts"]
-        self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])])
-        self._read: Callable[[int], pa.Array] = lambda number: (
-            read_table(index.layout.root, records[number], "texts", ["text"])["text"]
-            .cast(pa.large_string())
-            .combine_chunks()
-        )
-        self._parts: OrderedDict[int, pa.Array] = OrderedDict()
-
-    def take(self, ids: np.ndarray) -> pa.Array:
-        """(n,) ids -> n texts, in order."""
-        order = np.argsort(ids, kind="stable")
-        numbers = np.searchsorted(self._starts, ids[order], side="right") - 1
-        chunks = [
-            self._part(int(number)).take(pa.array(ids[order][numbers == number] - self._starts[number]))
-            for number in np.unique(numbers)
-        ]
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return pa.concat_arrays(chunks).take(pa.array(back))
-
-    def _part(self, number: int) -> pa.Array:
-        if number not in self._parts:
-            self._parts[number] = self._read(number)
-            if len(self._parts) > CACHED_TEXT_PARTS:
-                self._parts.popitem(last=False)
-        self._parts.move_to_end(number)
-        return self._parts[number]

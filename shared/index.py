@@ -158,10 +158,14 @@ class GuideIndex:
         """(B,) int32: number of each pair's task; -1 where it has none."""
         return self._lookup.take(pair_ids)["task"].copy()
 
-    def scores(self) -> Iterator[pa.Table]:
-        """The score shards, part by part, see ``schema.SCORES``."""
+    def scores(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The score shards, part by part in the order of pair ids, see ``schema.SCORES``.
+
+        Args:
+            columns: Which to read; default: all.
+        """
         for record in self.manifest.parts["scores"]:
-            yield read_table(self.layout.root, record, "scores")
+            yield read_table(self.layout.root, record, "scores", columns)
 
     def to_dataset(self, negatives: int | None = None) -> Dataset:
         """The pairs as a ``datasets.Dataset`` with columns anchor, positive, negative_1 ..., label (the pair id).

@@ -17,7 +17,7 @@ from gistcache.shared.models import find_model, load_model
 from gistcache.shared.parts import PartRecord, sha256_of
 from gistcache.shared.sealed import SEAL, read_sealed, write_sealed
 from gistcache.train.card import section
-from gistcache.train.lookup import BatchGuide
+from gistcache.train.lookup import Guides
 
 from tests.conftest import build_test_index, random_pairs
 
@@ -202,7 +202,7 @@ def test_a_strangers_ids_outside_the_corpus_are_refused(tmp_path, small_index, f
     resealed(copy, name, (tmp_path / "wrong.npy").read_bytes())
     index = GuideIndex.open(copy)
     with pytest.raises(IndexFaultError, match="outside"):
-        BatchGuide.of(index, np.array([0, 1]), 3, torch.device("cpu"))
+        Guides([index]).look_up(np.array([0, 1]), 3, torch.device("cpu"))
 
 
 def test_the_faiss_file_is_read_only_when_it_is_the_one_recorded(tmp_path, guide_folder):

@@ -1,6 +1,6 @@
 """Stage 2: train students against a guide index, with no guide in memory."""
 
 from .loss import GuidedContrastiveLoss
-from .plan import PlannedBatches
+from .sampler import PlannedBatches
 
 __all__ = ["GuidedContrastiveLoss", "PlannedBatches"]

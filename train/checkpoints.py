@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,7 @@ from ..shared.errors import GistcacheError, IndexFaultError, StaleIndexError
 from ..shared.manifest import named_differences
 from ..shared.parts import sha256_of
 from ..shared.sealed import read_sealed, write_sealed
+from .loss import GuidedContrastiveLoss
 from .ranks import is_first, sum_of_all, wait
 
 logger = logging.getLogger(__name__)
@@ -57,11 +58,11 @@ class Checkpoints(TrainerCallback):
     Args:
         run: What determines the weights, JSON-ready.
         minutes: Write a checkpoint when so many have passed since the last one.
-        counts: Gives removed and candidate cells so far.
+        loss: Its counts of cells and its own weights belong to a checkpoint.
     """
 
-    def __init__(self, run: dict[str, Any], minutes: float, counts: Callable[[], tuple[int, int]]) -> None:
-        self.run, self.minutes, self.counts = run, minutes, counts
+    def __init__(self, run: dict[str, Any], minutes: float, loss: GuidedContrastiveLoss) -> None:
+        self.run, self.minutes, self.loss = run, minutes, loss
         self.told_to_end = False
         self._last = time.monotonic()
 
@@ -81,10 +82,12 @@ class Checkpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         del control, kwargs
-        folder, counts = Path(str(args.output_dir)), self.counts()
+        folder, counts = Path(str(args.output_dir)), self.loss.removed_cells.counts()
+        checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         wait()  # each process writes its own random state
         if is_first():
-            seal(folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", self.run, counts)
+            self.loss.save_state(checkpoint)
+            seal(checkpoint, self.run, counts)
             # The trainer itself would delete an old checkpoint before the new one is known to be whole.
             rotate_checkpoints(str(folder), save_total_limit=KEPT, best_model_checkpoint=state.best_model_checkpoint)
         wait()

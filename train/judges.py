@@ -1,4 +1,4 @@
-"""Judges of false negatives: which candidates of a batch the guide takes out of the loss. Tensors in, booleans out.
+"""Judges of false negatives: how far each candidate of a batch is above what a true negative would score.
 
 ``positive`` is the paper's: a candidate closer to the anchor than the anchor's own positive. ``neighborhood`` judges
 pairs by pairs, on the scale of each text's own neighbourhood; docs/JUDGE.md says why and what it is worth.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..shared.errors import SettingsError
@@ -36,15 +37,18 @@ class GuideView(NamedTuple):
 
 
 class Judge(Protocol):
-    """Decides for every cell of some rows whether it is a false negative; its answer on targets is ignored."""
+    """Says of every cell of some rows how far above its threshold it is; above 0 it is a false negative.
+
+    What it says of targets is ignored.
+    """
 
     @property
     def name(self) -> JudgeName:
         """How settings and model cards call it."""
         ...
 
-    def decide(self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
-        """Bool blocks of the rows.
+    def excess(self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
+        """Blocks of the rows, on the scale of guide scores.
 
         Args:
             guide: The batch.
@@ -71,13 +75,13 @@ class PositiveJudge(NamedTuple):
     strategy: MarginStrategy = "absolute"
     name: JudgeName = "positive"
 
-    def decide(self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
+    def excess(self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
         """See ``Judge``."""
         scores = similarities(
             guide.vectors, rows, contrast_anchors=contrast_anchors, contrast_positives=contrast_positives
         )
         limit = thresholds(scores.ap.gather(1, rows[:, None]), self.margin, self.strategy)
-        return Blocks(*(None if block is None else block > limit for block in scores))  # type: ignore[arg-type]
+        return scores.each(lambda block: block - limit)
 
 
 class NeighborhoodJudge(NamedTuple):
@@ -86,15 +90,15 @@ class NeighborhoodJudge(NamedTuple):
     threshold: float
     name: JudgeName = "neighborhood"
 
-    def decide(self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
+    def excess(self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
         """See ``Judge``."""
         of_pairs, of_negatives = relatedness(guide, rows)
-        leaves = of_pairs > self.threshold
+        above = of_pairs - self.threshold
         return Blocks(
-            ap=leaves,
-            aa=leaves if contrast_anchors else None,
-            pp=leaves if contrast_positives else None,
-            an=of_negatives > self.threshold,
+            ap=above,
+            aa=above if contrast_anchors else None,
+            pp=above if contrast_positives else None,
+            an=of_negatives - self.threshold,
         )
 
 
@@ -124,6 +128,21 @@ def relatedness(guide: GuideView, rows: Tensor) -> tuple[Tensor, Tensor]:
     of_pairs = sums[rows] @ sums.T - usual[rows, None] - usual
     of_negatives = 2 * (sums[rows] @ vectors.negatives.T - scales.negatives) - usual[rows, None]
     return of_pairs, of_negatives
+
+
+def excess_of_candidates(judge: Judge, guide: GuideView) -> Tensor:
+    """A judge's say on each pair's own candidates, for choosing hard negatives: (B, M).
+
+    Args:
+        judge: Any judge.
+        guide: (B, 1, D) anchors, (B, 1, D) positives, (B, M, D) candidates, and their scales (B, 1), (B, 1), (B, M).
+    """
+    alone = torch.zeros(1, dtype=torch.int64)
+
+    def of_pair(view: GuideView) -> Tensor:
+        return judge.excess(view, alone, contrast_anchors=False, contrast_positives=False).an[0]
+
+    return torch.vmap(of_pair)(guide)
 
 
 def usual_relatedness(index: GuideIndex) -> float:

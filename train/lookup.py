@@ -1,8 +1,8 @@
-"""What the index knows about a batch: which texts its pairs hold, and the guide's vectors of them."""
+"""What the indexes know about a batch: which texts its pairs hold, and each guide's vectors of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,45 +11,71 @@ import torch
 from ..shared.index import GuideIndex, PairIds
 from .judges import GuideView
 from .mask import BatchTexts, PairVectors
+from .panel import matched_ids
 
 
 @dataclass(frozen=True)
 class BatchGuide:
-    """What the index knows about a batch of B pairs with K negatives each.
+    """What the indexes know about a batch of B pairs with K negatives each.
 
     Attributes:
         texts: Which text is which; negatives column by column, as the student's are.
-        view: Guide vectors and scales, float32; a missing negative has another text's, its cells leave anyway.
+        views: Of each guide its vectors and scales, float32; a missing negative has another text's, its cells leave
+            anyway.
     """
 
     texts: BatchTexts
-    view: GuideView
+    views: tuple[GuideView, ...]
 
-    @classmethod
-    def of(cls, index: GuideIndex, labels: np.ndarray, negatives: int, device: torch.device) -> BatchGuide:
+
+class Guides:
+    """The indexes of a run. The first names texts and pairs; the others hold the same texts under other ids.
+
+    Raises:
+        SettingsError: A later index lacks texts of the first.
+    """
+
+    def __init__(self, indexes: Sequence[GuideIndex]) -> None:
+        self.indexes = list(indexes)
+        self._maps = [None, *(matched_ids(indexes[0], other) for other in indexes[1:])]
+
+    def look_up(self, labels: np.ndarray, negatives: int, device: torch.device) -> BatchGuide:
         """Look a batch up.
 
         Args:
-            index: An open guide index.
-            labels: (B,) pair ids.
-            negatives: K.
+            labels: (B,) pair ids; or (B, 1 + H): pair ids, and text ids of hard negatives, -1 for none.
+            negatives: K: the H hard negatives, and before them the pairs' own.
             device: Where the loss is computed.
 
         Raises:
             IndexFaultError: A label is no pair id of the index.
         """
-        ids = index.pairs(labels, negatives)
-        return cls(_texts(index, labels, ids, device), _view(index, ids, device))
+        pairs, hard = (labels[:, 0], labels[:, 1:]) if labels.ndim > 1 else (labels, labels[:, None][:, :0])
+        ids = self.indexes[0].pairs(pairs, negatives - hard.shape[1])
+        ids = ids._replace(negatives=np.concatenate([ids.negatives, hard], axis=1))
+        views = (_view(index, ids, held, device) for index, held in zip(self.indexes, self._maps, strict=True))
+        return BatchGuide(_texts(self.indexes[0], pairs, ids, device), tuple(views))
 
 
-def _texts(index: GuideIndex, labels: np.ndarray, ids: PairIds, device: torch.device) -> BatchTexts:
-    roles = (ids.anchors, ids.positives, ids.negatives.T.ravel())
-    arrays = (*map(index.content_ids, roles), *index.known_positives(labels))
+def _texts(index: GuideIndex, pairs: np.ndarray, ids: PairIds, device: torch.device) -> BatchTexts:
+    anchors, positives, negatives = (
+        index.content_ids(role) for role in (ids.anchors, ids.positives, ids.negatives.T.ravel())
+    )
+    arrays = (anchors, positives, _once(negatives, positives), *index.known_positives(pairs))
     return BatchTexts(*(torch.as_tensor(array, device=device) for array in arrays))
 
 
-def _view(index: GuideIndex, ids: PairIds, device: torch.device) -> GuideView:
+def _once(negatives: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """The negatives, -1 in place of one that stands in the batch before: a candidate counts once in a row's loss."""
+    again = np.ones(len(negatives), dtype=bool)
+    again[np.unique(negatives, return_index=True)[1]] = False
+    return np.where(again | np.isin(negatives, positives), -1, negatives)
+
+
+def _view(index: GuideIndex, ids: PairIds, held: np.ndarray | None, device: torch.device) -> GuideView:
     roles = (ids.anchors, ids.positives, np.maximum(ids.negatives.T.ravel(), 0))
+    if held is not None:
+        roles = tuple(held[role] for role in roles)
 
     def taken(read: Callable[[np.ndarray], np.ndarray]) -> PairVectors:
         return PairVectors(*(torch.as_tensor(read(text_ids), device=device).float() for text_ids in roles))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..shared.errors import SettingsError
@@ -15,33 +18,30 @@ from ..shared.index import GuideIndex
 from .forward import embed_columns
 from .gradients import GradientCache, in_row_slices
 from .judges import Judge, JudgeName, MarginStrategy, make_judge
-from .lookup import BatchGuide
-from .mask import (
-    Blocks,
-    PairVectors,
-    same_text,
-    self_cells,
-    similarities,
-)
-from .ranks import gather, is_first, sum_of_all
+from .lookup import BatchGuide, Guides
+from .mask import Blocks, PairVectors, same_text, self_cells, similarities
+from .panel import Vote, agreed, score_spread
+from .ranks import gather, is_first, sum_gradients, sum_of_all
+from .terms import ScoreTerms, score_terms
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 # Cells of the score matrix that are held at once: 16 MiB in float32, and a few copies of it.
 SLICE_CELLS = 2**22
+STATE = "guide_map.safetensors"
 
 
-def contrastive_loss(logits: Tensor, leaves: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the target cell among the cells that stay, summed over rows.
+def contrastive_loss(logits: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the target cell among the weighted cells, summed over rows.
 
     Args:
         logits: (R, C) similarities over temperature.
-        leaves: (R, C) bool; the target cell always stays.
+        weights: (R, C) log of how much each cell counts in the softmax: 0 stays, minus infinity leaves; the target
+            cell always stays.
         targets: (R,) column of each row's positive.
     """
-    leaves = leaves.scatter(1, targets[:, None], False)
-    return F.cross_entropy(logits.masked_fill(leaves, -torch.inf), targets, reduction="sum")
+    return F.cross_entropy(logits + weights.scatter(1, targets[:, None], 0.0), targets, reduction="sum")
 
 
 class GuidedContrastiveLoss(nn.Module):
@@ -54,12 +54,17 @@ class GuidedContrastiveLoss(nn.Module):
 
     Args:
         model: The student.
-        index: An open guide index; no guide is loaded.
+        index: An open guide index; no guide is loaded. Several are several guides of the same texts: the first names
+            the pairs.
         temperature: Similarities are divided by it.
         judge: ``positive`` (the paper's) or ``neighborhood``, see ``judges``.
         judge_threshold: Of the judge ``neighborhood``; None for the one that the index asks for.
+        judge_softness: 0 takes a cell out or leaves it whole. Above 0 its logit is lowered by the log of how likely it
+            is a true negative, ``sigmoid(-excess / softness)``, with the judge's distance above its threshold.
         margin: How far below the judge's threshold a candidate leaves already.
         margin_strategy: ``absolute`` (``s - margin``) or ``relative`` (``s - abs(s) * margin``).
+        vote: How several guides agree: a cell leaves by ``any``, ``all``, or the ``mean`` of standardised scores.
+        terms: Weights of the terms that learn from the (first) guide's scores themselves; default: none.
         contrast_anchors: Whether anchors are pushed apart from anchors.
         contrast_positives: Whether positives are pushed apart from positives.
         guided: False trains without the judge; the other two rules stay.
@@ -79,12 +84,15 @@ class GuidedContrastiveLoss(nn.Module):
     def __init__(
         self,
         model: SentenceTransformer,
-        index: GuideIndex,
+        index: GuideIndex | Sequence[GuideIndex],
         temperature: float = 0.01,
         judge: JudgeName = "positive",
         judge_threshold: float | None = None,
+        judge_softness: float = 0.0,
         margin: float = 0.0,
         margin_strategy: MarginStrategy = "absolute",
+        vote: Vote = "mean",
+        terms: ScoreTerms | None = None,
         contrast_anchors: bool = True,
         contrast_positives: bool = True,
         guided: bool = True,
@@ -95,16 +103,38 @@ class GuidedContrastiveLoss(nn.Module):
         if temperature <= 0:
             raise SettingsError(f"The temperature is {temperature}", where="temperature", fix="give a number above 0")
         self.model = model
-        self.index = index
+        self.guides = Guides([index] if isinstance(index, GuideIndex) else index)
         self.temperature = temperature
-        self.margin, self.margin_strategy = margin, margin_strategy
+        self.margin = margin
+        self.margin_strategy: MarginStrategy = margin_strategy
         self.contrast_anchors, self.contrast_positives = contrast_anchors, contrast_positives
         self.known_positives = known_positives
         self.mini_batch_num_tokens = mini_batch_num_tokens
-        self.judge: Judge | None = (
-            make_judge(judge, index, margin, margin_strategy, judge_threshold) if guided else None
-        )
+        self.judge_softness, self.terms = judge_softness, terms or ScoreTerms()
+        self.vote: Vote = vote
+        self.judges: list[Judge] = [
+            make_judge(judge, each, margin, margin_strategy, judge_threshold) for each in self.guides.indexes if guided
+        ]
+        self._spreads = [score_spread(each) for each in self.guides.indexes] if len(self.judges) > 1 else [1.0]
+        self.guide_map = self._new_guide_map() if self.terms.regression_weight else None
         self.removed_cells = RemovedCells()
+
+    def _new_guide_map(self) -> nn.Linear:
+        dim = self.model.get_embedding_dimension()
+        assert dim
+        linear = nn.Linear(dim, self.guides.indexes[0].dim, bias=False)
+        sum_gradients(linear.weight)
+        return linear
+
+    def save_state(self, checkpoint: Path) -> None:
+        """Write the loss's own weights, where it has any, into a checkpoint's folder."""
+        if self.guide_map is not None:
+            save_file(dict(self.guide_map.state_dict()), checkpoint / STATE)
+
+    def load_state(self, checkpoint: Path) -> None:
+        """Take the loss's own weights from a checkpoint's folder."""
+        if self.guide_map is not None:
+            self.guide_map.load_state_dict(load_file(checkpoint / STATE))
 
     @property
     def uses_gradient_cache(self) -> bool:
@@ -150,44 +180,62 @@ class GuidedContrastiveLoss(nn.Module):
             embeddings, all_labels, first = gather(own, labels)
             negatives = torch.cat(embeddings[2:]) if embeddings[2:] else embeddings[0][:0]
             student = PairVectors(embeddings[0], embeddings[1], negatives)
-            guide = BatchGuide.of(self.index, all_labels.cpu().numpy(), len(embeddings) - 2, device)
+            guide = self.guides.look_up(all_labels.cpu().numpy(), len(embeddings) - 2, device)
             pairs = len(labels)
             cells = 3 * len(all_labels) + len(negatives)
+            linear = [self.guide_map.weight] if self.guide_map else []
             value = in_row_slices(
-                student,
+                [*student, *linear],
                 torch.arange(first, first + pairs, device=device),
                 max(1, SLICE_CELLS // cells),
-                lambda rows, *vectors: self._row_losses(rows, PairVectors(*vectors), guide) / pairs,
+                lambda rows, *inputs: self._row_losses(rows, PairVectors(*inputs[:3]), guide, *inputs[3:]) / pairs,
             )
         if with_backward:
             value.backward()
         return value.detach() if with_backward else value
 
-    def _row_losses(self, rows: Tensor, student: PairVectors, guide: BatchGuide) -> Tensor:
+    def _row_losses(self, rows: Tensor, student: PairVectors, guide: BatchGuide, *linear: Tensor) -> Tensor:
         """The sum of the losses of some rows of a batch."""
         switches = {"contrast_anchors": self.contrast_anchors, "contrast_positives": self.contrast_positives}
         scores = similarities(student, rows, **switches)
         with torch.no_grad():
-            leaves = self._leaving(rows, scores, guide, switches)
-        return contrastive_loss(scores.joined() / self.temperature, leaves, rows)
+            own = self._own_cells(rows, scores, guide)
+            weights = self._weights(rows, own.joined(), guide, switches)
+        value = contrastive_loss(scores.joined() / self.temperature, weights, rows)
+        return value + score_terms(self.terms, rows, student, guide.views[0].vectors, scores, own, *linear)
 
-    def _leaving(self, rows: Tensor, scores: Blocks, guide: BatchGuide, switches: dict[str, bool]) -> Tensor:
-        """(R, C) cells that leave the loss."""
-        leaves = self_cells(rows, scores).joined()
-        leaves[:, leaves.shape[1] - len(guide.texts.negatives) :] |= guide.texts.negatives < 0
-        if self.known_positives:
-            leaves |= same_text(guide.texts, rows, scores).joined()
-        if self.judge is not None:
-            judged = self.judge.decide(guide.view, rows, **switches).joined()
-            self.removed_cells.count(judged, leaves, rows)
-            leaves |= judged
-        return leaves
+    def _own_cells(self, rows: Tensor, scores: Blocks, guide: BatchGuide) -> Blocks:
+        """Cells that leave whatever the guide says: a text against itself, missing negatives, known positives."""
+        own = self_cells(rows, scores)
+        own = own._replace(an=own.an | (guide.texts.negatives < 0))
+        return own.or_(same_text(guide.texts, rows, scores)) if self.known_positives else own
+
+    def _weights(self, rows: Tensor, own: Tensor, guide: BatchGuide, switches: dict[str, bool]) -> Tensor:
+        """(R, C) log of how much each cell counts."""
+        weights = torch.zeros(own.shape, device=own.device).masked_fill(own, -torch.inf)
+        if not self.judges:
+            return weights
+        by_guide = zip(self.judges, guide.views, strict=True)
+        excesses = [judge.excess(view, rows, **switches) for judge, view in by_guide]
+        excess = agreed(excesses, self._spreads, self.vote).joined()
+        self.removed_cells.count(excess > 0, own, rows)
+        if self.judge_softness:
+            return weights + F.logsigmoid(-excess / self.judge_softness)
+        return weights.masked_fill(excess > 0, -torch.inf)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings of the loss, for the model card."""
         return {
-            "judge": self.judge.name if self.judge else None,
-            "judge_threshold": getattr(self.judge, "threshold", None),
+            "judge": self.judges[0].name if self.judges else None,
+            "judge_threshold": getattr(self.judges[0], "threshold", None) if self.judges else None,
+            "judge_softness": self.judge_softness,
+            "guides": [index.manifest.request.guide["name"] for index in self.guides.indexes],
+            "vote": self.vote,
+            **{
+                name: value
+                for name, value in asdict(self.terms).items()
+                if not name.startswith("kl_") or self.terms.kl_weight
+            },
             "temperature": self.temperature,
             "margin": self.margin,
             "margin_strategy": self.margin_strategy,

@@ -7,6 +7,7 @@ A row is a pair; ``rows`` says which pair of the batch each row is, so that a sl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,6 +43,18 @@ class Blocks(NamedTuple):
     aa: Tensor | None
     pp: Tensor | None
     an: Tensor
+
+    def each(self, act: Callable[[Tensor], Tensor]) -> Blocks:
+        """What ``act`` makes of each block that takes part."""
+        aa, pp = (None if block is None else act(block) for block in (self.aa, self.pp))
+        return Blocks(act(self.ap), aa, pp, act(self.an))
+
+    def or_(self, other: Blocks) -> Blocks:
+        """Cells that are marked here or there, of two blocks of the same form."""
+        aa, pp = (
+            None if one is None or two is None else one | two for one, two in ((self.aa, other.aa), (self.pp, other.pp))
+        )
+        return Blocks(self.ap | other.ap, aa, pp, self.an | other.an)
 
     def joined(self) -> Tensor:
         """(R, C): all cells of a row side by side, in the order ap, aa, pp, an."""

@@ -6,29 +6,21 @@ pairs are dealt in blocks, one after the other, so that only their ids grow with
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING
-
 import numpy as np
-from sentence_transformers.base.sampler import DefaultBatchSampler
 
-from ..shared.errors import SettingsError
-from ..shared.index import GuideIndex
-from ..shared.scaling import PLAN_BLOCK
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-logger = logging.getLogger(__name__)
+from .hard_batches import Nearby, in_walks
 
 REPAIR_ROUNDS = 30
 
 
 def batch_plan(
-    texts: np.ndarray, tasks: np.ndarray, batch_size: int, seed: int, epoch: int, block: int = 0
+    texts: np.ndarray,
+    tasks: np.ndarray,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    block: int = 0,
+    nearby: Nearby | None = None,
 ) -> np.ndarray:
     """Deal pairs into batches.
 
@@ -42,27 +34,33 @@ def batch_plan(
         seed: Of the whole run.
         epoch: Counted from 0.
         block: Which block of the epoch's pairs these are, from 0.
+        nearby: For hard batches, the pairs that each pair brings along; None for random ones.
 
     Returns:
         (batches, batch_size) int64 rows of ``texts``; tasks come in proportion to their size.
     """
     random = np.random.default_rng([seed, epoch, block])
-    dealt = [_deal(texts, np.flatnonzero(tasks == task), batch_size, random) for task in np.unique(tasks)]
+    dealt = [_deal(texts, np.flatnonzero(tasks == task), batch_size, random, nearby) for task in np.unique(tasks)]
     plan = np.concatenate([np.empty((0, batch_size), dtype=np.int64), *dealt])
     return plan[random.permutation(len(plan))]
 
 
-def _deal(texts: np.ndarray, pairs: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+def _deal(
+    texts: np.ndarray, pairs: np.ndarray, size: int, random: np.random.Generator, nearby: Nearby | None
+) -> np.ndarray:
     """Full batches of one task's pairs."""
     pairs = _cap_frequent(texts, random.permutation(pairs), size)
     batches = len(pairs) // size
     if batches == 0:
         return np.empty((0, size), dtype=np.int64)
-    # Pairs with the same positive stand together in the dealing order, groups in random order.
-    _, group = np.unique(texts[pairs, 0], return_inverse=True)
-    order = pairs[np.argsort(random.permutation(group.max() + 1)[group], kind="stable")]
+    if nearby is None:
+        # Pairs with the same positive stand together in the dealing order, groups in random order.
+        _, group = np.unique(texts[pairs, 0], return_inverse=True)
+        order = pairs[np.argsort(random.permutation(group.max() + 1)[group], kind="stable")]
+    else:
+        order = in_walks(pairs, nearby, random)
     dealt, spare = order[: batches * size], order[batches * size :]
-    plan = dealt.reshape(size, batches).T.copy()
+    plan = dealt.reshape(size, batches).T.copy() if nearby is None else dealt.reshape(batches, size).copy()
     clashing = _repair(texts, plan, random)
     return _fill(texts, plan, clashing, spare)
 
@@ -140,126 +138,3 @@ def _fill(texts: np.ndarray, plan: np.ndarray, clashing: np.ndarray, spare: np.n
         if len(batch) == size:
             full.append(batch)
     return np.array(full, dtype=np.int64).reshape(-1, size)
-
-
-def plan_of_index(
-    index: GuideIndex, labels: np.ndarray, batch_size: int, seed: int, epoch: int, negatives: int, block: int = 0
-) -> np.ndarray:
-    """``batch_plan`` of some pairs of an index, by pair id.
-
-    Args:
-        index: An open index.
-        labels: (n,) pair ids.
-        batch_size: Pairs a batch.
-        seed: Of the whole run.
-        epoch: Counted from 0.
-        negatives: How many negatives of each pair take part.
-        block: Which block of the epoch's pairs these are, from 0.
-
-    Returns:
-        (batches, batch_size) int64 rows of ``labels``.
-    """
-    ids = index.pairs(labels, negatives)
-    texts = index.content_ids(np.column_stack([ids.positives, ids.anchors, ids.negatives]))
-    return batch_plan(texts, index.tasks(labels), batch_size, seed, epoch, block)
-
-
-def rows_of_block(pairs: int, block: int, blocks: int, seed: int, epoch: int) -> np.ndarray:
-    """The rows of one block of an epoch; together the blocks hold each row once.
-
-    Rows are permuted by ``row * stride + shift`` modulo their number, which needs no memory for the other blocks.
-
-    Args:
-        pairs: Rows in all, below 3 * 10**9 (products stay within 63 bits).
-        block: Which one, from 0.
-        blocks: How many there are.
-        seed: Of the whole run.
-        epoch: Counted from 0.
-
-    Returns:
-        (n,) int64 rows, ascending.
-    """
-    random = np.random.default_rng([seed, epoch])
-    stride, shift = int(random.integers(pairs // 4, max(2, pairs))), int(random.integers(pairs))
-    while math.gcd(stride, pairs) != 1:
-        stride += 1
-    places = np.arange(block * pairs // blocks, (block + 1) * pairs // blocks)
-    return np.sort((places * stride + shift) % pairs)
-
-
-class PlannedBatches(DefaultBatchSampler):
-    """The batch plan as the trainer takes it; give ``PlannedBatches.of(index)`` as ``args.batch_sampler``.
-
-    Its length is exact, it knows no randomness but the seed, and skipping batches on resume reads no text. More pairs
-    than ``block`` are dealt block by block; their length is counted by dealing the epoch once.
-    """
-
-    def __init__(
-        self,
-        index: GuideIndex,
-        dataset: Dataset,
-        batch_size: int,
-        seed: int,
-        negatives: int,
-        block: int = PLAN_BLOCK,
-    ) -> None:
-        super().__init__(dataset, batch_size=batch_size, drop_last=True, seed=seed)
-        self.index = index
-        self.labels = np.asarray(dataset.with_format("numpy")["label"][:], dtype=np.int64)
-        self.negatives = negatives
-        self.blocks = max(1, math.ceil(len(dataset) / block))
-        self._dealt: tuple[int, int, np.ndarray] | None = None
-        self._lengths: dict[int, int] = {}
-
-    @staticmethod
-    def of(index: GuideIndex, negatives: int | None = None, block: int = PLAN_BLOCK) -> Callable[..., PlannedBatches]:
-        """What to give as ``batch_sampler`` in the training arguments; checkpoints can hold it.
-
-        Args:
-            index: The guide index.
-            negatives: How many negatives of each pair take part; default: the negative columns of the data set.
-            block: Pairs dealt at a time; it is part of what determines the plan.
-        """
-        return partial(_planned, index, negatives, block)
-
-    def deal(self, block: int) -> np.ndarray:
-        """One block of the current epoch: (batches, batch_size) int64 rows of the data set."""
-        if self._dealt is None or self._dealt[:2] != (self.epoch, block):
-            rows = rows_of_block(len(self.labels), block, self.blocks, self.seed, self.epoch)
-            labels = self.labels[rows]
-            plan = plan_of_index(self.index, labels, self.batch_size, self.seed, self.epoch, self.negatives, block)
-            self._dealt = (self.epoch, block, rows[plan])
-        return self._dealt[2]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for block in range(self.blocks):
-            for batch in self.deal(block):
-                yield batch.tolist()
-
-    def __len__(self) -> int:
-        if self.epoch not in self._lengths:
-            length = sum(len(self.deal(block)) for block in range(self.blocks))
-            if not length:
-                raise SettingsError(
-                    f"Not one batch of {self.batch_size} pairs can be filled without a text standing twice in it",
-                    where=f"{len(self.labels)} pairs in {self.index.layout.root}",
-                    fix="give a smaller --batch-size",
-                )
-            if left_out := len(self.labels) - length * self.batch_size:
-                logger.info("epoch %d: %d of %d pairs sit out", self.epoch, left_out, len(self.labels))
-            self._lengths = {self.epoch: length}
-        return self._lengths[self.epoch]
-
-
-def _planned(
-    index: GuideIndex,
-    negatives: int | None,
-    block: int,
-    dataset: Dataset,
-    batch_size: int,
-    seed: int = 0,
-    **_: object,
-) -> PlannedBatches:
-    if negatives is None:
-        negatives = sum(name.startswith("negative") for name in dataset.column_names)
-    return PlannedBatches(index, dataset, batch_size, seed, negatives, block)

@@ -95,6 +95,18 @@ def sum_of_all(counts: Sequence[int]) -> list[int]:
     return summed.tolist()
 
 
+def sum_gradients(parameter: Tensor) -> None:
+    """Let a parameter outside the model take the mean of all processes' gradients, as DDP does for those inside."""
+
+    def mean(gradient: Tensor) -> Tensor:
+        if get_world_size() == 1:
+            return gradient
+        dist.all_reduce(gradient)
+        return gradient / get_world_size()
+
+    parameter.register_hook(mean)
+
+
 @contextmanager
 def _peers_told() -> Iterator[None]:
     """Say in one line that another process has gone, which tells the reason itself."""

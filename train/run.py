@@ -48,23 +48,24 @@ def train_student(settings: TrainSettings) -> dict[str, Any]:
 def _student_trained(settings: TrainSettings) -> dict[str, Any]:
     folder = checkpoint_folder(settings)
     with first_goes_first():
-        index = GuideIndex.open(settings.index, verify=settings.verify)
+        indexes = [GuideIndex.open(each, verify=settings.verify) for each in settings.index]
         held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
-        run = _run(settings, index, held_out)
+        run = _run(settings, indexes, held_out)
         finished = _finished(settings, run)
     if finished:
         return finished
     with folder_lock(folder) if is_first() else nullcontext(), writing_to(folder):
-        return _Run(settings, index, held_out, run).metrics()
+        return _Run(settings, indexes, held_out, run).metrics()
 
 
 class _Run:
     """One run of the stage, from the student as it is to the files it leaves."""
 
     def __init__(
-        self, settings: TrainSettings, index: GuideIndex, held_out: RetrievalSet | None, run: dict[str, Any]
+        self, settings: TrainSettings, indexes: list[GuideIndex], held_out: RetrievalSet | None, run: dict[str, Any]
     ) -> None:
-        self.settings, self.index, self.held_out, self.run = settings, index, held_out, run
+        self.settings, self.indexes, self.held_out, self.run = settings, indexes, held_out, run
+        self.index = indexes[0]
         self.clock = Clock()
         with first_goes_first():
             self.resumed = _resumed(settings, run)
@@ -77,7 +78,7 @@ class _Run:
     def metrics(self) -> dict[str, Any]:
         """Train, write and evaluate; what was measured."""
         before = self._evaluated("evaluate before")
-        trainer, loss = build_trainer(self.settings, self.index, self.student, self.held_out)
+        trainer, loss = build_trainer(self.settings, self.indexes, self.student, self.held_out)
         self._train(trainer, loss)
         if is_first():
             _save_model(self.student, self.settings.out)
@@ -104,10 +105,11 @@ class _Run:
         return metrics
 
     def _train(self, trainer: SentenceTransformerTrainer, loss: GuidedContrastiveLoss) -> None:
-        checkpoints = Checkpoints(self.run, self.settings.save_minutes, loss.removed_cells.counts)
+        checkpoints = Checkpoints(self.run, self.settings.save_minutes, loss)
         trainer.add_callback(checkpoints)
         if self.resumed:
             loss.removed_cells.start_from(self.resumed.counts)
+            loss.load_state(self.resumed.folder)
             console.print(f"going on from {self.resumed.folder}", highlight=False)
         with self.clock.measure("train"), checkpoints.until_told():
             trainer.train(resume_from_checkpoint=str(self.resumed.folder) if self.resumed else None)
@@ -125,12 +127,13 @@ class _Run:
             return self.held_out.evaluate(self.student)
 
 
-def _run(settings: TrainSettings, index: GuideIndex, held_out: RetrievalSet | None) -> dict[str, Any]:
-    """What determines the weights: the index, the student and the settings, JSON-ready, told by content."""
-    request = asdict(index.manifest.request)
+def _run(settings: TrainSettings, indexes: list[GuideIndex], held_out: RetrievalSet | None) -> dict[str, Any]:
+    """What determines the weights: the indexes, the student and the settings, JSON-ready, told by content."""
+    first, *others = (asdict(index.manifest.request) for index in indexes)
     student = fingerprint_files(find_model(settings.student))
     determining = {"held_out": held_out.fingerprint() if held_out else None, **settings.determining()}
-    return json.loads(json.dumps({"index": request, "student": student, "settings": determining}))
+    named = {f"index {number}": request for number, request in enumerate(others, 2)}
+    return json.loads(json.dumps({"index": first, **named, "student": student, "settings": determining}))
 
 
 def _finished(settings: TrainSettings, run: dict[str, Any]) -> dict[str, Any] | None:

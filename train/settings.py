@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from ..shared.errors import SettingsError
-from .judges import JudgeName, MarginStrategy
+from .objective import LossSettings
 
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class LossSettings:
-    """What is learnt from a batch."""
-
-    loss: Literal["guided", "unguided"] = "guided"
-    """`unguided` trains without the guide's judgement, for comparison."""
-    temperature: float = 0.01
-    """Similarities are divided by it; the paper's is 0.01."""
-    judge: JudgeName = "positive"
-    """Who is a false negative. `positive`: a candidate closer to the anchor than its own positive, as in the paper;
-    `neighborhood`: pairs as related as an anchor and its positive are, by the scale of each text's neighbourhood."""
-    judge_threshold: float | None = None
-    """Relatedness above which --judge neighborhood removes; default: what the index asks for."""
-    margin: float = 0.0
-    """How far below the judge's threshold a candidate leaves already; greater removes more."""
-    margin_strategy: MarginStrategy = "absolute"
-    """`absolute`: score - margin; `relative`: score - abs(score) * margin."""
-    contrast_anchors: bool = True
-    """Push anchors apart from anchors."""
-    contrast_positives: bool = True
-    """Push positives apart from positives."""
-    negatives: int | None = None
-    """Negatives of each pair to use; default: the most that any pair has."""
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        if self.temperature <= 0:
-            raise SettingsError(f"{self.temperature} is no temperature", where="--temperature", fix="give more than 0")
-        if self.margin < 0:
-            raise SettingsError(f"{self.margin} is no margin", where="--margin", fix="give 0 or more")
-
-
-POSITIVE = ("layers", "max_length", "max_steps", "batch_size", "mini_batch_num_tokens", "gradient_accumulation")
+POSITIVE = (
+    "layers",
+    "max_length",
+    "max_steps",
+    "batch_size",
+    "mini_batch_num_tokens",
+    "gradient_accumulation",
+    "keep_positive_rank",
+)
 POSITIVE += ("eval_steps", "save_steps", "logging_steps")
 
 # Where things are, what is reported, and how much is computed at a time. Index and student are told by their content.
@@ -60,8 +34,9 @@ FREE_ON_RESUME = frozenset(
 class TrainSettings:
     """Everything `gistcache train` can be told."""
 
-    index: str | Path = "guide-index"
-    """The guide index, made by `gistcache index`: a folder, or a URL, which is copied into the cache once."""
+    index: Annotated[tuple[str | Path, ...], Parameter(negative="", consume_multiple=False)] = ("guide-index",)
+    """The guide index, made by `gistcache index`: a folder, or a URL, which is copied into the cache once. Several are
+    several guides of the same texts; the first one's pairs are trained on."""
     student: str
     """The student: a folder, a hub id, or `package:DISTRIBUTION`."""
     out: Path = Path("runs/student")
@@ -74,7 +49,7 @@ class TrainSettings:
     """Put before every anchor; default: the student's own prompt named `query`."""
     document_prompt: str | None = None
     """Put before every positive and negative; default: the student's own named `document`, `passage` or `corpus`."""
-    objective: LossSettings = LossSettings()
+    objective: LossSettings = field(default_factory=LossSettings)
     """What is learnt from a batch."""
     epochs: float = 1.0
     """Passes over the pairs."""
@@ -82,6 +57,11 @@ class TrainSettings:
     """Stop after this many steps, whatever the epochs."""
     batch_size: int = 64
     """Pairs a batch, of all processes together; each is judged against all others of its batch."""
+    hardness: int = 0
+    """Pairs that each pair brings into its batch from its anchor's stored neighbours; 0 for random batches."""
+    keep_positive_rank: int | None = None
+    """Train only on pairs whose positive is among the so many documents closest to its anchor by the guide
+    (consistency filtering); the others are listed in dropped.parquet."""
     mini_batch_num_tokens: int | None = None
     """Embed so many tokens at a time, twice, so that memory does not grow with the batch (gradient caching); for
     batches that do not fit. Default: embed the batch once."""
@@ -126,10 +106,9 @@ class TrainSettings:
                 raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
         if self.batch_size < 2:
             raise SettingsError("A batch of one pair has no negatives", where="--batch-size", fix="give 2 or more")
-        if self.seed < 0 or (self.objective.negatives or 0) < 0:
+        if self.seed < 0 or self.hardness < 0:
             raise SettingsError(
-                "A seed and a number of negatives are 0 or more",
-                where=f"--seed {self.seed} --negatives {self.objective.negatives}",
+                "Seed and hardness are 0 or more", where=f"--seed {self.seed} --hardness {self.hardness}"
             )
         if self.save_minutes <= 0:
             raise SettingsError(f"{self.save_minutes} is too small", where="--save-minutes", fix="give more than 0")
@@ -151,7 +130,7 @@ class TrainSettings:
         """All settings, JSON-ready, for metrics and model card."""
         return {
             name: str(value) if isinstance(value, Path) else value
-            for name, value in asdict(self).items()
+            for name, value in (asdict(self) | {"index": [str(each) for each in self.index]}).items()
             if name not in ("resume", "verify")
         }
 

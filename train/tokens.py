@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from datasets import config
-from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from torch import Tensor
 
 from ..shared.checked import damage
@@ -154,37 +153,11 @@ class TokenCache:
         order = np.argsort(owner, kind="stable")
         return np.concatenate(values)[order], owner[order], np.bincount(owner, minlength=len(text_ids))
 
-    def collator(self, negatives: int = 0) -> CachedTokens:
-        """What to give a trainer as ``data_collator``, for pairs with so many negative columns."""
-        return CachedTokens(preprocess_fn=_never, tokens=self, negatives=negatives)
-
-
-@dataclass
-class CachedTokens(SentenceTransformerDataCollator):
-    """A data collator that reads a batch's tokens from the cache by the rows' labels (pair ids)."""
-
-    tokens: TokenCache | None = None
-    negatives: int = 0
-
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        """Rows with a label -> the features of every column, named as the trainer expects them."""
-        assert self.tokens is not None
-        labels = np.array([row["label"] for row in features], dtype=np.int64)
-        batch: dict[str, Any] = {"label": torch.from_numpy(labels)}
-        for column, ids in self.tokens.index.pairs(labels, self.negatives).columns().items():
-            named = self.tokens.features(ids, "query" if column == "anchor" else "document")
-            batch |= {f"{column}_{name}": value for name, value in named.items()}
-        return batch
-
 
 def _places(index: GuideIndex) -> tuple[Path, Path]:
     """Beside the index; where that cannot be written, in the data sets cache."""
     root = index.layout.root
     return root.parent / f"{root.name}.tokens", Path(config.HF_DATASETS_CACHE) / "gistcache" / "tokens"
-
-
-def _never(*_: object, **__: object) -> dict[str, Any]:
-    raise AssertionError("cached tokens are gathered, not made")
 
 
 def _form(student: SentenceTransformer, prompts: dict[Role, str]) -> Form | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from sentence_transformers.util.distributed import get_world_size
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,9 +15,15 @@ from ..shared.errors import SettingsError
 from ..shared.evaluation import PRIMARY_METRIC, RetrievalSet
 from ..shared.index import GuideIndex
 from ..shared.models import pick_device, prompt_for
+from ..shared.progress import console
+from ..shared.schema import Role
+from ..shared.texts import Texts
+from .collators import CachedTokens, Columns, WithHardTexts
+from .consistency import kept_pairs
+from .hard_negatives import HardNegatives
 from .loss import GuidedContrastiveLoss
-from .plan import PlannedBatches
 from .ranks import first_goes_first
+from .sampler import PlannedBatches
 from .settings import TrainSettings
 from .tokens import TokenCache
 
@@ -33,7 +38,10 @@ def checkpoint_folder(settings: TrainSettings) -> Path:
 
 
 def build_trainer(
-    settings: TrainSettings, index: GuideIndex, student: SentenceTransformer, held_out: RetrievalSet | None
+    settings: TrainSettings,
+    indexes: Sequence[GuideIndex],
+    student: SentenceTransformer,
+    held_out: RetrievalSet | None,
 ) -> tuple[SentenceTransformerTrainer, GuidedContrastiveLoss]:
     """The trainer and its loss, ready to run."""
     from datasets import Dataset
@@ -45,40 +53,80 @@ def build_trainer(
             where="--batch-size",
             fix=f"give a multiple of {get_world_size()}",
         )
-    objective = settings.objective
+    index = indexes[0]
+    loss = _loss(settings, indexes, student)
+    columns = _columns(settings, loss)
+    query = prompt_for(student, "query", settings.query_prompt)
+    document = prompt_for(student, "document", settings.document_prompt)
+    prompts = {name: query if name == "anchor" else document for name in columns.names} if query or document else None
+    labels = kept_pairs(index, settings.keep_positive_rank, settings.out)
     with first_goes_first():
-        dataset = index.to_dataset(objective.negatives)
-    loss = GuidedContrastiveLoss(
+        dataset = index.to_dataset(columns.own)
+    collator = _collator(settings, student, columns, {"query": query, "document": document}, prompts)
+    trainer = SentenceTransformerTrainer(
+        model=student,
+        args=_arguments(settings, PlannedBatches.of(index, columns.own, hardness=settings.hardness), prompts),
+        train_dataset=dataset if len(labels) == len(dataset) else dataset.select(labels),
+        data_collator=collator,
+        loss=loss,
+        evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
+        callbacks=[LogRemovedCells(loss), *([columns.hard] if columns.hard else [])],
+    )
+    if isinstance(collator, CachedTokens):  # the card has been told of the texts; from here on, pair ids are enough
+        trainer.train_dataset = Dataset.from_dict({"label": labels})
+    return trainer, loss
+
+
+def _loss(
+    settings: TrainSettings, indexes: Sequence[GuideIndex], student: SentenceTransformer
+) -> GuidedContrastiveLoss:
+    objective = settings.objective
+    return GuidedContrastiveLoss(
         student,
-        index,
+        indexes,
         temperature=objective.temperature,
         judge=objective.judge,
         judge_threshold=objective.judge_threshold,
+        judge_softness=objective.judge_softness,
         margin=objective.margin,
         margin_strategy=objective.margin_strategy,
+        vote=objective.vote,
+        terms=objective.terms,
         contrast_anchors=objective.contrast_anchors,
         contrast_positives=objective.contrast_positives,
         guided=objective.loss == "guided",
         mini_batch_num_tokens=settings.mini_batch_num_tokens,
     )
-    query = prompt_for(student, "query", settings.query_prompt)
-    document = prompt_for(student, "document", settings.document_prompt)
+
+
+def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss) -> Columns:
+    """The batch's columns; hard negatives are chosen here, by the loss's own (first) judge."""
+    index, objective = loss.guides.indexes[0], settings.objective
+    own = index.max_negatives if objective.negatives is None else objective.negatives
+    if not objective.mining.hard_negatives:
+        return Columns(index, own)
+    judge = loss.judges[0] if loss.judges else None
+    hard = HardNegatives(index, objective.mining, judge, settings.seed)
+    console.print(hard.told(), highlight=False)
+    return Columns(index, own, hard)
+
+
+def _collator(
+    settings: TrainSettings,
+    student: SentenceTransformer,
+    columns: Columns,
+    by_role: dict[Role, str],
+    prompts: dict[str, str] | None,
+) -> CachedTokens | WithHardTexts | None:
+    """None where the trainer's own will do."""
     with first_goes_first():
-        cache = TokenCache.of(index, student, {"query": query, "document": document}) if settings.token_cache else None
-    texts = [name for name in dataset.column_names if name != "label"]
-    prompts = {name: query if name == "anchor" else document for name in texts} if query or document else None
-    trainer = SentenceTransformerTrainer(
-        model=student,
-        args=_arguments(settings, PlannedBatches.of(index, len(texts) - 2), prompts),
-        train_dataset=dataset,
-        data_collator=cache.collator(len(texts) - 2) if cache else None,
-        loss=loss,
-        evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
-        callbacks=[LogRemovedCells(loss)],
-    )
-    if cache:  # the card has been told of the texts; from here on, only the pair ids are needed
-        trainer.train_dataset = Dataset.from_dict({"label": np.arange(len(index))})
-    return trainer, loss
+        tokens = TokenCache.of(columns.index, student, by_role) if settings.token_cache else None
+    if tokens:
+        return CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
+    if columns.hard is None:
+        return None
+    texts = Texts(columns.index)
+    return WithHardTexts(preprocess_fn=student.preprocess, prompts=prompts, texts=texts, columns=columns)
 
 
 def _arguments(

@@ -16,7 +16,7 @@ import torch
 from bench_data import GUIDE, index_of, pairs_file
 from gistcache.shared.linear import onednn_pays
 from gistcache.train import forward
-from gistcache.train.plan import plan_of_index
+from gistcache.train.sampler import plan_of_index
 from interleaved import Figures, by_turns, ratio, spread
 from training_step import OURS, stepper
 

@@ -22,7 +22,7 @@ from gistcache.precompute.guides import Guide, GuideSettings
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import find_model, load_model
 from gistcache.train.loss import GuidedContrastiveLoss
-from gistcache.train.plan import plan_of_index
+from gistcache.train.sampler import plan_of_index
 from interleaved import WORK, Figures, by_turns, machine, median, ratio, spread
 from neighbors import NEIGHBORS, clustered
 from scale import hashing_guide, pairs_of

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from gistcache.shared.index import GuideIndex
 from gistcache.train.judges import MarginStrategy, thresholds
-from gistcache.train.lookup import BatchGuide
+from gistcache.train.lookup import Guides
 from gistcache.train.mask import (
     Blocks,
     PairVectors,
@@ -22,7 +22,7 @@ from gistcache.train.mask import (
     self_cells,
     similarities,
 )
-from gistcache.train.plan import plan_of_index
+from gistcache.train.sampler import plan_of_index
 from torch import Tensor
 
 MARGINS: tuple[tuple[float, MarginStrategy], ...] = (
@@ -51,8 +51,8 @@ def batches(index: GuideIndex, batch_size: int, seed: int) -> Iterator[Batch]:
 
 
 def _batch(index: GuideIndex, labels: np.ndarray) -> Batch:
-    rows, guide = torch.arange(len(labels)), BatchGuide.of(index, labels, 0, torch.device("cpu"))
-    scores = all_scores(guide.view.vectors)
+    rows, guide = torch.arange(len(labels)), Guides([index]).look_up(labels, 0, torch.device("cpu"))
+    scores = all_scores(guide.views[0].vectors)
     leaving = zip(self_cells(rows, scores), same_text(guide.texts, rows, scores), strict=True)
     candidates = Blocks(*(~(one | other) for one, other in leaving))  # the target is a known positive: not among them
     return Batch(labels, scores, candidates)

@@ -15,7 +15,7 @@ from bench_data import gistcache, student
 from gistcache.shared.clock import peak_memory_bytes
 from gistcache.shared.index import GuideIndex
 from gistcache.train.loss import GuidedContrastiveLoss
-from gistcache.train.plan import plan_of_index
+from gistcache.train.sampler import plan_of_index
 from interleaved import WORK, Figures, in_own_process
 from scale import hashing_guide, pairs_of
 

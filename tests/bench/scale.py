@@ -24,7 +24,7 @@ from gistcache.shared.clock import peak_memory_bytes
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import find_model, load_model
 from gistcache.shared.pairs import Columns, read_pairs
-from gistcache.train.plan import PlannedBatches
+from gistcache.train.sampler import PlannedBatches
 from gistcache.train.settings import TrainSettings
 from gistcache.train.students import load_student
 from gistcache.train.trainer import build_trainer
@@ -81,9 +81,9 @@ def trained(index_folder: Path, out: Path) -> Figures:
 
     index = GuideIndex.open(index_folder)
     settings = TrainSettings(
-        index=index_folder, student=STUDENT, out=out, batch_size=64, max_steps=TRAIN_STEPS, device="cpu", layers=3
+        index=(index_folder,), student=STUDENT, out=out, batch_size=64, max_steps=TRAIN_STEPS, device="cpu", layers=3
     )
-    trainer, _ = build_trainer(settings, index, load_student(STUDENT, layers=3), None)
+    trainer, _ = build_trainer(settings, [index], load_student(STUDENT, layers=3), None)
     begun = time.perf_counter()
     len(PlannedBatches.of(index, 0)(trainer.train_dataset, 64))
     planned = time.perf_counter() - begun

@@ -50,7 +50,7 @@ def measure(rounds: int) -> Figures:
 def trained(index: GuideIndex, model: SentenceTransformer, batch: int, steps: int, cached: bool) -> tuple[float, float]:
     """Seconds of some steps of training, and their mean loss."""
     settings = TrainSettings(
-        index=index.layout.root,
+        index=(index.layout.root,),
         student="as given",
         out=WORK / "token-student",
         batch_size=batch,
@@ -60,7 +60,7 @@ def trained(index: GuideIndex, model: SentenceTransformer, batch: int, steps: in
         token_cache=cached,
         logging_steps=1000,
     )
-    trainer, _ = build_trainer(settings, index, model, None)
+    trainer, _ = build_trainer(settings, [index], model, None)
     begun = time.perf_counter()
     outcome = trainer.train()
     return time.perf_counter() - begun, outcome.training_loss

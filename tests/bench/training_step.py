@@ -15,7 +15,7 @@ from bench_data import GUIDE, guide, index_of, pairs_file, student
 from gistcache.shared.clock import peak_memory_bytes
 from gistcache.shared.index import GuideIndex
 from gistcache.train.loss import GuidedContrastiveLoss
-from gistcache.train.plan import plan_of_index
+from gistcache.train.sampler import plan_of_index
 from interleaved import WORK, Figures, by_turns, in_own_process, median, ratio, spread
 from sentence_transformers.sentence_transformer.losses import (
     CachedGISTEmbedLoss,

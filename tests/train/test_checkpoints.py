@@ -32,7 +32,7 @@ def settings_of(index_folder, student_folder):
     def make(out, **changes):
         fixed = {"batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "max_steps": 12}
         fixed |= {"save_steps": 3, "logging_steps": 3}
-        return TrainSettings(index=index_folder, student=str(student_folder), out=out, **(fixed | changes))
+        return TrainSettings(index=(index_folder,), student=str(student_folder), out=out, **(fixed | changes))
 
     return make
 
@@ -43,7 +43,7 @@ def whole_run(tmp_path_factory, index_folder, student_folder):
     out = tmp_path_factory.mktemp("whole") / "run"
     metrics = train_student(
         TrainSettings(
-            index=index_folder,
+            index=(index_folder,),
             student=str(student_folder),
             out=out,
             batch_size=16,

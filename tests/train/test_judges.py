@@ -51,13 +51,14 @@ def test_every_cell_between_two_pairs_leaves_together():
     view = view_of(9, 5, seed=2)
     of_pairs, of_negatives = naive(view)
     rows = torch.arange(3, 9)
-    leaves = NeighborhoodJudge(-2.5).decide(view, rows, contrast_anchors=True, contrast_positives=True)
+    excess = NeighborhoodJudge(-2.5).excess(view, rows, contrast_anchors=True, contrast_positives=True)
+    leaves = excess.each(lambda block: block > 0)
     expected = torch.from_numpy(of_pairs[3:] > -2.5)
     assert 0 < expected.sum() < expected.numel()
     for block in (leaves.ap, leaves.aa, leaves.pp):
         assert torch.equal(block, expected)
     assert torch.equal(leaves.an, torch.from_numpy(of_negatives[3:] > -2.5))
-    without = NeighborhoodJudge(-2.5).decide(view, rows, contrast_anchors=False, contrast_positives=False)
+    without = NeighborhoodJudge(-2.5).excess(view, rows, contrast_anchors=False, contrast_positives=False)
     assert without.aa is None
     assert without.pp is None
 

@@ -10,7 +10,7 @@ import torch
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import find_model, load_model
 from gistcache.train.judges import GuideView, PositiveJudge
-from gistcache.train.lookup import BatchGuide
+from gistcache.train.lookup import Guides
 from gistcache.train.loss import GuidedContrastiveLoss
 from gistcache.train.mask import PairVectors, same_text, self_cells, similarities
 from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss
@@ -22,10 +22,10 @@ EVERYTHING = {"contrast_anchors": True, "contrast_positives": True}
 
 def cells_that_leave(index, labels):
     """(B, C) cells that leave by any rule, and by the peers' only rule."""
-    guide = BatchGuide.of(index, np.array(labels), index.max_negatives, torch.device("cpu"))
+    guide = Guides([index]).look_up(np.array(labels), index.max_negatives, torch.device("cpu"))
     rows = torch.arange(len(labels))
-    scores = similarities(guide.view.vectors, rows, contrast_anchors=True, contrast_positives=True)
-    judged = PositiveJudge().decide(guide.view, rows, **EVERYTHING).joined()
+    scores = similarities(guide.views[0].vectors, rows, contrast_anchors=True, contrast_positives=True)
+    judged = PositiveJudge().excess(guide.views[0], rows, **EVERYTHING).joined() > 0
     ours = judged | self_cells(rows, scores).joined() | same_text(guide.texts, rows, scores).joined()
     return ours, judged
 
@@ -93,7 +93,7 @@ def test_an_anchor_against_itself_leaves_also_when_anchor_and_positive_are_one_t
     batch = PairVectors(vectors, vectors.clone(), vectors[:0])
     rows = torch.arange(3)
     scores = similarities(batch, rows, contrast_anchors=True, contrast_positives=True)
-    judged = PositiveJudge().decide(GuideView(batch, batch), rows, **EVERYTHING).joined()
+    judged = PositiveJudge().excess(GuideView(batch, batch), rows, **EVERYTHING).joined() > 0
     ours = judged | self_cells(rows, scores).joined()
     for row in range(3):
         assert not judged[row, 3 + row]
@@ -103,12 +103,12 @@ def test_an_anchor_against_itself_leaves_also_when_anchor_and_positive_are_one_t
 
 def test_a_slice_of_rows_is_what_the_whole_batch_says(corner):
     index, _, _ = corner
-    guide = BatchGuide.of(index, np.arange(8), index.max_negatives, torch.device("cpu"))
+    guide = Guides([index]).look_up(np.arange(8), index.max_negatives, torch.device("cpu"))
     whole, part = torch.arange(8), torch.arange(2, 5)
 
     def cells(rows):
-        scores = similarities(guide.view.vectors, rows, contrast_anchors=True, contrast_positives=True)
-        judged = PositiveJudge(0.01).decide(guide.view, rows, **EVERYTHING).joined()
+        scores = similarities(guide.views[0].vectors, rows, contrast_anchors=True, contrast_positives=True)
+        judged = PositiveJudge(0.01).excess(guide.views[0], rows, **EVERYTHING).joined() > 0
         return judged | self_cells(rows, scores).joined() | same_text(guide.texts, rows, scores).joined()
 
     assert torch.equal(cells(whole)[2:5], cells(part))
@@ -125,7 +125,7 @@ def test_float16_vectors_flip_few_decisions_on_real_vectors():
     def decisions(dtype):
         anchors, positives = (side.to(dtype).float() for side in full)
         vectors = PairVectors(anchors, positives, anchors[:0])
-        return PositiveJudge().decide(GuideView(vectors, vectors), rows, **EVERYTHING).joined()
+        return PositiveJudge().excess(GuideView(vectors, vectors), rows, **EVERYTHING).joined() > 0
 
     exact = decisions(torch.float32)
     flipped = (exact != decisions(torch.float16)).float().mean().item()

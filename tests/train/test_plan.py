@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.index import GuideIndex
-from gistcache.train.plan import PlannedBatches, batch_plan, rows_of_block
+from gistcache.train.plan import batch_plan
+from gistcache.train.sampler import PlannedBatches, rows_of_block
 
 
 def random_corpus(pairs, documents, anchors, tasks, seed=0):

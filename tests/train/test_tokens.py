@@ -11,6 +11,7 @@ import torch
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.lock import folder_lock
 from gistcache.shared.models import load_model
+from gistcache.train.collators import CachedTokens, Columns
 from gistcache.train.run import train_student
 from gistcache.train.settings import TrainSettings
 from gistcache.train.tokens import TokenCache
@@ -43,7 +44,9 @@ def test_features_are_the_students_own(index, student_folder, kind, prompts):
     cache = TokenCache.of(index, student, prompts)
     rows = index.to_dataset()
     labels = np.array([3, 117, 60, 3, 0])
-    batch = cache.collator(negatives=2)([{"label": label} for label in labels])
+    batch = CachedTokens(preprocess_fn=student.preprocess, tokens=cache, columns=Columns(index, 2))(
+        [{"label": label} for label in labels]
+    )
     assert batch.pop("label").tolist() == labels.tolist()
     for column in ("anchor", "positive", "negative_1", "negative_2"):
         prompt = prompts["query" if column == "anchor" else "document"]
@@ -104,7 +107,7 @@ def test_training_is_the_same_with_and_without(index, student_folder, tmp_path):
         out = tmp_path / f"run-{cached}"
         fixed = {"batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "max_steps": 4, "query_prompt": "red: "}
         train_student(
-            TrainSettings(index=index.layout.root, student=str(student_folder), out=out, token_cache=cached, **fixed)
+            TrainSettings(index=(index.layout.root,), student=str(student_folder), out=out, token_cache=cached, **fixed)
         )
         weights.append(load_file(out / "model.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

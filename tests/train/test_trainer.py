@@ -38,7 +38,7 @@ def index_folder(tmp_path_factory, guide_folder, held_out):
 
 def settings_for(index_folder, student_folder, out, **changes):
     fixed = {"batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "max_steps": 6, "logging_steps": 2}
-    return TrainSettings(index=index_folder, student=str(student_folder), out=out, **(fixed | changes))
+    return TrainSettings(index=(index_folder,), student=str(student_folder), out=out, **(fixed | changes))
 
 
 def test_a_run_leaves_a_model_its_card_and_its_figures(tmp_path, index_folder, student_folder, held_out):

@@ -1,0 +1,56 @@
+"""Consistency filtering: train only on pairs that the guide itself would have found.
+
+Dai et al. 2022 (Promptagator, arXiv 2209.11755, section 3.2): a pair stays when its positive is among the K documents
+closest to its anchor.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..shared.errors import SettingsError
+from ..shared.index import GuideIndex
+from ..shared.parts import whole_file
+from ..shared.progress import console
+from .ranks import is_first
+
+DROPPED = "dropped.parquet"
+
+
+def kept_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarray:
+    """The pair ids to train on: (n,) int64.
+
+    Args:
+        index: An open guide index.
+        rank: The worst rank of a positive that stays, 1 for the closest; None keeps every pair.
+        out: Folder for ``dropped.parquet``, which lists the others (pair_id, positive_rank, anchor, positive).
+
+    Raises:
+        SettingsError: Nothing is left.
+    """
+    labels = np.arange(len(index))
+    if rank is None:
+        return labels
+    ranks = np.concatenate([table["positive_rank"].to_numpy() for table in index.scores(["positive_rank"])])
+    dropped = labels[ranks > rank]
+    if len(dropped) == len(labels):
+        raise SettingsError("No pair's positive has that rank", where=f"--keep-positive-rank {rank}", fix="give more")
+    if is_first():
+        _write(index, dropped, ranks[dropped], out / DROPPED)
+    console.print(f"{len(dropped):,} of {len(labels):,} pairs are left out: {out / DROPPED}", highlight=False)
+    return labels[ranks <= rank]
+
+
+def _write(index: GuideIndex, labels: np.ndarray, ranks: np.ndarray, path: Path) -> None:
+    from ..shared.texts import Texts
+
+    texts, ids = Texts(index), index.pairs(labels, 0)
+    columns = {"pair_id": labels, "positive_rank": ranks}
+    columns |= {"anchor": texts.take(ids.anchors), "positive": texts.take(ids.positives)} if len(labels) else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        pq.write_table(pa.table(columns), partial)

@@ -1,0 +1,92 @@
+"""Hard batches: pairs whose texts the guide finds close stand in one batch, and the judge takes out the false ones.
+
+Batches are cut from short walks over the neighbour lists: a random pair, the pairs whose positives are closest to its
+anchor, then theirs. The length of a walk is the hardness: 0 leaves every pair alone, as in a random batch; one less
+than the batch size makes a batch one neighbourhood.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..shared.index import GuideIndex
+
+WIDTH = 20  # neighbours that a walk can go on to from one pair
+
+
+class Nearby(NamedTuple):
+    """Where a walk can go.
+
+    Attributes:
+        rows: (pairs, W) int32 rows of the pairs that stand closest to each pair, closest first; -1 for none.
+        hardness: How many pairs a pair brings along.
+    """
+
+    rows: np.ndarray
+    hardness: int
+
+
+def nearby_pairs(index: GuideIndex, labels: np.ndarray, hardness: int) -> Nearby:
+    """For each pair, other pairs of ``labels`` whose positive is a stored neighbour of its anchor.
+
+    Args:
+        index: An open index.
+        labels: (n,) pair ids, all different.
+        hardness: Kept with what is found.
+    """
+    ids = index.pairs(labels, 0)
+    positives, anchors = index.content_ids(ids.positives), index.content_ids(ids.anchors)
+    documents, first = np.unique(positives, return_index=True)
+    order = np.argsort(labels)
+    rows = np.full((len(labels), WIDTH), -1, dtype=np.int32)
+    for table in index.scores(["pair_id", "neighbor_ids"]):
+        _, places, here = np.intersect1d(table["pair_id"].to_numpy(), labels[order], return_indices=True)
+        lists = table["neighbor_ids"].combine_chunks().take(places.astype(np.int64))
+        of_row = np.repeat(order[here], lists.value_lengths().to_numpy())
+        content = index.content_ids(lists.flatten().to_numpy())
+        found = np.minimum(np.searchsorted(documents, content), len(documents) - 1)
+        other = first[found]
+        held = (documents[found] == content) & (anchors[other] != anchors[of_row]) & (content != positives[of_row])
+        of_row, other = of_row[held], other[held]
+        counts = np.bincount(of_row, minlength=len(labels))
+        begins = np.cumsum(counts) - counts
+        place = np.empty(len(of_row), dtype=np.int64)
+        by_row = np.argsort(of_row, kind="stable")
+        place[by_row] = np.arange(len(of_row)) - begins[of_row[by_row]]
+        kept = place < WIDTH
+        rows[of_row[kept], place[kept]] = other[kept]
+    return Nearby(rows, hardness)
+
+
+def in_walks(pairs: np.ndarray, nearby: Nearby, random: np.random.Generator) -> np.ndarray:
+    """The pairs in an order in which walks of ``1 + hardness`` pairs stand together.
+
+    Args:
+        pairs: (n,) rows.
+        nearby: Where to go from each.
+        random: Chooses where walks begin, and their order.
+    """
+    free = np.zeros(len(nearby.rows), dtype=bool)
+    free[pairs] = True
+    unused, steps = free.tolist(), nearby.rows.tolist()
+    walks = []
+    for start in random.permutation(pairs).tolist():
+        if unused[start]:
+            walks.append(_walk(start, steps, unused, 1 + nearby.hardness))
+    return np.concatenate([walks[place] for place in random.permutation(len(walks))]).astype(np.int64)
+
+
+def _walk(start: int, steps: list[list[int]], unused: list[bool], length: int) -> list[int]:
+    """Up to ``length`` unused pairs, breadth first from one; they are used then."""
+    walk = [start]
+    unused[start] = False
+    for pair in walk:
+        for other in steps[pair]:
+            if len(walk) == length:
+                return walk
+            if other >= 0 and unused[other]:
+                unused[other] = False
+                walk.append(other)
+    return walk

@@ -1,0 +1,156 @@
+"""Hard negatives: of an anchor's stored neighbours those that the judge lets pass, drawn anew each epoch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from cyclopts import Parameter
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..shared.errors import SettingsError
+from ..shared.index import GuideIndex
+from .judges import GuideView, Judge, MarginStrategy, PositiveJudge, excess_of_candidates
+from .mask import PairVectors
+
+BLOCK_PAIRS = 256
+# Weighted drawing takes a neighbour in proportion to exp(guide score / this).
+DRAW_TEMPERATURE = 0.05
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Mining:
+    """Which neighbours become hard negatives."""
+
+    hard_negatives: int = 0
+    """Hard negatives a pair, drawn anew each epoch from the anchor's stored neighbours that the judge lets pass."""
+    skip_top: int = 0
+    """Leave the closest so many neighbours out, whatever the judge says."""
+    draw: Literal["random", "top", "weighted"] = "random"
+    """`random`: all that pass alike; `top`: the closest; `weighted`: closer ones more often."""
+    negative_margin: float | None = None
+    """Choose them by a threshold of their own, so far below the positive's guide score; default: the judge's."""
+    negative_margin_strategy: MarginStrategy = "relative"
+    """How that margin is meant; NV-Retriever's TopK-PercPos is relative 0.05."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.hard_negatives < 0 or self.skip_top < 0 or (self.negative_margin or 0) < 0:
+            raise SettingsError(
+                "Numbers of negatives and margins are 0 or more",
+                where=f"--hard-negatives {self.hard_negatives} --skip-top {self.skip_top} "
+                f"--negative-margin {self.negative_margin}",
+            )
+
+
+class HardNegatives(TrainerCallback):
+    """The hard negatives of an index's pairs; told of each epoch by the trainer.
+
+    Args:
+        index: An open guide index.
+        mining: Which neighbours are taken.
+        judge: Who says what is a false negative; None lets every neighbour pass that is no known positive.
+        seed: Of the drawing.
+
+    Attributes:
+        counts: (pairs,) how many neighbours of each pair pass.
+    """
+
+    def __init__(self, index: GuideIndex, mining: Mining, judge: Judge | None, seed: int) -> None:
+        self.index, self.mining, self.seed, self.epoch = index, mining, seed, 0
+        if mining.negative_margin is not None:
+            judge = PositiveJudge(mining.negative_margin, mining.negative_margin_strategy)
+        self._judge = judge
+        stored = int(index.manifest.request.settings["neighbors"])
+        if mining.hard_negatives > stored - mining.skip_top:
+            raise SettingsError(
+                f"The index holds {stored} neighbours an anchor",
+                where=f"--hard-negatives {mining.hard_negatives} --skip-top {mining.skip_top}",
+                fix="ask for fewer, or build the index with a greater --neighbors",
+            )
+        self.counts = np.zeros(len(index), dtype=np.int32)
+        self._ids = _scratch((len(index), stored), np.int64)  # on disk: they grow with the index
+        self._scores = _scratch((len(index), stored), np.float32)
+        for labels, ids, scores in self._neighbors(stored):
+            passing = self._passing(labels, ids, scores)
+            order = np.argsort(~passing, axis=1, kind="stable")
+            self.counts[labels] = passing.sum(axis=1)
+            self._ids[labels] = np.take_along_axis(np.where(passing, ids, -1), order, axis=1)
+            self._scores[labels] = np.take_along_axis(scores, order, axis=1)
+
+    def take(self, labels: np.ndarray) -> np.ndarray:
+        """(B, N) int64 text ids of this epoch's negatives of pairs (B,); -1 where too few neighbours pass.
+
+        What a pair gets follows from seed, epoch and pair id alone, however batches and processes are divided.
+        """
+        ids, scores = np.asarray(self._ids[labels]), np.asarray(self._scores[labels])
+        keys = np.where(ids < 0, -np.inf, self._keys(labels, scores))
+        order = np.argsort(-keys, axis=1, kind="stable")[:, : self.mining.hard_negatives]
+        return np.take_along_axis(ids, order, axis=1)
+
+    def _keys(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """(B, M) the greatest are drawn."""
+        if self.mining.draw == "top":
+            return scores
+        randoms = (np.random.default_rng([self.seed, self.epoch, int(label)]) for label in labels)
+        noise = np.stack([random.gumbel(size=scores.shape[1]) for random in randoms])
+        return noise + (scores / DRAW_TEMPERATURE if self.mining.draw == "weighted" else 0.0)
+
+    def told(self) -> str:
+        """How many were found, for people."""
+        wanted = self.mining.hard_negatives
+        short = int((self.counts < wanted).sum())
+        tail = f"; {short:,} pairs have fewer than {wanted} (least {self.counts.min()})" if short else ""
+        return f"hard negatives: {self.counts.mean():.1f} neighbours of a pair pass on average{tail}"
+
+    def on_epoch_begin(  # noqa: D102
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        del args, control, kwargs
+        self.epoch = int(state.epoch or 0)
+
+    def _neighbors(self, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Labels (b,), neighbour ids (b, width), -1 for none, and their guide scores, block by block."""
+        for table in self.index.scores():
+            for start in range(0, table.num_rows, BLOCK_PAIRS):
+                block = table.slice(start, BLOCK_PAIRS).combine_chunks()
+                lengths = block["neighbor_ids"].combine_chunks().value_lengths().to_numpy()
+                held = np.arange(width) < lengths[:, None]
+                ids, scores = np.full(held.shape, -1, dtype=np.int64), np.full(held.shape, -2.0, dtype=np.float32)
+                ids[held] = block["neighbor_ids"].combine_chunks().flatten().to_numpy()
+                scores[held] = block["neighbor_scores"].combine_chunks().flatten().to_numpy()
+                yield block["pair_id"].to_numpy(), ids, scores
+
+    def _passing(self, labels: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """(b, width) bool: neither a known positive, nor skipped, nor a false negative."""
+        passing = (ids >= 0) & (np.arange(ids.shape[1]) >= self.mining.skip_top)
+        known, owner = self.index.known_positives(labels)
+        base = self.index.manifest.rows["texts"]
+        of_row = np.arange(len(labels))[:, None] * base + self.index.content_ids(ids)
+        passing &= ~np.isin(of_row, owner * base + known)
+        if self._judge is not None:
+            passing &= excess_of_candidates(self._judge, self._view(labels, ids)).numpy() <= 0
+        return passing
+
+    def _view(self, labels: np.ndarray, ids: np.ndarray) -> GuideView:
+        pairs = self.index.pairs(labels, 0)
+        roles = (pairs.anchors[:, None], pairs.positives[:, None], np.maximum(ids, 0))
+
+        def taken(role: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+            flat = role.ravel()
+            vectors = torch.from_numpy(self.index.vectors(flat).astype(np.float32)).reshape(*role.shape, -1)
+            return vectors, torch.from_numpy(self.index.scales(flat)).reshape(role.shape)
+
+        vectors, scales = zip(*map(taken, roles), strict=True)
+        return GuideView(PairVectors(*vectors), PairVectors(*scales))
+
+
+def _scratch(shape: tuple[int, int], dtype: type) -> np.ndarray:
+    """An array in a temporary file that nobody else sees."""
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)

@@ -1,0 +1,161 @@
+"""The batch plan as the trainer takes it: a sampler over the pairs of an index, dealt block by block."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sentence_transformers.base.sampler import DefaultBatchSampler
+
+from ..shared.errors import SettingsError
+from ..shared.index import GuideIndex
+from ..shared.scaling import PLAN_BLOCK
+from .hard_batches import nearby_pairs
+from .plan import batch_plan
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+
+def plan_of_index(
+    index: GuideIndex,
+    labels: np.ndarray,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    negatives: int,
+    block: int = 0,
+    hardness: int = 0,
+) -> np.ndarray:
+    """``batch_plan`` of some pairs of an index, by pair id.
+
+    Args:
+        index: An open index.
+        labels: (n,) pair ids.
+        batch_size: Pairs a batch.
+        seed: Of the whole run.
+        epoch: Counted from 0.
+        negatives: How many negatives of each pair take part.
+        block: Which block of the epoch's pairs these are, from 0.
+        hardness: Pairs that each pair brings along from its anchor's neighbours; 0 for random batches.
+
+    Returns:
+        (batches, batch_size) int64 rows of ``labels``.
+    """
+    ids = index.pairs(labels, negatives)
+    texts = index.content_ids(np.column_stack([ids.positives, ids.anchors, ids.negatives]))
+    nearby = nearby_pairs(index, labels, hardness) if hardness else None
+    return batch_plan(texts, index.tasks(labels), batch_size, seed, epoch, block, nearby)
+
+
+def rows_of_block(pairs: int, block: int, blocks: int, seed: int, epoch: int) -> np.ndarray:
+    """The rows of one block of an epoch; together the blocks hold each row once.
+
+    Rows are permuted by ``row * stride + shift`` modulo their number, which needs no memory for the other blocks.
+
+    Args:
+        pairs: Rows in all, below 3 * 10**9 (products stay within 63 bits).
+        block: Which one, from 0.
+        blocks: How many there are.
+        seed: Of the whole run.
+        epoch: Counted from 0.
+
+    Returns:
+        (n,) int64 rows, ascending.
+    """
+    random = np.random.default_rng([seed, epoch])
+    stride, shift = int(random.integers(pairs // 4, max(2, pairs))), int(random.integers(pairs))
+    while math.gcd(stride, pairs) != 1:
+        stride += 1
+    places = np.arange(block * pairs // blocks, (block + 1) * pairs // blocks)
+    return np.sort((places * stride + shift) % pairs)
+
+
+class PlannedBatches(DefaultBatchSampler):
+    """The batch plan as the trainer takes it; give ``PlannedBatches.of(index)`` as ``args.batch_sampler``.
+
+    Its length is exact, it knows no randomness but the seed, and skipping batches on resume reads no text. More pairs
+    than ``block`` are dealt block by block; their length is counted by dealing the epoch once.
+    """
+
+    def __init__(
+        self,
+        index: GuideIndex,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int,
+        negatives: int,
+        block: int = PLAN_BLOCK,
+        hardness: int = 0,
+    ) -> None:
+        super().__init__(dataset, batch_size=batch_size, drop_last=True, seed=seed)
+        self.index = index
+        self.labels = np.asarray(dataset.with_format("numpy")["label"][:], dtype=np.int64)
+        self.negatives, self.hardness = negatives, hardness
+        self.blocks = max(1, math.ceil(len(dataset) / block))
+        self._dealt: tuple[int, int, np.ndarray] | None = None
+        self._lengths: dict[int, int] = {}
+
+    @staticmethod
+    def of(
+        index: GuideIndex, negatives: int | None = None, block: int = PLAN_BLOCK, hardness: int = 0
+    ) -> Callable[..., PlannedBatches]:
+        """What to give as ``batch_sampler`` in the training arguments; checkpoints can hold it.
+
+        Args:
+            index: The guide index.
+            negatives: How many negatives of each pair take part; default: the negative columns of the data set.
+            block: Pairs dealt at a time; it is part of what determines the plan.
+            hardness: Pairs that each pair brings along from its anchor's neighbours; 0 for random batches.
+        """
+        return partial(_planned, index, negatives, block, hardness)
+
+    def deal(self, block: int) -> np.ndarray:
+        """One block of the current epoch: (batches, batch_size) int64 rows of the data set."""
+        if self._dealt is None or self._dealt[:2] != (self.epoch, block):
+            rows = rows_of_block(len(self.labels), block, self.blocks, self.seed, self.epoch)
+            labels = self.labels[rows]
+            dealing = (self.batch_size, self.seed, self.epoch, self.negatives, block, self.hardness)
+            plan = plan_of_index(self.index, labels, *dealing)
+            self._dealt = (self.epoch, block, rows[plan])
+        return self._dealt[2]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for block in range(self.blocks):
+            for batch in self.deal(block):
+                yield batch.tolist()
+
+    def __len__(self) -> int:
+        if self.epoch not in self._lengths:
+            length = sum(len(self.deal(block)) for block in range(self.blocks))
+            if not length:
+                raise SettingsError(
+                    f"Not one batch of {self.batch_size} pairs can be filled without a text standing twice in it",
+                    where=f"{len(self.labels)} pairs in {self.index.layout.root}",
+                    fix="give a smaller --batch-size",
+                )
+            if left_out := len(self.labels) - length * self.batch_size:
+                logger.info("epoch %d: %d of %d pairs sit out", self.epoch, left_out, len(self.labels))
+            self._lengths = {self.epoch: length}
+        return self._lengths[self.epoch]
+
+
+def _planned(
+    index: GuideIndex,
+    negatives: int | None,
+    block: int,
+    hardness: int,
+    dataset: Dataset,
+    batch_size: int,
+    seed: int = 0,
+    **_: object,
+) -> PlannedBatches:
+    if negatives is None:
+        negatives = sum(name.startswith("negative") for name in dataset.column_names)
+    return PlannedBatches(index, dataset, batch_size, seed, negatives, block, hardness)
