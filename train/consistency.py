@@ -26,8 +26,9 @@ def kept_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarray:
 
     Args:
         index: An open guide index.
-        rank: The worst rank of a positive that stays, 1 for the closest; None keeps every pair.
-        out: Folder for ``dropped.parquet``, which lists the others (pair_id, positive_rank, anchor, positive).
+        rank: K: a positive stays where fewer than K documents are closer to its anchor; None keeps every pair.
+        out: Folder for ``dropped.parquet``, which lists the others: pair_id, positive_rank (documents that are closer),
+            anchor, positive.
 
     Raises:
         SettingsError: Nothing is left.
@@ -36,13 +37,13 @@ def kept_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarray:
     if rank is None:
         return labels
     ranks = np.concatenate([table["positive_rank"].to_numpy() for table in index.scores(["positive_rank"])])
-    dropped = labels[ranks > rank]
+    dropped = labels[ranks >= rank]
     if len(dropped) == len(labels):
         raise SettingsError("No pair's positive has that rank", where=f"--keep-positive-rank {rank}", fix="give more")
     if is_first():
         _write(index, dropped, ranks[dropped], out / DROPPED)
     console.print(f"{len(dropped):,} of {len(labels):,} pairs are left out: {out / DROPPED}", highlight=False)
-    return labels[ranks <= rank]
+    return labels[ranks < rank]
 
 
 def _write(index: GuideIndex, labels: np.ndarray, ranks: np.ndarray, path: Path) -> None:

@@ -13,8 +13,11 @@ from gistcache.shared.errors import FolderLockedError, GistcacheError, StaleInde
 from gistcache.shared.lock import folder_lock
 from gistcache.train import checkpoints as module
 from gistcache.train.checkpoints import SEAL, all_checkpoints, writing_to
+from gistcache.train.hard_negatives import Mining
+from gistcache.train.loss import STATE
 from gistcache.train.run import train_student
 from gistcache.train.settings import LossSettings, TrainSettings
+from gistcache.train.terms import ScoreTerms
 from safetensors.torch import load_file
 
 from tests.conftest import build_test_index, random_pairs, write_jsonl
@@ -84,6 +87,27 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, whole_run,
     assert [entry["removed_share"] for entry in again["log"] if "removed_share" in entry] == [
         entry["removed_share"] for entry in figures["log"] if "removed_share" in entry
     ]
+
+
+def test_what_the_loss_learns_and_what_an_epoch_draws_go_on_too(tmp_path, settings_of):
+    objective = LossSettings(
+        temperature=0.05,
+        mining=Mining(hard_negatives=2),
+        terms=ScoreTerms(regression_weight=1.0, kl_weight=0.5),
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    figures = train_student(settings_of(whole, objective=objective, hardness=3))
+    for checkpoint in cut_run(whole, cut):
+        if checkpoint.name != "checkpoint-9":
+            shutil.rmtree(checkpoint)
+    again = train_student(settings_of(cut, objective=objective, hardness=3, resume=True))
+    assert_same_weights(whole, cut)
+    assert again["training_loss"] == pytest.approx(figures["training_loss"])
+    maps = [load_file(folder / "checkpoints" / "checkpoint-12" / STATE)["weight"] for folder in (whole, cut)]
+    before = load_file(whole / "checkpoints" / "checkpoint-9" / STATE)["weight"]
+    assert torch.equal(*maps)
+    assert not torch.equal(before, maps[0])
+    assert not list(cut.glob("*map*"))
 
 
 @pytest.mark.parametrize("hurt", ["no seal", "cut file", "flipped bit", "missing file", "flipped seal"])
