@@ -25,22 +25,28 @@ from interleaved import WORK
 SAMPLE, ROW_BLOCK = 3_000, 2_048
 LARGEST_K = 300
 SHARES = (1.0, 0.5, 0.25)
+SAMPLED_TEXTS = (1 / 4, 1 / 16, 1 / 64)
 
 
-def scale_scores(vectors: torch.Tensor) -> torch.Tensor:
-    """(n, LARGEST_K) scores with the nearest other texts, best first."""
-    found = []
+def scale_scores(vectors: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """(n, LARGEST_K) scores with the nearest other texts of the reference (row numbers), best first."""
+    found, columns = [], torch.full((len(vectors),), -1)
+    columns[reference] = torch.arange(len(reference))
     for start in range(0, len(vectors), ROW_BLOCK):
-        scores = vectors[start : start + ROW_BLOCK] @ vectors.T
-        scores[torch.arange(len(scores)), torch.arange(start, start + len(scores))] = -2
-        found.append(scores.topk(min(LARGEST_K, len(vectors) - 1)).values)
+        scores = vectors[start : start + ROW_BLOCK] @ vectors[reference].T
+        own = columns[start : start + ROW_BLOCK]
+        scores[torch.arange(len(scores))[own >= 0], own[own >= 0]] = -2
+        found.append(scores.topk(min(LARGEST_K, len(reference) - 1)).values)
     return torch.cat(found)
 
 
 class Corpus:
-    """Pairs of an index with their guide vectors, their texts' closest scores, and a number that tells their class."""
+    """Pairs of an index with their guide vectors, their texts' closest scores, and a number that tells their class.
 
-    def __init__(self, index: GuideIndex, classes: np.ndarray | None, share: float = 1.0) -> None:
+    ``share`` takes so many of the pairs; ``sampled`` measures scales against so many of the texts.
+    """
+
+    def __init__(self, index: GuideIndex, classes: np.ndarray | None, share: float = 1.0, sampled: float = 1.0) -> None:
         random = np.random.default_rng(0)
         labels = np.sort(random.choice(len(index), size=int(share * len(index)), replace=False))
         ids = index.pairs(labels, 0)
@@ -49,7 +55,9 @@ class Corpus:
         contents, first, back = np.unique(index.content_ids(own), return_index=True, return_inverse=True)
         vectors = torch.from_numpy(index.vectors(own[first]).astype(np.float32))
         self.sides = vectors[torch.from_numpy(back)].split(len(labels))
-        closest = scale_scores(vectors)
+        size = round(sampled * len(vectors))
+        reference = torch.from_numpy(np.sort(np.random.default_rng(1).choice(len(vectors), size=size, replace=False)))
+        closest = scale_scores(vectors, reference)
         self.closest = [closest[torch.from_numpy(part)] for part in np.split(back, 2)]
         self.texts = len(contents)
         self.sample = torch.from_numpy(
@@ -150,6 +158,9 @@ def main() -> None:
         for share in SHARES[1:]:
             corpus = Corpus(index, classes, share)
             lines += rows_of(f"a share of {share}, {Path(guide).name}", corpus, (30, 100), (0.5,))
+        for sampled in SAMPLED_TEXTS:  # the K-th nearest of all is the (K x share)-th nearest of a sample
+            corpus, rank = Corpus(index, classes, sampled=sampled), max(1, round(100 * sampled))
+            lines += rows_of(f"scales from {sampled:.3f} of the texts, {Path(guide).name}", corpus, (rank,), (0.5,))
     index = built(given.docs, STUDENT)
     corpus = Corpus(index, None)
     lines += rows_of("docs pairs", corpus, ks, quantiles)

@@ -2,6 +2,7 @@
 
     python tests/bench/results.py                       everything; hours on two cores
     python tests/bench/results.py --group choosing      one part of it
+    python tests/bench/results.py --share 1/2           every second run: two processes, a thread each
     python tests/bench/results.py --page                the page from what has been measured
 
 A recipe is trained twice for each seed: on Banking77's pairs and on the docs pairs, with all-mpnet-base-v2 as the
@@ -15,21 +16,21 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from banking77_scores import Question, accuracy, make_pairs, read_questions
 from bench_data import GUIDE as GUIDE_FOLDER
-from bench_data import STUDENT, gistcache
+from bench_data import MAX_LENGTH, STUDENT, gistcache
 from gistcache.shared.evaluation import RetrievalSet, evaluate_sts
 from gistcache.shared.models import find_model, load_model
 from gistcache.shared.parts import sha256_of
 from interleaved import REPOSITORY, say
-from recipes import PLAN, RECIPES, SEEDS, Recipe
+from recipes import PLANS, RECIPES, Recipe, Task
 from results_page import page
 
 MODELS = {"all-MiniLM-L6-v2": STUDENT, "all-mpnet-base-v2": GUIDE_FOLDER}
@@ -44,28 +45,32 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.found = dict(self._lines())
 
-    def _lines(self) -> Iterator[tuple[str, Figures]]:
+    @property
+    def lines(self) -> Iterator[tuple[Figures, Figures]]:
+        """What made each figure, and the figures."""
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
             try:
                 content = json.loads(line)
             except ValueError:
                 continue
-            yield key_of(content["made by"]), content["figures"]
+            yield content["made by"], content["figures"]
 
     def keep_or_make(self, made_by: Figures, make: Callable[[], Figures]) -> Figures:
-        key = key_of(made_by)
-        if key not in self.found:
-            self.found[key] = make()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps({"made by": made_by, "figures": self.found[key]}))
-            say(f"{made_by['recipe']}, seed {made_by['seed']}, {made_by['task']}: {json.dumps(self.found[key])}")
-        return self.found[key]
+        held = {key_of(held_by): figures for held_by, figures in self.lines}
+        if (key := key_of(made_by)) in held:
+            return held[key]
+        figures = make()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps({"made by": made_by, "figures": figures}))
+        say(f"{made_by['recipe']}, seed {made_by['seed']}, {made_by['task']}: {json.dumps(figures)}")
+        return figures
 
 
 class Measurement:
     """Data, indexes and results of one measurement."""
+
+    COST_STEPS, COST_ROUNDS = 25, 3
 
     def __init__(self, data: Path, docs: Path, work: Path) -> None:
         self.data, self.docs, self.work = data, docs, work
@@ -78,39 +83,71 @@ class Measurement:
         self.pairs = {"Banking77": pairs, "docs": docs / "train.parquet"}
         self.results = Results(work / "results.jsonl")
 
-    def index(self, task: str) -> Path:
+    def index(self, task: Task, guide: str = GUIDE_FOLDER) -> Path:
         """The task's guide index, built on the first call."""
-        out = self.work / f"index-{task}"
-        flags = ["--eval-pairs", self.docs / "heldout.parquet"] if task == "docs" else []
-        gistcache("index", self.pairs[task], "--guide", GUIDE_FOLDER, "--out", out, "--max-length", 128, *flags)
+        out = self.work / f"index-{task}-{'mpnet' if guide == GUIDE_FOLDER else 'minilm'}"
+        gistcache("index", self.pairs[task], "--guide", guide, "--out", out, "--max-length", MAX_LENGTH)
         return out
 
-    def figures(self, recipe: Recipe, seed: int, task: str) -> Figures:
+    def figures(self, recipe: Recipe, seed: int, task: Task) -> Figures:
         """Scores, seconds and memory of one student."""
+        plan = PLANS[task] if recipe.flags is not None else None
         made_by = {"recipe": recipe.name, "flags": recipe.flags, "model": recipe.model, "seed": seed, "task": task}
-        keys = {"pairs": sha256_of(self.pairs[task]), "plan": PLAN if recipe.flags is not None else None}
-        return self.results.keep_or_make(made_by | keys, lambda: self._measured(recipe, seed, task))
+        made_by |= {"pairs": sha256_of(self.pairs[task]), "plan": plan}
+        return self.results.keep_or_make(made_by, lambda: self._measured(recipe, seed, task))
 
-    def _measured(self, recipe: Recipe, seed: int, task: str) -> Figures:
+    def found(self, recipe: Recipe, task: Task) -> list[Figures]:
+        """What has been measured of a recipe, a figure a seed."""
+        return [figures for made_by, figures in self.results.lines if _is_of(made_by, recipe, task)]
+
+    def costs(self, recipe: Recipe, number: int) -> Figures:
+        """Seconds a step and peak memory of a short run on Banking77's pairs; for a machine that does nothing else."""
+        made_by = {"recipe": recipe.name, "flags": recipe.flags, "seed": number, "task": "costs"}
+
+        def make() -> Figures:
+            told = self._told(recipe, 0, "Banking77", ("--max-steps", self.COST_STEPS))
+            return {"seconds_a_step": told["seconds"] / self.COST_STEPS, "peak_memory_bytes": told["peak_memory_bytes"]}
+
+        return self.results.keep_or_make(made_by, make)
+
+    def costs_found(self, recipe: Recipe) -> list[Figures]:
+        """What has been measured of a recipe's costs."""
+        return [figures for made_by, figures in self.results.lines if _is_of(made_by, recipe, "costs")]
+
+    def _measured(self, recipe: Recipe, seed: int, task: Task) -> Figures:
         if recipe.flags is None:
-            return self._scores(MODELS[recipe.model], task)
-        out = self.work / "student"
-        shutil.rmtree(out, ignore_errors=True)
-        given = ["--index", self.index(task), "--student", STUDENT, "--out", out, "--seed", seed, "--max-length", 128]
-        gistcache("train", *given, *PLAN, *recipe.flags)
-        told = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        names = ("removed_share", "peak_memory_bytes", "parameters", "steps")
-        return (
-            self._scores(str(out), task) | {name: told[name] for name in names} | {"seconds": told["seconds"]["train"]}
-        )
+            return self._scores(MODELS[recipe.model], recipe, task)
+        with tempfile.TemporaryDirectory(dir=self.work) as out:
+            told = self._told(recipe, seed, task, (), out)
+            return self._scores(out, recipe, task) | told
 
-    def _scores(self, locator: str, task: str) -> Figures:
-        model = load_model(find_model(locator), max_length=128).eval()
+    def _told(self, recipe: Recipe, seed: int, task: Task, more: Sequence[object], out: str | None = None) -> Figures:
+        """Train a student; what the training told."""
+        if out is None:
+            with tempfile.TemporaryDirectory(dir=self.work) as scratch:
+                return self._told(recipe, seed, task, more, scratch)
+        given = ["--index", self.index(task), "--student", STUDENT, "--out", out, "--seed", seed]
+        given += ["--index", self.index(task, STUDENT)] if recipe.second_guide else []
+        gistcache("train", *given, "--max-length", MAX_LENGTH, *PLANS[task], *(recipe.flags or ()), *more)
+        told = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
+        names = ("removed_share", "peak_memory_bytes", "parameters", "steps")
+        return {name: told[name] for name in names} | {"seconds": told["seconds"]["train"]}
+
+    def _scores(self, locator: str, recipe: Recipe, task: Task) -> Figures:
+        """The test questions are left alone while recipes are chosen."""
+        model = load_model(find_model(locator), max_length=MAX_LENGTH).eval()
         sts = 100 * evaluate_sts(model, str(self.data / FILES[2]))["spearman"]
         if task == "docs":
             return {"sts": sts, **RetrievalSet.read((str(self.docs / "heldout.parquet"),)).evaluate(model)}
-        held_out, _ = accuracy(model, self.fit, self.held_out, DRAWS)
-        return {"sts": sts, "test": accuracy(model, self.train, self.test, DRAWS)[0], "held out": held_out}
+        held_out = {"held out": accuracy(model, self.fit, self.held_out, DRAWS)[0]}
+        if recipe.group in ("choosing", "best"):
+            return {"sts": sts, **held_out}
+        return {"sts": sts, **held_out, "test": accuracy(model, self.train, self.test, DRAWS)[0]}
+
+
+def _is_of(made_by: Figures, recipe: Recipe, task: str) -> bool:
+    flags = list(recipe.flags) if recipe.flags is not None else None
+    return (made_by["recipe"], made_by["flags"], made_by["task"]) == (recipe.name, flags, task)
 
 
 def split(questions: list[Question]) -> tuple[list[Question], list[Question]]:
@@ -134,6 +171,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--docs", type=Path, default=REPOSITORY / "data" / "docs")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "results", help="everything that is kept")
     parser.add_argument("--group", help="measure this part alone")
+    parser.add_argument("--share", default="1/1", help="I/N: the I-th of every N runs")
+    parser.add_argument("--costs", action="store_true", help="measure seconds and memory, on an idle machine")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     given = parser.parse_args()
     needed = [given.data / name for name in FILES] + [given.docs / "train.parquet", Path(GUIDE_FOLDER)]
@@ -145,14 +184,24 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     given = arguments()
     measurement = Measurement(given.data, given.docs, given.work)
-    for recipe in RECIPES if not given.page else ():
-        if given.group in (None, recipe.group):
-            for seed in SEEDS if recipe.flags is not None and recipe.group != "choosing" else SEEDS[:1]:
-                for task in recipe.tasks:
-                    measurement.figures(recipe, seed, task)
-    text = page(measurement)
-    (REPOSITORY / "docs" / "RESULTS.md").write_text(text, encoding="utf-8")
-    print(text)
+    runs = [
+        (recipe, seed, task)
+        for recipe in RECIPES
+        if given.group in (None, recipe.group)
+        for seed in recipe.seeds
+        for task in recipe.tasks
+    ]
+    mine, shares = map(int, given.share.split("/"))
+    for run in [] if given.page or given.costs else runs[mine - 1 :: shares]:
+        measurement.figures(*run)
+    trained = [recipe for recipe in RECIPES if recipe.flags is not None and recipe.group not in ("choosing", "best")]
+    for number in range(measurement.COST_ROUNDS) if given.costs else ():
+        for recipe in trained:  # by turns: what else the machine does falls on all alike
+            measurement.costs(recipe, number)
+    if given.page or given.costs or (given.group is None and shares == 1):
+        text = page(measurement)
+        (REPOSITORY / "docs" / "RESULTS.md").write_text(text, encoding="utf-8")
+        print(text)
 
 
 if __name__ == "__main__":

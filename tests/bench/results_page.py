@@ -2,6 +2,129 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
 
-def page(measurement) -> str:
-    return "\n".join(str(each) for each in measurement.results.found.values())
+import numpy as np
+from interleaved import machine
+from recipes import PLANS, RECIPES, SEEDS, Group, Recipe, Task
+
+if TYPE_CHECKING:
+    from results import Measurement
+
+PAGE = """\
+# Results
+
+What guide, judge and each technique are worth for a student. `make results` measures everything (hours on two cores;
+interrupted, it goes on where it stopped) and writes this page; `python tests/bench/results.py --page` writes it from
+what has been measured.
+
+The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (`banking77_train.csv`,
+`banking77_test.csv`, CC BY 4.0) and the STS benchmark's development split as
+[stsb-multi-mt](https://github.com/PhilipMay/stsb-multi-mt) has it (`stsb_en_dev.csv`), in one folder given with
+`--data`, and the docs pairs of `make guide-index`. Student: all-MiniLM-L6-v2; guide: all-mpnet-base-v2 as it is.
+
+- A training pair of Banking77 is two different questions of one intent. Neither guide nor student sees the intents. A
+  tenth of the training questions is held out of the pairs ({fit:,} questions stay, {held_out:,} are held out);
+  temperatures and recipes were chosen on these, never on the test questions.
+- Banking77: accuracy in percent as MTEB scores it: ten times 8 training questions an intent, logistic regression on the
+  embeddings. Chosen on: the same, with the held-out questions in place of the test questions.
+- STS: Spearman correlation x 100 on the STS benchmark's development split, of the student trained on Banking77.
+- docs nDCG@10: of a student trained on the docs pairs, on held-out docs pairs; STS after docs: of that student.
+- Mean and standard deviation over {seeds} seeds. A seed determines order of the pairs and dropout.
+- Removed: the share of a batch's candidates that the judge took out of the loss.
+- Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand behind these.
+- Seconds a step and peak memory: `python tests/bench/results.py --costs`, 25 steps of each recipe alone
+  on the machine, median of {rounds} rounds; the first steps build caches and are part of it.
+
+## Choosing the temperature
+
+One seed, the held-out training questions.
+
+{choosing}
+
+## Judge and techniques
+
+{main}
+
+## The best recipe
+
+Tried on one seed, on the held-out questions:
+
+{best}
+
+## Smaller and other students
+
+{students}
+
+## Machine
+
+{machine}
+"""
+
+SCORES = ("test", "sts", "ndcg@10", "docs sts")
+
+
+def page(measurement: Measurement) -> str:
+    """The whole page; what has not been measured is left empty."""
+    return PAGE.format(
+        fit=len(measurement.fit),
+        held_out=len(measurement.held_out),
+        seeds=len(SEEDS),
+        banking=" ".join(PLANS["Banking77"]),
+        docs=" ".join(PLANS["docs"]),
+        rounds=measurement.COST_ROUNDS,
+        choosing=_choosing(measurement, "choosing"),
+        best=_choosing(measurement, "best"),
+        main=_table(measurement, ("as they are", "main", "one technique")),
+        students=_table(measurement, ("students",)),
+        machine=machine(),
+    )
+
+
+def _choosing(measurement: Measurement, group: Group) -> str:
+    rows = [["recipe", "flags", "held-out questions", "STS", "removed"]]
+    for recipe in (each for each in RECIPES if each.group == group):
+        for found in measurement.found(recipe, "Banking77"):
+            flags = f"`{' '.join(recipe.flags)}`" if recipe.flags else ""
+            rows.append([recipe.name, flags, f"{found['held out']:.2f}", f"{found['sts']:.2f}", _share([found])])
+    return _markdown(rows)
+
+
+def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
+    head = ["recipe", "flags", "Banking77", "STS", "docs nDCG@10", "STS after docs", "removed", "s a step", "peak MB"]
+    rows = [head]
+    for recipe in (each for each in RECIPES if each.group in groups):
+        by_task: dict[Task, list[dict[str, Any]]] = {
+            task: measurement.found(recipe, task) for task in ("Banking77", "docs")
+        }
+        banking, docs = by_task["Banking77"], by_task["docs"]
+        scores = [_mean(banking, "test"), _mean(banking, "sts"), _mean(docs, "ndcg@10", 100), _mean(docs, "sts")]
+        flags = f"`{' '.join(recipe.flags)}`" if recipe.flags else ""
+        rows.append([recipe.name, flags, *scores, _share(banking), *_costs(measurement, recipe)])
+    return _markdown(rows)
+
+
+def _costs(measurement: Measurement, recipe: Recipe) -> list[str]:
+    found = measurement.costs_found(recipe)
+    if not found:
+        return ["", ""]
+    seconds, peak = (np.median([each[name] for each in found]) for name in ("seconds_a_step", "peak_memory_bytes"))
+    return [f"{seconds:.2f}", f"{peak / 1e6:,.0f}"]
+
+
+def _mean(found: list[dict[str, Any]], name: str, scale: float = 1.0) -> str:
+    values = [scale * each[name] for each in found if name in each]
+    if not values:
+        return ""
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+
+
+def _share(found: list[dict[str, Any]]) -> str:
+    shares = [each["removed_share"] for each in found if each.get("removed_share") is not None]
+    return f"{100 * np.mean(shares):.2f} %" if shares else ""
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
