@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..shared.errors import ModelError, SettingsError
@@ -66,7 +66,7 @@ def static_student(folder: Path) -> SentenceTransformer:
 
     prompts: dict[str, Any] = {}
     if _is_table(folder):
-        table = StaticEmbedding.load(str(folder), local_files_only=True)
+        table = _given_table(folder)
     else:
         model = load_model(folder)
         if isinstance(model[0], StaticEmbedding):
@@ -87,8 +87,20 @@ def _is_table(folder: Path) -> bool:
     weights = folder / "model.safetensors"
     if (folder / "modules.json").exists() or not (weights.is_file() and (folder / "tokenizer.json").is_file()):
         return False
-    with safe_open(weights, "numpy") as file:
-        return not TABLE_NAMES.isdisjoint(file.keys())
+    try:
+        with safe_open(weights, "numpy") as file:
+            return not TABLE_NAMES.isdisjoint(file.keys())
+    except SafetensorError:
+        return False  # loading it as a model says what is wrong
+
+
+def _given_table(folder: Path) -> StaticEmbedding:
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    try:
+        return StaticEmbedding.load(str(folder), local_files_only=True)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ModelError("The table of token embeddings cannot be loaded", where=f"{folder}: {error}") from error
 
 
 def _own_table(model: SentenceTransformer, folder: Path) -> StaticEmbedding:

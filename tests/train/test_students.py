@@ -84,6 +84,12 @@ def test_a_given_table_is_a_tokenizer_and_a_tensor(student_folder, tmp_path, nam
     given_table(student_folder, tmp_path / "short", name, rows=7)
     with pytest.raises(ModelError, match="7 rows"):
         load_student(str(tmp_path / "short"), static=True)
+    (tmp_path / "short" / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_student(str(tmp_path / "short"), static=True)
+    (tmp_path / "table" / "model.safetensors").write_bytes(b"none")
+    with pytest.raises(ModelError):
+        load_student(str(tmp_path / "table"), static=True)
 
 
 def test_a_static_student_is_trained_and_loads_plain(trained, held_out):
