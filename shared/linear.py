@@ -83,7 +83,7 @@ def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(values, weight)
+        ctx.save_for_backward(values if ctx.needs_input_grad[1] else None, weight)  # a frozen layer's are let go
         return _product(values, weight, bias)
 
     @staticmethod

@@ -191,8 +191,19 @@ def load_model(
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
         raise ModelError("The model cannot be loaded", where=f"{folder}: {error}") from error
     if max_length is not None:
-        model.max_seq_length = max_length
+        cut_texts(model, max_length)
     return model
+
+
+def cut_texts(model: SentenceTransformer, max_length: int) -> None:
+    """Let a model read the first ``max_length`` tokens of a text only; a static model has no other limit."""
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    first = model[0]
+    if isinstance(first, StaticEmbedding):
+        first.tokenizer.enable_truncation(max_length)
+    else:
+        model.max_seq_length = max_length
 
 
 def prompt_for(model: SentenceTransformer, role: str, override: str | None) -> str:

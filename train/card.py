@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..shared.evaluation import METRICS
 from ..shared.index import GuideIndex
 from ..shared.parts import whole_file
+from .footprint import told
 
 FENCE = "```"
 
@@ -37,6 +39,8 @@ def section(index: GuideIndex, metrics: dict[str, Any]) -> str:
         f"- data: {corpus['pairs']:,} pairs, {corpus['queries']:,} anchors, {corpus['documents']:,} documents, "
         f"corpus `{corpus['sha256']}`",
         f"- candidates removed as false negatives: {share:.2%}" if share is not None else "- no guide's judgement used",
+        f"- student: {told(metrics)}",
+        *_shorter(metrics["settings"]["matryoshka"]),
         "",
         *_results(metrics["retrieval"]),
         f"{FENCE}json",
@@ -45,6 +49,13 @@ def section(index: GuideIndex, metrics: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _shorter(dims: Sequence[int]) -> list[str]:
+    """How to get the shorter embeddings of a Matryoshka student."""
+    numbers = ", ".join(map(str, sorted(dims, reverse=True)))
+    how = f"`SentenceTransformer(..., truncate_dim={min(dims)})`" if dims else ""
+    return [f"- Matryoshka: the leading {numbers} dimensions are embeddings too: {how}"] if dims else []
 
 
 def _files(files: dict[str, str]) -> str:

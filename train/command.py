@@ -6,6 +6,7 @@ from rich.table import Table
 
 from ..shared.evaluation import METRICS
 from ..shared.progress import console
+from .footprint import told
 from .run import train_student
 from .settings import TrainSettings
 
@@ -32,6 +33,8 @@ def results_table(metrics: dict) -> Table:
         f"{name}: {sum(stage['seconds'].values()):,.0f} s, peak memory {stage['peak_memory_bytes'] / 1e6:,.0f} MB"
         for name, stage in stages.items()
     ]
+    if "encoded" in metrics:
+        captions.append(f"student: {told(metrics)}")
     if metrics["removed_share"] is not None:
         captions.append(f"in-batch candidates removed as false negatives: {metrics['removed_share']:.2%}")
     table.caption, table.caption_justify = "\n".join(captions), "left"

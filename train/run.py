@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch.nn import Parameter
 
 from ..shared.clock import Clock, peak_memory_bytes
 from ..shared.errors import IndexFaultError, StaleIndexError, StoppedEarly
@@ -18,12 +21,14 @@ from ..shared.models import find_model, fingerprint_files, pick_device, set_prom
 from ..shared.parts import PARTIAL_SUFFIX, whole_file, write_json
 from ..shared.progress import console
 from ..shared.sealed import parse_object
+from .adapters import add_adapters, merge_adapters
 from .card import add_section
 from .checkpoints import Checkpoints, Resumed, all_checkpoints, newest_whole, refuse_other_run, writing_to
+from .footprint import encoding_speed
 from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first, is_first, taking_part, wait
 from .settings import TrainSettings
-from .students import load_student
+from .students import load_student, matryoshka_dims
 from .trainer import build_trainer, checkpoint_folder
 
 if TYPE_CHECKING:
@@ -71,26 +76,41 @@ class _Run:
             self.resumed = _resumed(settings, run)
         device = pick_device(settings.device)
         self.student = load_student(
-            settings.student, layers=settings.layers, max_length=settings.max_length, device=device
+            settings.student,
+            layers=settings.layers,
+            static=settings.static,
+            max_length=settings.max_length,
+            device=device,
         )
         set_prompts(self.student, settings.query_prompt, settings.document_prompt)
+        self.dims = matryoshka_dims(self.student, settings.matryoshka)
+        if settings.lora_rank:
+            add_adapters(self.student, settings.lora_rank, settings.seed)
 
     def metrics(self) -> dict[str, Any]:
         """Train, write and evaluate; what was measured."""
         before = self._evaluated("evaluate before")
         trainer, loss = build_trainer(self.settings, self.indexes, self.student, self.held_out)
         self._train(trainer, loss)
-        if is_first():
-            _save_model(self.student, self.settings.out)
-        after = self._evaluated("evaluate after")
+        trained = _count(parameter for parameter in self.student.parameters() if parameter.requires_grad)
+        if self.settings.lora_rank:
+            merge_adapters(self.student)
+        size = _save_model(self.student, self.settings.out) if is_first() else None
+        after = {"student after": self._evaluated("evaluate after")}
+        for dim in self.dims[1:]:
+            with self.student.truncate_sentence_embeddings(dim):
+                after[f"student after, {dim} dimensions"] = self._evaluated(f"evaluate {dim} dimensions")
         removed, candidates = loss.removed_cells.counts()
         guide = _guide_figures(self.index, self.held_out)
         metrics = {
-            "retrieval": {"student before": before, "student after": after, "guide": guide},
+            "retrieval": {"student before": before, **after, "guide": guide},
             "removed_share": removed / candidates if candidates else None,
             "training_loss": _mean_loss(trainer.state.log_history),
             "steps": trainer.state.global_step,
-            "parameters": sum(parameter.numel() for parameter in self.student.parameters()),
+            "parameters": _count(self.student.parameters()),
+            "trained_parameters": trained,
+            "model_bytes": size,
+            **(encoding_speed(self.student, self.index) if is_first() else {}),
             "seconds": self.clock.rounded(),
             "peak_memory_bytes": peak_memory_bytes(),
             "settings": self.settings.recorded(),
@@ -169,16 +189,22 @@ def _mean_loss(log: list[dict[str, Any]]) -> float | None:
     return sum(losses) / len(losses) if losses else None
 
 
-def _save_model(student: SentenceTransformer, out: Path) -> None:
-    """Save the model beside its place, then move it there file by file."""
+def _count(parameters: Iterable[Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _save_model(student: SentenceTransformer, out: Path) -> int:
+    """Save the model beside its place, then move it there file by file; bytes of its weights."""
     partial = out / f"model{PARTIAL_SUFFIX}"
     shutil.rmtree(partial, ignore_errors=True)
     student.save_pretrained(str(partial))
+    size = sum(path.stat().st_size for path in partial.rglob("*.safetensors"))
     for path in sorted(partial.rglob("*")):
         if path.is_file():
             with whole_file(out / path.relative_to(partial)) as target:
                 path.rename(target)
     shutil.rmtree(partial)
+    return size
 
 
 def _summary(index: GuideIndex) -> dict[str, Any] | None:

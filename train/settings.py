@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from ..shared.errors import SettingsError
 from .objective import LossSettings
 
 POSITIVE = (
     "layers",
+    "lora_rank",
     "max_length",
     "max_steps",
     "batch_size",
@@ -29,6 +31,12 @@ FREE_ON_RESUME = frozenset(
 )
 
 
+def dimensions(type_: object, tokens: Sequence[Token]) -> tuple[int, ...]:
+    """Numbers with commas between them, from the command line, or a list of a TOML file."""
+    del type_
+    return tuple(int(number) for token in tokens for number in token.value.split(","))
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -43,6 +51,13 @@ class TrainSettings:
     """Folder for the trained model, its checkpoints and metrics.json."""
     layers: int | None = None
     """Keep this many evenly spaced transformer layers of the student; default: all."""
+    static: Annotated[bool, Parameter(negative="")] = False
+    """Average token embeddings in place of running a transformer: the student's own table of them, or, where --student
+    is a static model or a folder with tokenizer.json and a table in model.safetensors, that one."""
+    lora_rank: int | None = None
+    """Train low-rank adapters of this rank only (LoRA, by PEFT); they are merged into the model that is saved."""
+    matryoshka: Annotated[tuple[int, ...], Parameter(negative="", n_tokens=1, converter=dimensions)] = ()
+    """Train the leading dimensions to be embeddings too, such as 128,64; all dimensions always are."""
     max_length: int | None = None
     """Tokens after which the student cuts a text; default: the student's own limit."""
     query_prompt: str | None = None
@@ -104,6 +119,18 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
+        if self.static and (self.layers or self.lora_rank):
+            raise SettingsError(
+                "A static student has no layers",
+                where="--static " + (f"--layers {self.layers}" if self.layers else f"--lora-rank {self.lora_rank}"),
+                fix="leave out one of the two",
+            )
+        if any(dim < 1 for dim in self.matryoshka) or len(set(self.matryoshka)) < len(self.matryoshka):
+            raise SettingsError(
+                "Dimensions are 1 or more, each given once",
+                where=f"--matryoshka {','.join(map(str, self.matryoshka))}",
+                fix="give numbers of leading dimensions, such as 256,128,64",
+            )
         if self.batch_size < 2:
             raise SettingsError("A batch of one pair has no negatives", where="--batch-size", fix="give 2 or more")
         if self.seed < 0 or self.hardness < 0:

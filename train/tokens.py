@@ -185,7 +185,9 @@ def _fingerprint(student: SentenceTransformer) -> str | None:
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if not hasattr(backend, "to_str"):
         return None
-    rules = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+    rules = json.loads(backend.to_str())
+    if backend is not tokenizer:  # set anew for every call, and `max_length` has it; a static student keeps its own
+        rules |= {"truncation": None, "padding": None}
     module: Any = next(student.children())
     config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
     side = getattr(tokenizer, "truncation_side", None)

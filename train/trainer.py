@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from sentence_transformers import SentenceTransformerTrainer
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -18,6 +20,7 @@ from ..shared.models import pick_device, prompt_for
 from ..shared.progress import console
 from ..shared.schema import Role
 from ..shared.texts import Texts
+from .adapters import AdapterTrainer
 from .collators import CachedTokens, Columns, WithHardTexts
 from .consistency import kept_pairs
 from .hard_negatives import HardNegatives
@@ -25,10 +28,11 @@ from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first
 from .sampler import PlannedBatches
 from .settings import TrainSettings
+from .students import matryoshka_dims
 from .tokens import TokenCache
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+    from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 
 
@@ -45,7 +49,6 @@ def build_trainer(
 ) -> tuple[SentenceTransformerTrainer, GuidedContrastiveLoss]:
     """The trainer and its loss, ready to run."""
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformerTrainer
 
     if settings.batch_size % get_world_size():
         raise SettingsError(
@@ -63,12 +66,12 @@ def build_trainer(
     with first_goes_first():
         dataset = index.to_dataset(columns.own)
     collator = _collator(settings, student, columns, {"query": query, "document": document}, prompts)
-    trainer = SentenceTransformerTrainer(
+    trainer = (AdapterTrainer if settings.lora_rank else SentenceTransformerTrainer)(
         model=student,
         args=_arguments(settings, PlannedBatches.of(index, columns.own, hardness=settings.hardness), prompts),
         train_dataset=dataset if len(labels) == len(dataset) else dataset.select(labels),
         data_collator=collator,
-        loss=loss,
+        loss=_at_each_dimension(loss, student, settings),
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
         callbacks=[LogRemovedCells(loss), *([columns.hard] if columns.hard else [])],
     )
@@ -97,6 +100,22 @@ def _loss(
         guided=objective.loss == "guided",
         mini_batch_num_tokens=settings.mini_batch_num_tokens,
     )
+
+
+def _at_each_dimension(
+    loss: GuidedContrastiveLoss, student: SentenceTransformer, settings: TrainSettings
+) -> GuidedContrastiveLoss | MatryoshkaLoss:
+    """The loss as it is; with --matryoshka, its sum over the dimensions."""
+    dims = matryoshka_dims(student, settings.matryoshka)
+    if not dims:
+        return loss
+    if settings.objective.mining.hard_negatives + 1 == dims[0]:
+        raise SettingsError(
+            "MatryoshkaLoss takes labels that are as wide as the student's embeddings for embeddings",
+            where=f"--matryoshka with --hard-negatives {dims[0] - 1}",
+            fix="give another number of hard negatives",
+        )
+    return MatryoshkaLoss(student, loss, dims)
 
 
 def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss) -> Columns:
