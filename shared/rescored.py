@@ -55,7 +55,9 @@ class RescoredFolder:
         content = read_sealed(path, "manifest")
         if content.get("rescored_format") != RESCORED_FORMAT:
             raise IndexFaultError(
-                f"The folder holds no scores of format version {RESCORED_FORMAT} of a reranker", where=str(root)
+                f"The folder holds no scores of format version {RESCORED_FORMAT} of a reranker",
+                where=str(root),
+                fix="give the folder that `gistcache rescore` wrote",
             )
         parts = [PartRecord.from_json(record) for record in content.pop("parts")]
         refuse_damaged(root, parts)
