@@ -13,6 +13,7 @@ import pyarrow as pa
 from ..shared.models import pick_device
 from ..shared.parts import PartRecord
 from ..shared.progress import Advance
+from ..shared.ragged import as_lists
 from ..shared.schema import SCORES
 from ..shared.tables import read_table
 from . import faiss_index
@@ -134,18 +135,13 @@ def score_table(
         {
             "pair_id": pairs["pair_id"].to_numpy(),
             "positive_score": part.positive_scores,
-            "negative_scores": _lists(dots(anchors, space.vectors.take(negative_ids)), repeats),
-            "neighbor_ids": _lists(ids[held], held.sum(axis=1)),
-            "neighbor_scores": _lists(scores[held], held.sum(axis=1)),
+            "negative_scores": as_lists(dots(anchors, space.vectors.take(negative_ids)), repeats),
+            "neighbor_ids": as_lists(ids[held], held.sum(axis=1)),
+            "neighbor_scores": as_lists(scores[held], held.sum(axis=1)),
             "positive_rank": found.above,
             "cluster": clusters[part.row_of_pair],
         }
     ).cast(SCORES)
-
-
-def _lists(values: np.ndarray, lengths: np.ndarray) -> pa.Array:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

@@ -26,7 +26,9 @@ app = App(
 )
 app.meta.suppress_keyboard_interrupt = False
 app.command(f"{PACKAGE}.precompute.command:index", name="index", help="Embed pairs with a guide, once: stage 1.")
+app.command(f"{PACKAGE}.precompute.rescore:rescore", name="rescore", help="Score an index's neighbours by a reranker.")
 app.command(f"{PACKAGE}.train.command:train", name="train", help="Train a student against a guide index: stage 2.")
+app.command(f"{PACKAGE}.train.mine:mine", name="mine", help="Write hard negatives as Parquet or JSONL.")
 app.command(f"{PACKAGE}.shared.verify:verify", name="verify", help="Check every part of a guide index.")
 app.command(f"{PACKAGE}.shared.plan_command:plan", name="plan", help="What an index of a given size will take.")
 app.command(f"{PACKAGE}.shared.eval_command:evaluate", name="eval", help="Evaluate a model on held-out pairs or STS.")

@@ -13,7 +13,7 @@ from .schema import FORMAT_VERSION, Layout, PartKind
 from .sealed import checksum, parse_object, unsealed, write_sealed
 
 # Fields of a request that inform the reader and do not make two indexes different.
-INFORMATION = frozenset({"guide.name"})
+INFORMATION = frozenset({"guide.name", "reranker.name"})
 MOST_DIMENSIONS = 2**20
 
 

@@ -17,7 +17,7 @@ from .errors import ModelError, SettingsError
 from .parts import sha256_of
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 DType = Literal["float32", "float16", "bfloat16"]
 
@@ -204,6 +204,37 @@ def cut_texts(model: SentenceTransformer, max_length: int) -> None:
         first.tokenizer.enable_truncation(max_length)
     else:
         model.max_seq_length = max_length
+
+
+def load_reranker(
+    folder: Path, *, device: str = "cpu", dtype: DType = "float32", max_length: int | None = None
+) -> CrossEncoder:
+    """Load a cross-encoder that ``find_model`` has accepted; arguments as for ``load_model``.
+
+    Raises:
+        ModelError: The folder cannot be loaded as a CrossEncoder, or it gives a pair more than one score.
+    """
+    from sentence_transformers import CrossEncoder
+
+    kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    try:
+        model = CrossEncoder(
+            str(folder),
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs=kwargs,
+            max_length=max_length,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
+        raise ModelError("The reranker cannot be loaded", where=f"{folder}: {error}") from error
+    if model.num_labels != 1:
+        raise ModelError(
+            f"The model gives a pair {model.num_labels} scores",
+            where=str(folder),
+            fix="give a reranker: one score a pair",
+        )
+    return model
 
 
 def prompt_for(model: SentenceTransformer, role: str, override: str | None) -> str:

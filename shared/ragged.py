@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from .errors import IndexFaultError
 
@@ -41,3 +42,17 @@ class Ragged(NamedTuple):
         starts = self.offsets[numbers].astype(np.int64)
         places, owner = runs(starts, self.offsets[numbers + 1] - starts, len(self.values))
         return self.values[places], owner
+
+
+def padded(lists: pa.ChunkedArray, width: int, fill: float, dtype: type) -> np.ndarray:
+    """Lists as rows of one width: (n, width), ``fill`` where a list is shorter."""
+    column = lists.combine_chunks()
+    rows = np.full((len(column), width), fill, dtype=dtype)
+    rows[np.arange(width) < column.value_lengths().to_numpy()[:, None]] = column.flatten().to_numpy()
+    return rows
+
+
+def as_lists(values: np.ndarray, lengths: np.ndarray) -> pa.Array:
+    """Values in a row, cut into lists of these lengths."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))

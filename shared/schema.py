@@ -12,7 +12,9 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 
 Role = Literal["query", "document"]
-PartKind = Literal["texts", "contents", "pairs", "lookup", "negatives", "vectors", "scales", "faiss", "scores"]
+PartKind = Literal[
+    "texts", "contents", "pairs", "lookup", "negatives", "vectors", "scales", "faiss", "scores", "rescored"
+]
 
 PART_SUFFIX: dict[PartKind, str] = {
     "texts": "parquet",
@@ -24,6 +26,7 @@ PART_SUFFIX: dict[PartKind, str] = {
     "scales": "npy",
     "faiss": "faiss",
     "scores": "parquet",
+    "rescored": "parquet",  # in a folder of its own, see rescored.py
 }
 
 # What tells that two text ids are one text, (texts, 2) int64: the smallest id with the same text in either role, and
@@ -72,6 +75,15 @@ SCORES = pa.schema(
         pa.field("neighbor_scores", pa.list_(pa.float32()), nullable=False),
         pa.field("positive_rank", pa.int64(), nullable=False),
         pa.field("cluster", pa.int32(), nullable=False),
+    ]
+)
+
+RESCORED = pa.schema(
+    [
+        pa.field("pair_id", pa.int64(), nullable=False),
+        pa.field("positive_score", pa.float32(), nullable=False),
+        pa.field("negative_scores", pa.list_(pa.float32()), nullable=False),
+        pa.field("neighbor_scores", pa.list_(pa.float32()), nullable=False),
     ]
 )
 

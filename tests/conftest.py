@@ -31,14 +31,26 @@ def make_model(
     """Save a BERT of a few thousand weights with a word-piece vocabulary as a sentence-transformers folder."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertModel
+
+    config = _tokenizer_and_config(folder / "base", dim, layers, seed, dropout)
+    BertModel(config).save_pretrained(folder / "base")
+    transformer = Transformer(str(folder / "base"), max_seq_length=32)
+    model = SentenceTransformer(modules=[transformer, Pooling(dim, "mean"), Normalize()], device="cpu", prompts=prompts)
+    model.save_pretrained(str(folder / "model"))
+    return folder / "model"
+
+
+def _tokenizer_and_config(folder: Path, dim: int, layers: int, seed: int, dropout: float, **more):
+    """Save a word-piece tokenizer, seed torch, and return the configuration of a BERT that goes with it."""
+    from transformers import BertConfig, BertTokenizerFast
 
     folder.mkdir(parents=True)
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters, *(f"##{c}" for c in letters), ":"]
-    BertTokenizerFast(vocab={word: number for number, word in enumerate(vocabulary)}).save_pretrained(folder / "base")
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(vocabulary)}).save_pretrained(folder)
     torch.manual_seed(seed)
-    config = BertConfig(
+    return BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=dim,
         num_hidden_layers=layers,
@@ -48,12 +60,25 @@ def make_model(
         initializer_range=0.3,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+        **more,
     )
-    BertModel(config).save_pretrained(folder / "base")
-    transformer = Transformer(str(folder / "base"), max_seq_length=32)
-    model = SentenceTransformer(modules=[transformer, Pooling(dim, "mean"), Normalize()], device="cpu", prompts=prompts)
-    model.save_pretrained(str(folder / "model"))
+
+
+def make_reranker(folder: Path, *, seed: int = 0, labels: int = 1) -> Path:
+    """Save a cross-encoder of a few thousand random weights."""
+    from sentence_transformers import CrossEncoder
+    from transformers import BertForSequenceClassification
+
+    config = _tokenizer_and_config(folder / "base", 16, 2, seed, 0.1, num_labels=labels)
+    BertForSequenceClassification(config).save_pretrained(folder / "base")
+    CrossEncoder(str(folder / "base"), device="cpu").save_pretrained(str(folder / "model"))
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def reranker_folder(tmp_path_factory) -> Path:
+    """A tiny cross-encoder."""
+    return make_reranker(tmp_path_factory.mktemp("reranker") / "r", seed=4)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import torch
 from gistcache.precompute import faiss_index
 from gistcache.shared.errors import IndexFaultError, ModelError
 from gistcache.shared.index import GuideIndex
-from gistcache.shared.models import find_model, load_model
+from gistcache.shared.models import find_model, load_model, load_reranker
 from gistcache.shared.parts import PartRecord, sha256_of
 from gistcache.shared.sealed import SEAL, read_sealed, write_sealed
 from gistcache.train.card import section
@@ -98,6 +98,31 @@ def test_a_models_own_code_never_runs(tmp_path, guide_folder, way):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError):
         load_model(find_model(str(folder)))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("way", ["module", "auto map", "activation"])
+def test_a_rerankers_own_code_never_runs(tmp_path, reranker_folder, way):
+    folder, mark = tmp_path / "model", tmp_path / "mark"
+    shutil.copytree(reranker_folder, folder)
+    (folder / "evil.py").write_text(EVIL.format(mark=str(mark)))
+    config = json.loads((folder / "config.json").read_text())
+    if way == "module":
+        modules = json.loads((folder / "modules.json").read_text())
+        (folder / "modules.json").write_text(
+            json.dumps([*modules, {"idx": 1, "name": "1", "path": "", "type": "evil.Evil"}])
+        )
+    elif way == "auto map":
+        config |= {"auto_map": {"AutoModelForSequenceClassification": "evil.Evil", "AutoConfig": "evil.Evil"}}
+        config["model_type"] = "evil"
+    else:
+        config |= {"sentence_transformers": {"activation_fn": "evil.Evil"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    if way == "activation":  # the library warns and takes its own
+        load_reranker(find_model(str(folder)))
+    else:
+        with pytest.raises(ModelError):
+            load_reranker(find_model(str(folder)))
     assert not mark.exists()
 
 

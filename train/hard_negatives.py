@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +13,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
+from ..shared.ragged import padded
 from .judges import GuideView, Judge, MarginStrategy, PositiveJudge, excess_of_candidates
 from .mask import PairVectors
+from .reranker import Reranked
+from .scratch import scratch
 
 BLOCK_PAIRS = 256
 # Weighted drawing takes a neighbour in proportion to exp(guide score / this).
@@ -56,16 +58,20 @@ class HardNegatives(TrainerCallback):
         mining: Which neighbours are taken.
         judge: Who says what is a false negative; None lets every neighbour pass that is no known positive.
         seed: Of the drawing.
+        reranked: Scores of a reranker, which then orders the neighbours and says in the judge's place which pass.
 
     Attributes:
         counts: (pairs,) how many neighbours of each pair pass.
     """
 
-    def __init__(self, index: GuideIndex, mining: Mining, judge: Judge | None, seed: int) -> None:
+    def __init__(
+        self, index: GuideIndex, mining: Mining, judge: Judge | None, seed: int, reranked: Reranked | None = None
+    ) -> None:
         self.index, self.mining, self.seed, self.epoch = index, mining, seed, 0
+        self._judge, self._reranked = judge, reranked
         if mining.negative_margin is not None:
-            judge = PositiveJudge(mining.negative_margin, mining.negative_margin_strategy)
-        self._judge = judge
+            own = (mining.negative_margin, mining.negative_margin_strategy)
+            self._judge, self._reranked = PositiveJudge(*own), reranked and Reranked(reranked.rescored, *own)
         stored = int(index.manifest.request.settings["neighbors"])
         if mining.hard_negatives > stored - mining.skip_top:
             raise SettingsError(
@@ -74,8 +80,8 @@ class HardNegatives(TrainerCallback):
                 fix="ask for fewer, or build the index with a greater --neighbors",
             )
         self.counts = np.zeros(len(index), dtype=np.int32)
-        self._ids = _scratch((len(index), stored), np.int64)  # on disk: they grow with the index
-        self._scores = _scratch((len(index), stored), np.float32)
+        self._ids = scratch((len(index), stored), np.int64)
+        self._scores = scratch((len(index), stored), np.float32)
         for labels, ids, scores in self._neighbors(stored):
             passing = self._passing(labels, ids, scores)
             order = np.argsort(~passing, axis=1, kind="stable")
@@ -84,14 +90,18 @@ class HardNegatives(TrainerCallback):
             self._scores[labels] = np.take_along_axis(scores, order, axis=1)
 
     def take(self, labels: np.ndarray) -> np.ndarray:
-        """(B, N) int64 text ids of this epoch's negatives of pairs (B,); -1 where too few neighbours pass.
+        """(B, N) int64 text ids of this epoch's negatives of pairs (B,); see ``draw``."""
+        return self.draw(labels)[0]
+
+    def draw(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """This epoch's negatives of pairs (B,): (B, N) int64 text ids, -1 where too few pass, and float32 scores.
 
         What a pair gets follows from seed, epoch and pair id alone, however batches and processes are divided.
         """
         ids, scores = np.asarray(self._ids[labels]), np.asarray(self._scores[labels])
         keys = np.where(ids < 0, -np.inf, self._keys(labels, scores))
         order = np.argsort(-keys, axis=1, kind="stable")[:, : self.mining.hard_negatives]
-        return np.take_along_axis(ids, order, axis=1)
+        return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def _keys(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """(B, M) the greatest are drawn."""
@@ -115,16 +125,18 @@ class HardNegatives(TrainerCallback):
         self.epoch = int(state.epoch or 0)
 
     def _neighbors(self, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Labels (b,), neighbour ids (b, width), -1 for none, and their guide scores, block by block."""
-        for table in self.index.scores():
+        """Labels (b,), neighbour ids (b, width), -1 for none, and their scores, closest first, block by block."""
+        for table in self.index.scores(["pair_id", "neighbor_ids", "neighbor_scores"]):
             for start in range(0, table.num_rows, BLOCK_PAIRS):
-                block = table.slice(start, BLOCK_PAIRS).combine_chunks()
-                lengths = block["neighbor_ids"].combine_chunks().value_lengths().to_numpy()
-                held = np.arange(width) < lengths[:, None]
-                ids, scores = np.full(held.shape, -1, dtype=np.int64), np.full(held.shape, -2.0, dtype=np.float32)
-                ids[held] = block["neighbor_ids"].combine_chunks().flatten().to_numpy()
-                scores[held] = block["neighbor_scores"].combine_chunks().flatten().to_numpy()
-                yield block["pair_id"].to_numpy(), ids, scores
+                block = table.slice(start, BLOCK_PAIRS)
+                labels = block["pair_id"].to_numpy()
+                ids = padded(block["neighbor_ids"], width, -1, np.int64)
+                scores = padded(block["neighbor_scores"], width, -2.0, np.float32)
+                if self._reranked:
+                    scores = self._reranked.rescored.take(labels).scores[:, :width]
+                    order = np.argsort(np.where(ids < 0, np.inf, -scores), axis=1, kind="stable")
+                    ids, scores = (np.take_along_axis(each, order, axis=1) for each in (ids, scores))
+                yield labels, ids, scores
 
     def _passing(self, labels: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """(b, width) bool: neither a known positive, nor skipped, nor a false negative."""
@@ -133,7 +145,10 @@ class HardNegatives(TrainerCallback):
         base = self.index.manifest.rows["texts"]
         of_row = np.arange(len(labels))[:, None] * base + self.index.content_ids(ids)
         passing &= ~np.isin(of_row, owner * base + known)
-        if self._judge is not None:
+        if self._reranked:
+            limits = self._reranked.limits(torch.from_numpy(self._reranked.rescored.take(labels).positives))
+            passing &= scores <= limits.numpy()[:, None]
+        elif self._judge is not None:
             passing &= excess_of_candidates(self._judge, self._view(labels, ids)).numpy() <= 0
         return passing
 
@@ -148,9 +163,3 @@ class HardNegatives(TrainerCallback):
 
         vectors, scales = zip(*map(taken, roles), strict=True)
         return GuideView(PairVectors(*vectors), PairVectors(*scales))
-
-
-def _scratch(shape: tuple[int, int], dtype: type) -> np.ndarray:
-    """An array in a temporary file that nobody else sees."""
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)

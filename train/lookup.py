@@ -12,6 +12,8 @@ from ..shared.index import GuideIndex, PairIds
 from .judges import GuideView
 from .mask import BatchTexts, PairVectors
 from .panel import matched_ids
+from .reranker import ScoredBatch, scored_cells
+from .rescored import Rescored
 
 
 @dataclass(frozen=True)
@@ -22,21 +24,27 @@ class BatchGuide:
         texts: Which text is which; negatives column by column, as the student's are.
         views: Of each guide its vectors and scales, float32; a missing negative has another text's, its cells leave
             anyway.
+        scored: What a reranker has read of them; None without one.
     """
 
     texts: BatchTexts
     views: tuple[GuideView, ...]
+    scored: ScoredBatch | None = None
 
 
 class Guides:
     """The indexes of a run. The first names texts and pairs; the others hold the same texts under other ids.
 
+    Args:
+        indexes: Open indexes.
+        rescored: Scores of a reranker, made of the first.
+
     Raises:
         SettingsError: A later index lacks texts of the first.
     """
 
-    def __init__(self, indexes: Sequence[GuideIndex]) -> None:
-        self.indexes = list(indexes)
+    def __init__(self, indexes: Sequence[GuideIndex], rescored: Rescored | None = None) -> None:
+        self.indexes, self._rescored = list(indexes), rescored
         self._maps = [None, *(matched_ids(indexes[0], other) for other in indexes[1:])]
 
     def look_up(self, labels: np.ndarray, negatives: int, device: torch.device) -> BatchGuide:
@@ -54,7 +62,14 @@ class Guides:
         ids = self.indexes[0].pairs(pairs, negatives - hard.shape[1])
         ids = ids._replace(negatives=np.concatenate([ids.negatives, hard], axis=1))
         views = (_view(index, ids, held, device) for index, held in zip(self.indexes, self._maps, strict=True))
-        return BatchGuide(_texts(self.indexes[0], pairs, ids, device), tuple(views))
+        scored = _scored(self._rescored, pairs, ids, device) if self._rescored else None
+        return BatchGuide(_texts(self.indexes[0], pairs, ids, device), tuple(views), scored)
+
+
+def _scored(rescored: Rescored, pairs: np.ndarray, ids: PairIds, device: torch.device) -> ScoredBatch:
+    found = rescored.take(pairs)
+    blocks = (scored_cells(found, documents, device) for documents in (ids.positives, ids.negatives.T.ravel()))
+    return ScoredBatch(torch.as_tensor(found.positives, device=device), *blocks)
 
 
 def _texts(index: GuideIndex, pairs: np.ndarray, ids: PairIds, device: torch.device) -> BatchTexts:

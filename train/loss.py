@@ -21,7 +21,10 @@ from .judges import Judge, JudgeName, MarginStrategy, make_judge
 from .lookup import BatchGuide, Guides
 from .mask import Blocks, PairVectors, same_text, self_cells, similarities
 from .panel import Vote, agreed, score_spread
-from .ranks import gather, is_first, sum_gradients, sum_of_all
+from .ranks import gather, sum_gradients
+from .removed import RemovedCells
+from .reranker import Reranked
+from .rescored import Rescored
 from .terms import ScoreTerms, score_terms
 
 if TYPE_CHECKING:
@@ -63,6 +66,8 @@ class GuidedContrastiveLoss(nn.Module):
             is a true negative, ``sigmoid(-excess / softness)``, with the judge's distance above its threshold.
         margin: How far below the judge's threshold a candidate leaves already.
         margin_strategy: ``absolute`` (``s - margin``) or ``relative`` (``s - abs(s) * margin``).
+        rescored: Scores of a reranker for the (first) index: for an anchor and a document that it has read, its say
+            replaces the judge's, with the same margin on its own scale.
         vote: How several guides agree: a cell leaves by ``any``, ``all``, or the ``mean`` of standardised scores.
         terms: Weights of the terms that learn from the (first) guide's scores themselves; default: none.
         contrast_anchors: Whether anchors are pushed apart from anchors.
@@ -91,6 +96,7 @@ class GuidedContrastiveLoss(nn.Module):
         judge_softness: float = 0.0,
         margin: float = 0.0,
         margin_strategy: MarginStrategy = "absolute",
+        rescored: Rescored | None = None,
         vote: Vote = "mean",
         terms: ScoreTerms | None = None,
         contrast_anchors: bool = True,
@@ -103,7 +109,8 @@ class GuidedContrastiveLoss(nn.Module):
         if temperature <= 0:
             raise SettingsError(f"The temperature is {temperature}", where="temperature", fix="give a number above 0")
         self.model = model
-        self.guides = Guides([index] if isinstance(index, GuideIndex) else index)
+        self.guides = Guides([index] if isinstance(index, GuideIndex) else index, rescored)
+        self.reranked = Reranked(rescored, margin, margin_strategy) if rescored else None
         self.temperature = temperature
         self.margin = margin
         self.margin_strategy: MarginStrategy = margin_strategy
@@ -217,7 +224,10 @@ class GuidedContrastiveLoss(nn.Module):
             return weights
         by_guide = zip(self.judges, guide.views, strict=True)
         excesses = [judge.excess(view, rows, **switches) for judge, view in by_guide]
-        excess = agreed(excesses, self._spreads, self.vote).joined()
+        agreement = agreed(excesses, self._spreads, self.vote)
+        if self.reranked and guide.scored:
+            agreement = self.reranked.overrule(agreement, guide.scored, rows)
+        excess = agreement.joined()
         self.removed_cells.count(excess > 0, own, rows)
         if self.judge_softness:
             return weights + F.logsigmoid(-excess / self.judge_softness)
@@ -230,6 +240,7 @@ class GuidedContrastiveLoss(nn.Module):
             "judge_threshold": getattr(self.judges[0], "threshold", None) if self.judges else None,
             "judge_softness": self.judge_softness,
             "guides": [index.manifest.request.guide["name"] for index in self.guides.indexes],
+            "reranker": self.reranked.rescored.folder.request["reranker"]["name"] if self.reranked else None,
             "vote": self.vote,
             **{
                 name: value
@@ -258,26 +269,3 @@ class GuidedContrastiveLoss(nn.Module):
     primaryClass={cs.LG}
 }
 """
-
-
-class RemovedCells:
-    """Counts, over batches, the candidate cells there were and those the judge took out."""
-
-    def __init__(self) -> None:
-        self._counts: Tensor | None = None
-
-    def count(self, judged: Tensor, already: Tensor, rows: Tensor) -> None:
-        """Add a batch: cells that the other rules take out, and targets, are no candidates."""
-        candidates = ~already
-        candidates[torch.arange(len(rows), device=rows.device), rows] = False
-        counts = torch.stack([(judged & candidates).sum(), candidates.sum()])
-        self._counts = counts if self._counts is None else self._counts.to(counts.device) + counts
-
-    def start_from(self, counts: tuple[int, int]) -> None:
-        """Go on counting from an earlier run's counts; the first process holds them for all."""
-        self._counts = torch.tensor(counts if is_first() else (0, 0))
-
-    def counts(self) -> tuple[int, int]:
-        """Removed cells and candidate cells so far, of all processes; all of them have to ask."""
-        removed, candidates = sum_of_all([0, 0] if self._counts is None else self._counts.tolist())
-        return removed, candidates

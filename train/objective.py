@@ -16,25 +16,36 @@ from .terms import ScoreTerms
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class LossSettings:
+class Judging:
+    """Who says what is a false negative."""
+
+    judge: JudgeName = "positive"
+    """Who is a false negative. `positive`: a candidate closer to the anchor than its own positive, as in the paper;
+    `neighborhood`: pairs as related as an anchor and its positive are, by the scale of each text's neighbourhood."""
+    judge_threshold: float | None = None
+    """Relatedness above which --judge neighborhood removes; default: what the index asks for."""
+    margin: float = 0.0
+    """How far below the judge's threshold a candidate leaves already; greater removes more."""
+    margin_strategy: MarginStrategy = "absolute"
+    """`absolute`: score - margin; `relative`: score - abs(score) * margin."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        _refuse_below_zero(self, "margin")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LossSettings(Judging):
     """What is learnt from a batch."""
 
     loss: Literal["guided", "unguided"] = "guided"
     """`unguided` trains without the guide's judgement, for comparison."""
     temperature: float = 0.01
     """Similarities are divided by it; the paper's is 0.01."""
-    judge: JudgeName = "positive"
-    """Who is a false negative. `positive`: a candidate closer to the anchor than its own positive, as in the paper;
-    `neighborhood`: pairs as related as an anchor and its positive are, by the scale of each text's neighbourhood."""
-    judge_threshold: float | None = None
-    """Relatedness above which --judge neighborhood removes; default: what the index asks for."""
     judge_softness: float = 0.0
-    """Above 0, a candidate is not taken out but counts less, the more the further it is above the threshold: guide
-    scores over which its weight falls."""
-    margin: float = 0.0
-    """How far below the judge's threshold a candidate leaves already; greater removes more."""
-    margin_strategy: MarginStrategy = "absolute"
-    """`absolute`: score - margin; `relative`: score - abs(score) * margin."""
+    """Above 0, a candidate is not taken out but counts less, the more the further it is above the threshold: scores
+    over which its weight falls."""
     vote: Vote = "mean"
     """How several guides (--index A --index B) agree: a candidate leaves by `any`, `all`, or the `mean` of their
     standardised scores."""
@@ -51,9 +62,14 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         """Check every value."""
+        super().__post_init__()
         if self.temperature <= 0:
             raise SettingsError(f"{self.temperature} is no temperature", where="--temperature", fix="give more than 0")
-        for name in ("margin", "judge_softness", "negatives"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 0 or more")
+        _refuse_below_zero(self, "judge_softness", "negatives")
+
+
+def _refuse_below_zero(settings: Judging, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 0:
+            raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 0 or more")

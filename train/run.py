@@ -20,6 +20,7 @@ from ..shared.lock import folder_lock
 from ..shared.models import find_model, fingerprint_files, pick_device, set_prompts
 from ..shared.parts import PARTIAL_SUFFIX, whole_file, write_json
 from ..shared.progress import console
+from ..shared.rescored import RescoredFolder
 from ..shared.sealed import parse_object
 from .adapters import add_adapters, merge_adapters
 from .card import add_section
@@ -153,6 +154,8 @@ def _run(settings: TrainSettings, indexes: list[GuideIndex], held_out: Retrieval
     student = fingerprint_files(find_model(settings.student))
     determining = {"held_out": held_out.fingerprint() if held_out else None, **settings.determining()}
     named = {f"index {number}": request for number, request in enumerate(others, 2)}
+    if settings.rescored:
+        named["rescored"] = RescoredFolder.open(settings.rescored, indexes[0]).request
     return json.loads(json.dumps({"index": first, **named, "student": student, "settings": determining}))
 
 

@@ -26,8 +26,19 @@ POSITIVE += ("eval_steps", "save_steps", "logging_steps")
 
 # Where things are, what is reported, and how much is computed at a time. Index and student are told by their content.
 FREE_ON_RESUME = frozenset(
-    {"index", "student", "out", "device", "eval_pairs", "save_steps", "save_minutes", "logging_steps", "report_to"}
-    | {"token_cache", "mini_batch_num_tokens"}
+    {
+        "index",
+        "rescored",
+        "student",
+        "out",
+        "device",
+        "eval_pairs",
+        "save_steps",
+        "save_minutes",
+        "logging_steps",
+        "report_to",
+    }
+    | {"rescored", "token_cache", "mini_batch_num_tokens"}
 )
 
 
@@ -45,6 +56,9 @@ class TrainSettings:
     index: Annotated[tuple[str | Path, ...], Parameter(negative="", consume_multiple=False)] = ("guide-index",)
     """The guide index, made by `gistcache index`: a folder, or a URL, which is copied into the cache once. Several are
     several guides of the same texts; the first one's pairs are trained on."""
+    rescored: Path | None = None
+    """Scores of a reranker, made of the (first) index by `gistcache rescore`: of an anchor and a document that it has
+    read, its score says whether the document is a false negative, and hard negatives are chosen by it."""
     student: str
     """The student: a folder, a hub id, or `package:DISTRIBUTION`."""
     out: Path = Path("runs/student")
@@ -144,6 +158,8 @@ class TrainSettings:
                 "Epochs and learning rate must be above 0, warm-up from 0 to below 1",
                 where=f"--epochs {self.epochs} --learning-rate {self.learning_rate} --warmup {self.warmup}",
             )
+        if self.rescored and self.objective.loss == "unguided":
+            raise SettingsError("Unguided training asks no reranker", where="--rescored", fix="leave one of both out")
         if self.eval_steps and not self.eval_pairs:
             raise SettingsError("There is nothing to evaluate on", where="--eval-steps", fix="give --eval-pairs too")
         if self.eval_steps and self.save_steps and self.save_steps % self.eval_steps:

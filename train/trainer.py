@@ -26,6 +26,7 @@ from .consistency import kept_pairs
 from .hard_negatives import HardNegatives
 from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first
+from .rescored import Rescored
 from .sampler import PlannedBatches
 from .settings import TrainSettings
 from .students import matryoshka_dims
@@ -93,6 +94,7 @@ def _loss(
         judge_softness=objective.judge_softness,
         margin=objective.margin,
         margin_strategy=objective.margin_strategy,
+        rescored=Rescored(settings.rescored, indexes[0]) if settings.rescored else None,
         vote=objective.vote,
         terms=objective.terms,
         contrast_anchors=objective.contrast_anchors,
@@ -125,7 +127,7 @@ def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss) -> Columns:
     if not objective.mining.hard_negatives:
         return Columns(index, own)
     judge = loss.judges[0] if loss.judges else None
-    hard = HardNegatives(index, objective.mining, judge, settings.seed)
+    hard = HardNegatives(index, objective.mining, judge, settings.seed, loss.reranked)
     console.print(hard.told(), highlight=False)
     return Columns(index, own, hard)
 

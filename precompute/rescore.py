@@ -1,0 +1,174 @@
+"""`gistcache rescore`: a reranker reads each anchor with its positive, its negatives and its stored neighbours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from cyclopts import Parameter
+
+from ..shared.errors import IndexFaultError, SettingsError, StaleIndexError
+from ..shared.index import GuideIndex
+from ..shared.lock import folder_lock
+from ..shared.manifest import named_differences
+from ..shared.models import DType
+from ..shared.parts import Journal, PartRecord, commit_table
+from ..shared.progress import console, step
+from ..shared.ragged import as_lists, padded
+from ..shared.rescored import RESCORED_FORMAT, RescoredFolder
+from ..shared.schema import RESCORED, Layout
+from ..shared.sealed import read_sealed, write_sealed
+from ..shared.texts import Texts
+from .reranker import Reranker
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RescoreSettings:
+    """Everything `gistcache rescore` can be told besides the index."""
+
+    reranker: str
+    """The cross-encoder: a folder, a hub id, or `package:DISTRIBUTION`."""
+    out: Path
+    """Folder to write the scores to; unfinished ones there are finished."""
+    max_length: int | None = None
+    """Tokens after which anchor and document together are cut; default: the model's own limit."""
+    dtype: DType = "float32"
+    """Number type the reranker computes in."""
+    device: str = "auto"
+    """Where the reranker runs: auto, cpu, cuda, cuda:1, mps."""
+    batch_size: int = 32
+    """Texts that are read together with their anchors in one forward pass."""
+    part_rows: int = 512
+    """Training pairs a part file: what is lost at most when the process is killed."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for name in ("max_length", "batch_size", "part_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
+
+
+def rescore(index: str, /, *, settings: RescoreSettings) -> None:
+    """Score an index's neighbours, positives and negatives with a reranker, for --rescored of train and mine.
+
+    Run the same command again after an interruption: every finished part is kept.
+
+    Parameters
+    ----------
+    index
+        The guide index: a folder or a URL.
+    """
+    folder = rescore_index(GuideIndex.open(index), settings)
+    console.print(f"{folder.root}: {len(folder.parts):,} parts", highlight=False)
+
+
+def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RescoredFolder:
+    """Write, finish or confirm the scores of an index.
+
+    Raises:
+        StaleIndexError: The folder holds scores of another index, reranker or settings; names each difference.
+        GistcacheError: The reranker cannot be used, or the folder holds something else, or is being written.
+    """
+    model = (settings.reranker, settings.max_length, settings.dtype, settings.device, settings.batch_size)
+    reranker = Reranker(*model)
+    request = {
+        "rescored_format": RESCORED_FORMAT,
+        "index": {"manifest": index.manifest.key},
+        "reranker": reranker.fingerprint(),
+        "settings": {"part_rows": settings.part_rows},
+    }
+    layout = Layout(settings.out.absolute())
+    _refuse_foreign(layout)
+    with folder_lock(layout.building):
+        if not layout.manifest.exists():
+            _refuse_differences(layout, _begun(layout, request), request)
+            parts = _parts(index, reranker, layout, settings.part_rows)
+            write_sealed(layout.manifest, request | {"parts": [asdict(record) for record in parts]})
+        shutil.rmtree(layout.building)
+    folder = RescoredFolder.load(layout.root)
+    _refuse_differences(layout, folder.request, request)
+    return folder
+
+
+def _refuse_foreign(layout: Layout) -> None:
+    ours = layout.manifest.exists() or layout.building.is_dir()
+    if not ours and layout.root.exists() and any(layout.root.iterdir()):
+        raise IndexFaultError(
+            "The folder is not empty and holds no reranker's scores",
+            where=str(layout.root),
+            fix="give another --out, or empty the folder",
+        )
+
+
+def _begun(layout: Layout, request: dict[str, Any]) -> dict[str, Any]:
+    """The request that the folder was begun with: this one, where there is none."""
+    path = layout.building / "request.json"
+    if not path.exists():
+        write_sealed(path, request)
+    return read_sealed(path, "unfinished scores' request")
+
+
+def _refuse_differences(layout: Layout, held: dict[str, Any], request: dict[str, Any]) -> None:
+    if found := named_differences(held, request, "folder"):
+        raise StaleIndexError(
+            "The folder holds scores made of something else:\n    " + "\n    ".join(found),
+            where=str(layout.root),
+            fix="use another --out, or give the index, reranker and settings it was made with, or delete it",
+        )
+
+
+def _parts(index: GuideIndex, reranker: Reranker, layout: Layout, rows: int) -> list[PartRecord]:
+    """Every part, made or kept."""
+    journal, texts = Journal(layout.building / "journal.jsonl", layout.root), Texts(index)
+    kept = sum(record.rows for record in journal.done.values())
+
+    def made(path: Path, pairs: pa.Table) -> PartRecord:
+        record = commit_table(layout.root, path, rescored_table(index, texts, reranker, pairs))
+        advance(record.rows)
+        return record
+
+    with step("rescore", len(index), "pairs", done=kept) as advance:
+        return [
+            journal.keep_or_make(path, lambda path=path, pairs=pairs: made(path, pairs))
+            for number, pairs in enumerate(_slices(index, rows))
+            for path in [layout.part("rescored", number)]
+        ]
+
+
+def _slices(index: GuideIndex, rows: int) -> Iterator[pa.Table]:
+    """Pair ids and neighbours of at most ``rows`` pairs at a time."""
+    for table in index.scores(["pair_id", "neighbor_ids"]):
+        for start in range(0, table.num_rows, rows):
+            yield table.slice(start, rows)
+
+
+def rescored_table(index: GuideIndex, texts: Texts, reranker: Reranker, pairs: pa.Table) -> pa.Table:
+    """The reranker's scores of some pairs, see ``schema.RESCORED``; it reads each anchor once with each document.
+
+    Args:
+        index: The guide index.
+        texts: Its texts.
+        reranker: The reranker.
+        pairs: ``pair_id`` and ``neighbor_ids``.
+    """
+    ids = index.pairs(pairs["pair_id"].to_numpy())
+    neighbors = padded(pairs["neighbor_ids"], int(index.manifest.request.settings["neighbors"]), -1, np.int64)
+    documents = np.column_stack([ids.positives, ids.negatives, neighbors])
+    held = documents >= 0
+    cells = np.column_stack([np.broadcast_to(ids.anchors[:, None], documents.shape)[held], documents[held]])
+    unique, place = np.unique(cells, axis=0, return_inverse=True)
+    scores = np.zeros(documents.shape, dtype=np.float32)
+    scores[held] = reranker.scores(*(texts.take(each).to_pylist() for each in unique.T))[place]
+    negatives, stored = (slice(1, 1 + ids.negatives.shape[1]), slice(1 + ids.negatives.shape[1], None))
+
+    def lists(columns: slice) -> pa.Array:
+        return as_lists(scores[:, columns][held[:, columns]], held[:, columns].sum(axis=1))
+
+    return pa.table([pairs["pair_id"].combine_chunks(), scores[:, 0], lists(negatives), lists(stored)], schema=RESCORED)
