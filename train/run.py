@@ -101,11 +101,11 @@ class _Run:
         for dim in self.dims[1:]:
             with self.student.truncate_sentence_embeddings(dim):
                 after[f"student after, {dim} dimensions"] = self._evaluated(f"evaluate {dim} dimensions")
-        removed, candidates = loss.removed_cells.counts()
+        cells = loss.cells.counts().means()
         guide = _guide_figures(self.index, self.held_out)
         metrics = {
             "retrieval": {"student before": before, **after, "guide": guide},
-            "removed_share": removed / candidates if candidates else None,
+            **{name: cells.get(name) for name in ("removed_share", "effective_negatives", "mean_threshold")},
             "training_loss": _mean_loss(trainer.state.log_history),
             "steps": trainer.state.global_step,
             "parameters": _count(self.student.parameters()),
@@ -129,7 +129,7 @@ class _Run:
         checkpoints = Checkpoints(self.run, self.settings.save_minutes, loss)
         trainer.add_callback(checkpoints)
         if self.resumed:
-            loss.removed_cells.start_from(self.resumed.counts)
+            loss.cells.start_from(self.resumed.counts)
             loss.load_state(self.resumed.folder)
             console.print(f"going on from {self.resumed.folder}", highlight=False)
         with self.clock.measure("train"), checkpoints.until_told():

@@ -10,7 +10,6 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..shared.errors import SettingsError
@@ -21,6 +20,7 @@ from ..shared.progress import console
 from ..shared.schema import Role
 from ..shared.texts import Texts
 from .adapters import AdapterTrainer
+from .cells import LogCells
 from .collators import CachedTokens, Columns, WithHardTexts
 from .consistency import kept_pairs
 from .hard_negatives import HardNegatives
@@ -74,8 +74,9 @@ def build_trainer(
         data_collator=collator,
         loss=_at_each_dimension(loss, student, settings),
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
-        callbacks=[LogRemovedCells(loss), *([columns.hard] if columns.hard else [])],
+        callbacks=[columns.hard] if columns.hard else None,
     )
+    trainer.callback_handler.callbacks.insert(0, LogCells(loss.cells))  # loggers come after it, and see what it adds
     if isinstance(collator, CachedTokens):  # the card has been told of the texts; from here on, pair ids are enough
         trainer.train_dataset = Dataset.from_dict({"label": labels})
     return trainer, loss
@@ -200,32 +201,3 @@ def _known_loggers(names: Sequence[str]) -> list[str]:
             fix=f"give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
         )
     return list(names)
-
-
-class LogRemovedCells(TrainerCallback):
-    """Puts the share of removed cells since the last report into the trainer's logs."""
-
-    def __init__(self, loss: GuidedContrastiveLoss) -> None:
-        self.loss = loss
-        self.reported = (0, 0)
-
-    def on_train_begin(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        del args, state, control, kwargs
-        self.reported = self.loss.removed_cells.counts()
-
-    def on_log(  # noqa: D102
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: object,
-    ) -> None:
-        del args, control, kwargs
-        removed, candidates = self.loss.removed_cells.counts()
-        if logs is not None and "loss" in logs and candidates > self.reported[1]:
-            logs["removed_share"] = share = round((removed - self.reported[0]) / (candidates - self.reported[1]), 5)
-            state.log_history[-1]["removed_share"] = share  # the trainer has copied the logs there already
-            self.reported = (removed, candidates)
