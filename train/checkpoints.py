@@ -32,6 +32,7 @@ from .ranks import is_first, sum_of_all, wait
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"
 SEAL = "seal.json"
 SET_ASIDE = "damaged"
 KEPT = 2

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..shared.errors import SettingsError
 from ..shared.features import Features
 from ..shared.index import GuideIndex
+from ..shared.models import public_name
 from .cells import Cells
 from .forward import embed_columns
 from .gradients import GradientCache, in_row_slices
@@ -241,8 +242,10 @@ class GuidedContrastiveLoss(nn.Module):
             "judge": self.judges[0].name if self.judges else None,
             "judge_threshold": getattr(self.judges[0], "threshold", None) if self.judges else None,
             "judge_softness": self.judge_softness,
-            "guides": [index.manifest.request.guide["name"] for index in self.guides.indexes],
-            "reranker": self.reranked.rescored.folder.request["reranker"]["name"] if self.reranked else None,
+            "guides": [public_name(index.manifest.request.guide["name"]) for index in self.guides.indexes],
+            "reranker": public_name(self.reranked.rescored.folder.request["reranker"]["name"])
+            if self.reranked
+            else None,
             "vote": self.vote,
             **{
                 name: value
