@@ -1,4 +1,4 @@
-"""`gistcache eval`: retrieval on held-out pairs, and STS on a scored file, of any model."""
+"""`gistcache eval`: retrieval on held-out pairs, STS on a scored file, and MTEB, of any model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
+from .benchmark import evaluate_tasks, find_tasks
 from .errors import SettingsError
 from .evaluation import RetrievalSet, evaluate_sts
 from .models import find_model, load_model, pick_device
@@ -21,12 +22,13 @@ def evaluate(
     *,
     pairs: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = (),
     sts: str | None = None,
+    mteb: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=True)] = (),
     columns: Columns = Columns(),  # noqa: B008 (frozen)
     max_length: int | None = None,
     device: str = "auto",
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a model: retrieval metrics on held-out pairs, Spearman correlation on scored sentence pairs.
+    """Evaluate a model: retrieval on held-out pairs, Spearman correlation on scored sentence pairs, tasks of MTEB.
 
     Parameters
     ----------
@@ -37,6 +39,9 @@ def evaluate(
         counts as right.
     sts
         A file with sentence1, sentence2, score.
+    mteb
+        Names of MTEB tasks, such as Banking77Classification STSBenchmark; the data comes from the hub. Needs the extra
+        `mteb`.
     columns
         Which columns hold the texts.
     max_length
@@ -46,8 +51,9 @@ def evaluate(
     out
         Write the figures to this JSON file too.
     """
-    if not pairs and sts is None:
-        raise SettingsError("There is nothing to evaluate on", fix="give --pairs FILE or --sts FILE")
+    if not pairs and sts is None and not mteb:
+        raise SettingsError("There is nothing to evaluate on", fix="give --pairs FILE, --sts FILE or --mteb TASK")
+    tasks = find_tasks(mteb) if mteb else []
     held_out = RetrievalSet.read(pairs, columns) if pairs else None
     loaded = load_model(find_model(model), device=pick_device(device), max_length=max_length)
     figures: dict[str, Any] = {}
@@ -55,6 +61,8 @@ def evaluate(
         figures |= held_out.evaluate(loaded)
     if sts is not None:
         figures |= evaluate_sts(loaded, sts)
+    if tasks:
+        figures |= evaluate_tasks(loaded, tasks)
     table = Table(title=model, show_header=False)
     for name, value in figures.items():
         table.add_row(name, f"{value:.4f}")

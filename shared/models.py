@@ -41,12 +41,24 @@ def find_model(locator: str) -> Path:
         folder = _package_folder(locator.removeprefix("package:"))
     elif Path(locator).is_dir():
         folder = Path(locator)
-    elif _looks_like_path(locator):
-        raise ModelError("There is no model folder here", where=locator, fix="check the path")
+    elif repository := hub_id(locator):
+        folder = _hub_folder(locator, repository)
     else:
-        folder = _hub_folder(locator)
+        raise ModelError("There is no model folder here", where=locator, fix="check the path")
     _refuse_unsafe(folder, locator)
     return folder
+
+
+def hub_id(locator: str) -> str | None:
+    """The hub repository that a locator stands for; None for a folder or a package."""
+    if locator.startswith("package:") or Path(locator).is_dir() or _looks_like_path(locator):
+        return None
+    return locator if "/" in locator else f"sentence-transformers/{locator}"
+
+
+def public_name(locator: str) -> str:
+    """A locator as others may read it: of an absolute path its last name only."""
+    return Path(locator).name if Path(locator).is_absolute() else locator
 
 
 def _looks_like_path(locator: str) -> bool:
@@ -68,11 +80,10 @@ def _package_folder(distribution: str) -> Path:
     return found[0]
 
 
-def _hub_folder(name: str) -> Path:
+def _hub_folder(name: str, repository: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    repository = name if "/" in name else f"sentence-transformers/{name}"
     try:
         return Path(snapshot_download(repository, allow_patterns=HUB_PATTERNS))
     except HFValidationError as error:

@@ -99,8 +99,8 @@ def test_equals_the_peers(bench, peer, strategy, margin, anchors, positives, neg
     expected, expected_gradient = value_and_gradient(student, theirs, features_of(student, batch, negatives), labels)
     assert value == pytest.approx(expected, abs=TOLERANCE)
     assert torch.allclose(gradient, expected_gradient, atol=TOLERANCE, rtol=1e-4)
-    removed, candidates = ours.removed_cells.counts()
-    assert 0 < removed < candidates
+    counts = ours.cells.counts()
+    assert 0 < counts.removed < counts.candidates
 
 
 def naive_loss(student_vectors, guide_vectors, temperature, margin, strategy):

@@ -1,25 +1,55 @@
-"""The part of a student's model card that says which guide index it was trained against."""
+"""A student's model card: sentence-transformers' own, told of base, data and results, and which guide index it was."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..shared.evaluation import METRICS
 from ..shared.index import GuideIndex
+from ..shared.models import hub_id, public_name
 from ..shared.parts import whole_file
 from .footprint import told
 
 FENCE = "```"
+HELD_OUT = "held-out-pairs"
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+
+    from .settings import TrainSettings
 
 
-def add_section(card: Path, index: GuideIndex, metrics: dict[str, Any]) -> None:
-    """Append guide, data, settings and results to the card that sentence-transformers has written."""
-    written = card.read_text(encoding="utf-8") if card.exists() else ""
+def describe_student(student: SentenceTransformer, settings: TrainSettings) -> None:
+    """Tell the student's card what it is made from and called; nothing is looked up on the hub."""
+    data = student.model_card_data
+    data.local_files_only = True
+    data.base_model = hub_id(settings.student)
+    data.model_id = settings.push_to_hub
+    data.model_name = (settings.push_to_hub or settings.out.resolve().name).rpartition("/")[2]
+    data.train_datasets = [{"name": public_name(str(settings.index[0]))}]
+    data.add_tags("gistembed")
+
+
+def describe_data(student: SentenceTransformer, rows: Dataset, loss: Any) -> None:  # noqa: ANN401 (the trainer's)
+    """Tell the card of the texts again without the pair ids, which it would take for classes."""
+    data = student.model_card_data
+    data.compute_dataset_metrics(rows.remove_columns("label"), data.train_datasets[0], loss)
+
+
+def write_card(card: Path, student: SentenceTransformer, index: GuideIndex, metrics: dict[str, Any]) -> None:
+    """Write sentence-transformers' own card with the results of the trained student, and after it ``section``."""
+    from sentence_transformers.base.model_card import generate_model_card
+
+    data = student.model_card_data
+    for evaluator, figures in list((data.eval_results_dict or {}).items())[:1]:  # of all its dimensions
+        evaluator.name = HELD_OUT  # type: ignore[attr-defined]
+        data.eval_results_dict = {evaluator: figures}
     with whole_file(card) as partial:
-        partial.write_text(f"{written.rstrip()}\n\n{section(index, metrics)}", encoding="utf-8")
+        partial.write_text(f"{generate_model_card(student).rstrip()}\n\n{section(index, metrics)}", encoding="utf-8")
 
 
 def section(index: GuideIndex, metrics: dict[str, Any]) -> str:
@@ -33,7 +63,7 @@ def section(index: GuideIndex, metrics: dict[str, Any]) -> str:
         "Trained with [GISTEmbed](https://arxiv.org/abs/2402.16829)'s guided loss, the guide read from an index that",
         "gistcache made; no guide was in memory.",
         "",
-        f"- guide: `{_plain(guide['name'])}`, {guide['dim']} dimensions, {guide['dtype']}, at most "
+        f"- guide: `{_plain(public_name(guide['name']))}`, {guide['dim']} dimensions, {guide['dtype']}, at most "
         f"{guide['max_length']} tokens",
         f"- guide's files (SHA-256): {_files(guide['files'])}",
         f"- data: {corpus['pairs']:,} pairs, {corpus['queries']:,} anchors, {corpus['documents']:,} documents, "
@@ -44,7 +74,7 @@ def section(index: GuideIndex, metrics: dict[str, Any]) -> str:
         "",
         *_results(metrics["retrieval"]),
         f"{FENCE}json",
-        json.dumps(metrics["settings"], indent=2, sort_keys=True),
+        json.dumps(_public(metrics["settings"]), indent=2, sort_keys=True),
         FENCE,
         "",
     ]
@@ -56,6 +86,15 @@ def _shorter(dims: Sequence[int]) -> list[str]:
     numbers = ", ".join(map(str, sorted(dims, reverse=True)))
     how = f"`SentenceTransformer(..., truncate_dim={min(dims)})`" if dims else ""
     return [f"- Matryoshka: the leading {numbers} dimensions are embeddings too: {how}"] if dims else []
+
+
+def _public(setting: Any) -> Any:  # noqa: ANN401 (any JSON value)
+    """Settings without the folders of this machine."""
+    if isinstance(setting, dict):
+        return {name: _public(value) for name, value in setting.items()}
+    if isinstance(setting, list | tuple):
+        return [_public(value) for value in setting]
+    return public_name(setting) if isinstance(setting, str) else setting
 
 
 def _files(files: dict[str, str]) -> str:

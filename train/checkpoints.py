@@ -26,11 +26,13 @@ from ..shared.errors import GistcacheError, IndexFaultError, StaleIndexError
 from ..shared.manifest import named_differences
 from ..shared.parts import sha256_of
 from ..shared.sealed import read_sealed, write_sealed
+from .cells import CellCounts
 from .loss import GuidedContrastiveLoss
 from .ranks import is_first, sum_of_all, wait
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"
 SEAL = "seal.json"
 SET_ASIDE = "damaged"
 KEPT = 2
@@ -46,10 +48,10 @@ DISK_WORDS = (
 
 
 class Resumed(NamedTuple):
-    """A whole checkpoint and the counts of removed and candidate cells up to it."""
+    """A whole checkpoint and the counts of cells up to it."""
 
     folder: Path
-    counts: tuple[int, int]
+    counts: CellCounts
 
 
 class Checkpoints(TrainerCallback):
@@ -82,7 +84,7 @@ class Checkpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         del control, kwargs
-        folder, counts = Path(str(args.output_dir)), self.loss.removed_cells.counts()
+        folder, counts = Path(str(args.output_dir)), self.loss.cells.counts()
         checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         wait()  # each process writes its own random state
         if is_first():
@@ -115,7 +117,7 @@ class Checkpoints(TrainerCallback):
             signal.signal(signal.SIGTERM, before)
 
 
-def seal(checkpoint: Path, run: dict[str, Any], counts: tuple[int, int]) -> None:
+def seal(checkpoint: Path, run: dict[str, Any], counts: CellCounts) -> None:
     """Vouch for every file of a checkpoint, once it is on the disk."""
     files = {}
     for path in _files(checkpoint):
@@ -145,8 +147,7 @@ def newest_whole(folder: Path, run: dict[str, Any]) -> Resumed | None:
             logger.warning("%s is not whole and is not used; it is now %s. %s", checkpoint, aside.name, error.what)
             continue
         refuse_other_run(folder, held["run"], run, "checkpoint")
-        removed, candidates = held["counts"]
-        return Resumed(checkpoint, (int(removed), int(candidates)))
+        return Resumed(checkpoint, CellCounts(*map(int, held["counts"])))
     return None
 
 

@@ -58,6 +58,10 @@ class Judge(Protocol):
         """
         ...
 
+    def thresholds(self, guide: GuideView, rows: Tensor) -> Tensor:
+        """(R,) what a candidate of each row is measured against, on the judge's own scale."""
+        ...
+
 
 def thresholds(positive_scores: Tensor, margin: float, strategy: MarginStrategy) -> Tensor:
     """The guide score above which a candidate is a false negative.
@@ -83,6 +87,11 @@ class PositiveJudge(NamedTuple):
         limit = thresholds(scores.ap.gather(1, rows[:, None]), self.margin, self.strategy)
         return scores.each(lambda block: block - limit)
 
+    def thresholds(self, guide: GuideView, rows: Tensor) -> Tensor:
+        """See ``Judge``."""
+        scores = (guide.vectors.anchors[rows] * guide.vectors.positives[rows]).sum(1)
+        return thresholds(scores, self.margin, self.strategy)
+
 
 class NeighborhoodJudge(NamedTuple):
     """Pairs by pairs: every cell between two pairs leaves when their ``relatedness`` is above the threshold."""
@@ -100,6 +109,10 @@ class NeighborhoodJudge(NamedTuple):
             pp=above if contrast_positives else None,
             an=of_negatives - self.threshold,
         )
+
+    def thresholds(self, guide: GuideView, rows: Tensor) -> Tensor:
+        """See ``Judge``."""
+        return guide.vectors.anchors.new_full(rows.shape, self.threshold)
 
 
 def relatedness(guide: GuideView, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ..shared.errors import SettingsError
 from ..shared.features import Features
 from ..shared.index import GuideIndex
+from ..shared.models import public_name
+from .cells import Cells
 from .forward import embed_columns
 from .gradients import GradientCache, in_row_slices
 from .judges import Judge, JudgeName, MarginStrategy, make_judge
@@ -22,7 +24,6 @@ from .lookup import BatchGuide, Guides
 from .mask import Blocks, PairVectors, same_text, self_cells, similarities
 from .panel import Vote, agreed, score_spread
 from .ranks import gather, sum_gradients
-from .removed import RemovedCells
 from .reranker import Reranked
 from .rescored import Rescored
 from .terms import ScoreTerms, score_terms
@@ -124,7 +125,7 @@ class GuidedContrastiveLoss(nn.Module):
         ]
         self._spreads = [score_spread(each) for each in self.guides.indexes] if len(self.judges) > 1 else [1.0]
         self.guide_map = self._new_guide_map() if self.terms.regression_weight else None
-        self.removed_cells = RemovedCells()
+        self.cells = Cells()
 
     def _new_guide_map(self) -> nn.Linear:
         dim = self.model.get_embedding_dimension()
@@ -228,10 +229,12 @@ class GuidedContrastiveLoss(nn.Module):
         if self.reranked and guide.scored:
             agreement = self.reranked.overrule(agreement, guide.scored, rows)
         excess = agreement.joined()
-        self.removed_cells.count(excess > 0, own, rows)
         if self.judge_softness:
-            return weights + F.logsigmoid(-excess / self.judge_softness)
-        return weights.masked_fill(excess > 0, -torch.inf)
+            weights = weights + F.logsigmoid(-excess / self.judge_softness)
+        else:
+            weights = weights.masked_fill(excess > 0, -torch.inf)
+        self.cells.count(excess > 0, weights, own, self.judges[0].thresholds(guide.views[0], rows), rows)
+        return weights
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings of the loss, for the model card."""
@@ -239,8 +242,10 @@ class GuidedContrastiveLoss(nn.Module):
             "judge": self.judges[0].name if self.judges else None,
             "judge_threshold": getattr(self.judges[0], "threshold", None) if self.judges else None,
             "judge_softness": self.judge_softness,
-            "guides": [index.manifest.request.guide["name"] for index in self.guides.indexes],
-            "reranker": self.reranked.rescored.folder.request["reranker"]["name"] if self.reranked else None,
+            "guides": [public_name(index.manifest.request.guide["name"]) for index in self.guides.indexes],
+            "reranker": public_name(self.reranked.rescored.folder.request["reranker"]["name"])
+            if self.reranked
+            else None,
             "vote": self.vote,
             **{
                 name: value

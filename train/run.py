@@ -23,9 +23,10 @@ from ..shared.progress import console
 from ..shared.rescored import RescoredFolder
 from ..shared.sealed import parse_object
 from .adapters import add_adapters, merge_adapters
-from .card import add_section
+from .card import describe_student, write_card
 from .checkpoints import Checkpoints, Resumed, all_checkpoints, newest_whole, refuse_other_run, writing_to
 from .footprint import encoding_speed
+from .hub import METRICS, push
 from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first, is_first, taking_part, wait
 from .settings import TrainSettings
@@ -35,17 +36,16 @@ from .trainer import build_trainer, checkpoint_folder
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 
-METRICS = "metrics.json"
-
 
 def train_student(settings: TrainSettings) -> dict[str, Any]:
     """Train one student; write the model, its card and ``metrics.json``; return the metrics.
 
-    Where ``metrics.json`` of the same run is there already, nothing is done.
+    Where ``metrics.json`` of the same run is there already, nothing is trained.
 
     Raises:
         GistcacheError: Index, student, held-out pairs or settings cannot be used.
         StoppedEarly: The process was told to end (SIGTERM); a checkpoint is there.
+        StorageError: The model is there, but the hub has not taken it.
     """
     with taking_part(pick_device(settings.device)):
         return _student_trained(settings)
@@ -58,10 +58,14 @@ def _student_trained(settings: TrainSettings) -> dict[str, Any]:
         held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
         run = _run(settings, indexes, held_out)
         finished = _finished(settings, run)
-    if finished:
-        return finished
-    with folder_lock(folder) if is_first() else nullcontext(), writing_to(folder):
-        return _Run(settings, indexes, held_out, run).metrics()
+    if not finished:
+        with folder_lock(folder) if is_first() else nullcontext(), writing_to(folder):
+            finished = _Run(settings, indexes, held_out, run).metrics()
+    if settings.push_to_hub and is_first():
+        with console.status("push to the hub"):
+            url = push(settings.out, settings.push_to_hub, private=settings.hub_private)
+        console.print(f"on the hub: {url}", highlight=False)
+    return finished
 
 
 class _Run:
@@ -87,6 +91,7 @@ class _Run:
         self.dims = matryoshka_dims(self.student, settings.matryoshka)
         if settings.lora_rank:
             add_adapters(self.student, settings.lora_rank, settings.seed)
+        describe_student(self.student, settings)
 
     def metrics(self) -> dict[str, Any]:
         """Train, write and evaluate; what was measured."""
@@ -97,15 +102,16 @@ class _Run:
         if self.settings.lora_rank:
             merge_adapters(self.student)
         size = _save_model(self.student, self.settings.out) if is_first() else None
+        self.student.model_card_data.eval_results_dict = {}  # so far of the untrained student
         after = {"student after": self._evaluated("evaluate after")}
         for dim in self.dims[1:]:
             with self.student.truncate_sentence_embeddings(dim):
                 after[f"student after, {dim} dimensions"] = self._evaluated(f"evaluate {dim} dimensions")
-        removed, candidates = loss.removed_cells.counts()
+        cells = loss.cells.counts().means()
         guide = _guide_figures(self.index, self.held_out)
         metrics = {
             "retrieval": {"student before": before, **after, "guide": guide},
-            "removed_share": removed / candidates if candidates else None,
+            **{name: cells.get(name) for name in ("removed_share", "effective_negatives", "mean_threshold")},
             "training_loss": _mean_loss(trainer.state.log_history),
             "steps": trainer.state.global_step,
             "parameters": _count(self.student.parameters()),
@@ -120,7 +126,7 @@ class _Run:
             metrics["index"] = summary
         metrics |= {"log": trainer.state.log_history, "run": self.run}
         if is_first():
-            add_section(self.settings.out / "README.md", self.index, metrics)
+            write_card(self.settings.out / "README.md", self.student, self.index, metrics)
             write_json(self.settings.out / METRICS, metrics)
         wait()
         return metrics
@@ -129,7 +135,7 @@ class _Run:
         checkpoints = Checkpoints(self.run, self.settings.save_minutes, loss)
         trainer.add_callback(checkpoints)
         if self.resumed:
-            loss.removed_cells.start_from(self.resumed.counts)
+            loss.cells.start_from(self.resumed.counts)
             loss.load_state(self.resumed.folder)
             console.print(f"going on from {self.resumed.folder}", highlight=False)
         with self.clock.measure("train"), checkpoints.until_told():
@@ -200,7 +206,7 @@ def _save_model(student: SentenceTransformer, out: Path) -> int:
     """Save the model beside its place, then move it there file by file; bytes of its weights."""
     partial = out / f"model{PARTIAL_SUFFIX}"
     shutil.rmtree(partial, ignore_errors=True)
-    student.save_pretrained(str(partial))
+    student.save_pretrained(str(partial), create_model_card=False)
     size = sum(path.stat().st_size for path in partial.rglob("*.safetensors"))
     for path in sorted(partial.rglob("*")):
         if path.is_file():

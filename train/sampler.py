@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -104,12 +104,15 @@ class PlannedBatches(DefaultBatchSampler):
 
     @staticmethod
     def of(
-        index: GuideIndex, negatives: int | None = None, block: int = PLAN_BLOCK, hardness: int = 0
+        index: GuideIndex | Mapping[str, GuideIndex],
+        negatives: int | None = None,
+        block: int = PLAN_BLOCK,
+        hardness: int = 0,
     ) -> Callable[..., PlannedBatches]:
         """What to give as ``batch_sampler`` in the training arguments; checkpoints can hold it.
 
         Args:
-            index: The guide index.
+            index: The guide index; for a trainer of several data sets, the index of each by the data set's name.
             negatives: How many negatives of each pair take part; default: the negative columns of the data set.
             block: Pairs dealt at a time; it is part of what determines the plan.
             hardness: Pairs that each pair brings along from its anchor's neighbours; 0 for random batches.
@@ -147,7 +150,7 @@ class PlannedBatches(DefaultBatchSampler):
 
 
 def _planned(
-    index: GuideIndex,
+    index: GuideIndex | Mapping[str, GuideIndex],
     negatives: int | None,
     block: int,
     hardness: int,
@@ -156,6 +159,20 @@ def _planned(
     seed: int = 0,
     **_: object,
 ) -> PlannedBatches:
+    if not isinstance(index, GuideIndex):
+        index = _index_of(index, dataset)
     if negatives is None:
         negatives = sum(name.startswith("negative") for name in dataset.column_names)
     return PlannedBatches(index, dataset, batch_size, seed, negatives, block, hardness)
+
+
+def _index_of(indexes: Mapping[str, GuideIndex], dataset: Dataset) -> GuideIndex:
+    """The index of a data set by its name, which the trainer adds to rows where there is a loss for each."""
+    name = dataset[0].get("dataset_name")
+    if name not in indexes:
+        raise SettingsError(
+            f"There is no index for the data set {name!r}",
+            where=f"PlannedBatches.of, which was given {sorted(indexes)}",
+            fix="give the trainer data sets, losses and indexes as dicts with the same names",
+        )
+    return indexes[name]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token
 
 from ..shared.errors import SettingsError
+from .hub import refuse_no_repository
 from .objective import LossSettings
 
 POSITIVE = (
@@ -26,19 +27,8 @@ POSITIVE += ("eval_steps", "save_steps", "logging_steps")
 
 # Where things are, what is reported, and how much is computed at a time. Index and student are told by their content.
 FREE_ON_RESUME = frozenset(
-    {
-        "index",
-        "rescored",
-        "student",
-        "out",
-        "device",
-        "eval_pairs",
-        "save_steps",
-        "save_minutes",
-        "logging_steps",
-        "report_to",
-    }
-    | {"rescored", "token_cache", "mini_batch_num_tokens"}
+    {"index", "rescored", "student", "out", "device", "eval_pairs", "save_steps", "save_minutes", "logging_steps"}
+    | {"report_to", "token_cache", "mini_batch_num_tokens", "push_to_hub", "hub_private"}
 )
 
 
@@ -126,6 +116,11 @@ class TrainSettings:
     """Report loss and share of removed cells every so many steps."""
     report_to: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = ()
     """Loggers of the Hugging Face Trainer, such as tensorboard, wandb, trackio; may be repeated."""
+    push_to_hub: str | None = None
+    """Upload the trained model and its card to this hub repository, ORGANISATION/NAME; it is made where there is none.
+    The token is that of `hf auth login` or HF_TOKEN."""
+    hub_private: Annotated[bool, Parameter(negative="")] = False
+    """Make the new repository private."""
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -160,6 +155,10 @@ class TrainSettings:
             )
         if self.rescored and self.objective.loss == "unguided":
             raise SettingsError("Unguided training asks no reranker", where="--rescored", fix="leave one of both out")
+        if self.push_to_hub:
+            refuse_no_repository(self.push_to_hub)
+        elif self.hub_private:
+            raise SettingsError("Nothing is uploaded", where="--hub-private", fix="give --push-to-hub REPOSITORY too")
         if self.eval_steps and not self.eval_pairs:
             raise SettingsError("There is nothing to evaluate on", where="--eval-steps", fix="give --eval-pairs too")
         if self.eval_steps and self.save_steps and self.save_steps % self.eval_steps:

@@ -10,7 +10,6 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..shared.errors import SettingsError
@@ -21,6 +20,9 @@ from ..shared.progress import console
 from ..shared.schema import Role
 from ..shared.texts import Texts
 from .adapters import AdapterTrainer
+from .card import describe_data
+from .cells import LogCells
+from .checkpoints import CHECKPOINTS
 from .collators import CachedTokens, Columns, WithHardTexts
 from .consistency import kept_pairs
 from .hard_negatives import HardNegatives
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 def checkpoint_folder(settings: TrainSettings) -> Path:
     """Where the trainer keeps its checkpoints."""
-    return settings.out / "checkpoints"
+    return settings.out / CHECKPOINTS
 
 
 def build_trainer(
@@ -66,16 +68,19 @@ def build_trainer(
     labels = kept_pairs(index, settings.keep_positive_rank, settings.out)
     with first_goes_first():
         dataset = index.to_dataset(columns.own)
+    rows = dataset if len(labels) == len(dataset) else dataset.select(labels)
     collator = _collator(settings, student, columns, {"query": query, "document": document}, prompts)
     trainer = (AdapterTrainer if settings.lora_rank else SentenceTransformerTrainer)(
         model=student,
         args=_arguments(settings, PlannedBatches.of(index, columns.own, hardness=settings.hardness), prompts),
-        train_dataset=dataset if len(labels) == len(dataset) else dataset.select(labels),
+        train_dataset=rows,
         data_collator=collator,
         loss=_at_each_dimension(loss, student, settings),
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
-        callbacks=[LogRemovedCells(loss), *([columns.hard] if columns.hard else [])],
+        callbacks=[columns.hard] if columns.hard else None,
     )
+    trainer.callback_handler.callbacks.insert(0, LogCells(loss.cells))  # loggers come after it, and see what it adds
+    describe_data(student, rows, trainer.loss)
     if isinstance(collator, CachedTokens):  # the card has been told of the texts; from here on, pair ids are enough
         trainer.train_dataset = Dataset.from_dict({"label": labels})
     return trainer, loss
@@ -200,32 +205,3 @@ def _known_loggers(names: Sequence[str]) -> list[str]:
             fix=f"give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
         )
     return list(names)
-
-
-class LogRemovedCells(TrainerCallback):
-    """Puts the share of removed cells since the last report into the trainer's logs."""
-
-    def __init__(self, loss: GuidedContrastiveLoss) -> None:
-        self.loss = loss
-        self.reported = (0, 0)
-
-    def on_train_begin(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        del args, state, control, kwargs
-        self.reported = self.loss.removed_cells.counts()
-
-    def on_log(  # noqa: D102
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: object,
-    ) -> None:
-        del args, control, kwargs
-        removed, candidates = self.loss.removed_cells.counts()
-        if logs is not None and "loss" in logs and candidates > self.reported[1]:
-            logs["removed_share"] = share = round((removed - self.reported[0]) / (candidates - self.reported[1]), 5)
-            state.log_history[-1]["removed_share"] = share  # the trainer has copied the logs there already
-            self.reported = (removed, candidates)

@@ -84,9 +84,10 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, whole_run,
     assert_same_weights(whole, tmp_path / "cut")
     assert again["removed_share"] == figures["removed_share"]
     assert again["training_loss"] == pytest.approx(figures["training_loss"])
-    assert [entry["removed_share"] for entry in again["log"] if "removed_share" in entry] == [
-        entry["removed_share"] for entry in figures["log"] if "removed_share" in entry
-    ]
+    for name in ("removed_share", "effective_negatives", "mean_threshold"):
+        logged, expected = ([entry[name] for entry in run["log"] if name in entry] for run in (again, figures))
+        assert len(logged) == 4
+        assert logged == expected
 
 
 def test_what_the_loss_learns_and_what_an_epoch_draws_go_on_too(tmp_path, settings_of):

@@ -71,7 +71,7 @@ def test_gradient_caching_and_row_slices_equal_the_plain_loss(batch, student_fol
     assert max(passes) <= 40
     assert value == pytest.approx(expected, abs=1e-5)
     assert torch.allclose(again, gradient, atol=1e-5)
-    assert cached.removed_cells.counts() == plain.removed_cells.counts()
+    assert cached.cells.counts() == plain.cells.counts()
 
 
 def test_the_second_pass_meets_the_dropout_of_the_first(batch, student_folder):
@@ -137,6 +137,6 @@ def test_half_precision_training_leaves_the_guides_judgement_alone(batch, studen
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             value = loss(features_of(student, rows), torch.tensor(rows["label"][:]))
         value.backward()
-        counts.append(loss.removed_cells.counts())
+        counts.append(loss.cells.counts())
     assert counts[0] == counts[1]
     assert np.isfinite(value.item())

@@ -10,6 +10,7 @@ from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import load_model
 from gistcache.shared.texts import Texts
 from gistcache.train import GuidedContrastiveLoss
+from gistcache.train.cells import CellCounts
 from gistcache.train.lookup import Guides
 from gistcache.train.mask import Blocks
 from gistcache.train.panel import agreed, matched_ids, score_spread
@@ -82,13 +83,13 @@ def test_two_guides_alike_take_out_what_one_does(two, student_folder):
     for vote in VOTES:
         twice = GuidedContrastiveLoss(student, [two[0], two[0]], vote=vote)
         assert twice(features, labels).item() == pytest.approx(alone(features, labels).item(), abs=1e-6)
-        assert twice.removed_cells.counts() == alone.removed_cells.counts()
-        alone.removed_cells.start_from((0, 0))
+        assert twice.cells.counts() == alone.cells.counts()
+        alone.cells.start_from(CellCounts())
     counts = {}
     for vote in VOTES:
         both = GuidedContrastiveLoss(student, two, vote=vote)
         both(features, labels)
-        counts[vote] = both.removed_cells.counts()[0]
+        counts[vote] = both.cells.counts().removed
     alone(features, labels)
-    assert counts["all"] < alone.removed_cells.counts()[0] < counts["any"]
+    assert counts["all"] < alone.cells.counts().removed < counts["any"]
     assert counts["all"] <= counts["mean"] <= counts["any"]
