@@ -19,8 +19,8 @@ from ..shared.manifest import Manifest, Request
 from ..shared.pairs import read_pairs
 from ..shared.parts import Journal, PartRecord
 from ..shared.progress import Advance, step
-from ..shared.schema import CONTENT_COLUMNS, PartKind
-from ..shared.vectors import RowStore
+from ..shared.schema import CONTENT_COLUMNS, PartKind, unrounded_rows
+from ..shared.vectors import RowStore, VectorStore
 from . import faiss_index
 from .building import finish, finished, unfinished
 from .corpus import Corpus, read_corpus
@@ -36,6 +36,7 @@ from .search_files import FaissJob
 from .settings import IndexSettings
 from .space import Space
 from .summary import outside_top
+from .unrounded import SampledPairs, Unrounded, UnroundedJob
 from .work import Job, Made, Value
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "numpy", "pyarrow", "polars", "faiss-cpu", "faiss-gpu")
@@ -68,7 +69,7 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
             held = finished(place, request)
             assert held
             return held
-        old = OldVectors.open(settings.reuse, guide) if settings.reuse else None
+        old = OldVectors.open(settings.reuse, guide, settings.vector_dtype) if settings.reuse else None
         manifest = _Build(place, journal, guide, corpus, settings, clock, old).run(request, held_out)
         finish(place, manifest)
     return manifest
@@ -109,7 +110,8 @@ class _Build:
         if held_out:
             with self.clock.measure("evaluate guide"):
                 measured["guide"] = held_out.evaluate(self.guide.model)
-        space = Space(self.place.rows(self.parts["vectors"]), self._contents, self.corpus.queries)
+        vectors = VectorStore(self.place.rows(self.parts["vectors"]))
+        space = Space(vectors, self._contents, self.corpus.queries)
         with self.clock.measure("scales"):
             measured["scales"] = self.scales(space)
         with self.clock.measure("FAISS index"):
@@ -160,8 +162,9 @@ class _Build:
         if kept:
             counts[KEPT] = kept
         job = EncodeJob(
-            self.place, self.guide, self.parts["texts"], self._contents, self.corpus.queries, None, self.old
-        )
+            self.place, self.guide, self.parts["texts"], self._contents, self.corpus.queries, None, self.old,
+            self.unrounded(), self.settings.vector_dtype,
+        )  # fmt: skip
         with step("embed texts", self.corpus.texts.height, "texts", done=kept) as advance:
             for told in self._run("vectors", job, range(first), advance):
                 counts.update(told)
@@ -171,6 +174,15 @@ class _Build:
                 counts.update(told)
         self._collect("vectors", len(ranges))
         self.clock.texts = counts
+
+    def unrounded(self) -> Unrounded:
+        """The vectors of the sample of pairs that is kept as the guide gives it."""
+        sample = SampledPairs.of(self.corpus, roles_alike=self.guide.same_for_both_roles)
+        job = UnroundedJob(self.place, self.guide, sample, self.old)
+        with step("embed a sample", len(sample.pair_ids), "pairs") as advance:
+            list(self._run("unrounded", job, range(1), advance))
+        self._collect("unrounded", 1)
+        return Unrounded(sample.keys, self.place.rows(self.parts["unrounded"], (), unrounded_rows(self.guide.dim)))
 
     def scales(self, space: Space) -> dict[str, Any]:
         """Every text's scale."""

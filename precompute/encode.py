@@ -11,18 +11,20 @@ import polars as pl
 
 from ..shared.parts import PartRecord
 from ..shared.progress import Advance
+from ..shared.rounding import VectorDType, rounded
 from ..shared.schema import CONTENT
 from ..shared.tables import read_table
 from ..shared.vectors import RowStore
 from .guides import Guide
 from .place import Place
-from .reuse import OldVectors
+from .reuse import Held, OldVectors
+from .unrounded import Unrounded
 from .work import Made
 
 COMPUTED, KEPT = "computed", "kept from an earlier run"
 SAME_AS_QUERY, FROM_OLD = "same text as an anchor", "taken from the older index"
 
-Held = tuple[np.ndarray, np.ndarray]  # which of the texts asked for (n,) bool, and their vectors (held, dim)
+# Of the texts asked for: their ids, and what they are.
 Source = Callable[[np.ndarray, pl.DataFrame], Held]
 
 
@@ -41,6 +43,8 @@ class EncodeJob:
         queries: How many texts are queries.
         of_queries: The vectors of all queries; None while those are being made.
         old: Vectors that need not be computed again.
+        unrounded: Those of the sample, which are computed already.
+        dtype: How vectors are stored.
     """
 
     place: Place
@@ -50,13 +54,15 @@ class EncodeJob:
     queries: int
     of_queries: RowStore | None
     old: OldVectors | None
+    unrounded: Unrounded
+    dtype: VectorDType
 
     def compute(self, number: int, advance: Advance) -> tuple[np.ndarray, Counter[str]]:
-        """(rows, dim) float16 of a part: what the sources hold, and the rest computed; and how many came from where."""
+        """(rows, dim) of a part, as stored: what the sources hold, the rest computed; and how many came from where."""
         self.place.fetched(self.texts[number])
         texts = pl.from_arrow(read_table(self.place.root, self.texts[number], "texts"))
         assert isinstance(texts, pl.DataFrame)
-        vectors, counts = np.empty((texts.height, self.guide.dim), dtype=np.float16), Counter[str]()
+        vectors, counts = np.empty((texts.height, self.guide.dim), dtype=self.dtype), Counter[str]()
         missing = np.arange(texts.height)
         for name, source in self._sources().items():
             held, taken = source(texts["text_id"].to_numpy()[missing], texts[missing])
@@ -65,7 +71,8 @@ class EncodeJob:
             advance(len(taken))
             missing = missing[~held]
         if missing.size:
-            vectors[missing] = self.guide.encode(texts["text"][missing].to_list(), texts["role"][0], advance)
+            computed = self.guide.encode(texts["text"][missing].to_list(), texts["role"][0], advance)
+            vectors[missing] = rounded(computed, self.dtype)
             counts[COMPUTED] += missing.size
         return vectors, counts
 
@@ -81,7 +88,13 @@ class EncodeJob:
         if self.old is not None:
             old = self.old
             sources[FROM_OLD] = lambda _, texts: old.take(texts)
-        return sources
+        return sources | {COMPUTED: self._of_sample}
+
+    def _of_sample(self, ids: np.ndarray, texts: pl.DataFrame) -> Held:
+        del texts
+        keys = self.contents.take(ids)[:, CONTENT] if self.guide.same_for_both_roles else ids
+        held, vectors = self.unrounded.take(keys)
+        return held, rounded(vectors, self.dtype)
 
     def _of_queries(self, ids: np.ndarray, texts: pl.DataFrame) -> Held:
         del texts

@@ -66,7 +66,8 @@ class Processes:
 
     def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
         """See ``Engine``."""
-        if not numbers:
+        if len(numbers) < 2:  # one part needs no other process
+            yield from InProcess().run(job, numbers, advance)
             return
         context = multiprocessing.get_context("spawn")  # a process with threads, or CUDA, must not be forked
         turn = context.Value("i", 0)

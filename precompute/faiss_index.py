@@ -12,7 +12,7 @@ import numpy as np
 
 from ..shared.errors import IndexFaultError
 from ..shared.parts import PartRecord, content_fault
-from ..shared.vectors import RowStore
+from ..shared.vectors import VectorStore
 from .search import BLOCK_ROWS, Found
 
 TRAIN_PER_LIST = 64
@@ -21,7 +21,7 @@ SAMPLE_QUERIES = 1_000
 LEAST_LOOP_LIMIT = 1_000_000
 
 
-def build(vectors: RowStore, start: int, stop: int, *, exact: bool, seed: int) -> faiss.Index:
+def build(vectors: VectorStore, start: int, stop: int, *, exact: bool, seed: int) -> faiss.Index:
     """Build the index over documents ``start .. stop``; its ids are text ids.
 
     Args:
@@ -31,7 +31,7 @@ def build(vectors: RowStore, start: int, stop: int, *, exact: bool, seed: int) -
         exact: A flat index of all vectors; else inverted lists over float16 vectors.
         seed: Draws the training sample of the inverted lists.
     """
-    count, dim = stop - start, vectors.part(0).shape[1]
+    count, dim = stop - start, vectors.dim
     if exact:
         index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
     else:

@@ -123,12 +123,12 @@ class Guide:
             advance: Called with the number of texts after each block.
 
         Returns:
-            (T, dim) float16, unit length before rounding, in the order of ``texts``.
+            (T, dim) float32, unit length, in the order of ``texts``.
 
         Raises:
             ModelError: A vector is not finite, or of length zero; names the text.
         """
-        vectors = np.empty((len(texts), self.dim), dtype=np.float16)
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         order = np.argsort([-len(text) for text in texts], kind="stable")
         blocks = [order[start : start + TOKENIZE_ROWS] for start in range(0, len(order), TOKENIZE_ROWS)]
         with ThreadPoolExecutor(1) as pool:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from ..shared.vectors import RowStore
+from ..shared.vectors import VectorStore
 from . import faiss_index
 from .search import Found, count_above, exact_search
 from .space import Space
@@ -107,7 +107,7 @@ def exact_search_in(space: Space, documents: Slice, device: str) -> Search:
     return find
 
 
-def approximate_search_in(vectors: RowStore, index: faiss_index.faiss.Index) -> Search:
+def approximate_search_in(vectors: VectorStore, index: faiss_index.faiss.Index) -> Search:
     """Search by a slice's FAISS index, scored again from the stored vectors, the anchor's own text left out."""
 
     def find(anchors: np.ndarray, own: np.ndarray, k: int) -> Found:
@@ -145,7 +145,7 @@ def dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.einsum("nd,nd->n", left, right.astype(np.float32)).astype(np.float32)
 
 
-def _rescore(vectors: RowStore, anchors: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def _rescore(vectors: VectorStore, anchors: np.ndarray, ids: np.ndarray) -> np.ndarray:
     scores = np.empty(ids.shape, dtype=np.float32)
     for start in range(0, len(ids), RESCORE_ROWS):
         rows = slice(start, start + RESCORE_ROWS)

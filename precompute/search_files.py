@@ -11,7 +11,7 @@ import numpy as np
 from ..shared.models import pick_device
 from ..shared.parts import PartRecord
 from ..shared.progress import Advance
-from ..shared.vectors import RowStore
+from ..shared.vectors import VectorStore
 from . import faiss_index
 from .neighbors import Slice
 from .place import Place
@@ -36,7 +36,7 @@ class FaissJob:
     """
 
     place: Place
-    vectors: RowStore
+    vectors: VectorStore
     slices: list[Slice]
     exact: bool
     sample: np.ndarray

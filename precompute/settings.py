@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from ..shared.errors import SettingsError
 from ..shared.models import DType
 from ..shared.pairs import Columns
+from ..shared.rounding import VectorDType
 from ..shared.scaling import default_part_rows
 from .guides import GuideSettings
 
@@ -37,7 +38,9 @@ class IndexSettings:
     max_length: int | None = None
     """Tokens after which the guide cuts a text; default: the guide's own limit."""
     dtype: DType = "float32"
-    """Number type the guide computes in; vectors are stored in float16 whatever it is."""
+    """Number type the guide computes in; `--vector-dtype` says how its vectors are stored."""
+    vector_dtype: VectorDType = "float16"
+    """Number type a guide vector is stored in; int8 takes half the bytes. `gistcache verify` tells what it changes."""
     dim: int | None = None
     """Leading dimensions to keep, for Matryoshka guides; default: all."""
     device: str = "auto"
@@ -104,5 +107,5 @@ class IndexSettings:
 
     def recorded(self) -> dict[str, Any]:
         """The part that determines the rest of the index, JSON-ready."""
-        names = ("neighbors", "scale_k", "clusters", "exact_limit", "part_rows", "slice_rows", "seed")
+        names = ("vector_dtype", "neighbors", "scale_k", "clusters", "exact_limit", "part_rows", "slice_rows", "seed")
         return {name: getattr(self, name) for name in names}

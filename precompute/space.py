@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..shared.schema import TWIN
-from ..shared.vectors import RowStore
+from ..shared.vectors import RowStore, VectorStore
 from .search import BLOCK_ROWS
 
 
@@ -17,12 +17,12 @@ class Space:
     """Guide vectors by text id; queries come first, documents after them.
 
     Attributes:
-        vectors: (texts, dim) float16.
+        vectors: (texts, dim), as they are stored.
         contents: (texts, 2) int64: the smallest id with the same text, and the same text's id in the other role.
         queries: How many texts are queries.
     """
 
-    vectors: RowStore
+    vectors: VectorStore
     contents: RowStore
     queries: int
 

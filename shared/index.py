@@ -17,9 +17,10 @@ from .errors import IndexFaultError
 from .manifest import Manifest
 from .ragged import runs
 from .remote import local_copy
-from .schema import CONTENT, CONTENT_COLUMNS, LOOKUP, Layout
+from .rounding import VectorDType
+from .schema import CONTENT, CONTENT_COLUMNS, LOOKUP, Layout, unrounded_rows
 from .tables import read_table
-from .vectors import RowStore
+from .vectors import RowStore, VectorStore
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,7 +54,8 @@ class GuideIndex:
 
     def __init__(self, layout: Layout, manifest: Manifest) -> None:
         self.layout, self.manifest = layout, manifest
-        self._vectors = RowStore(layout.root, manifest.parts["vectors"], (self.dim,), np.float16)
+        self.stored_vectors = RowStore(layout.root, manifest.parts["vectors"], (self.dim,), self.vector_dtype)
+        self._vectors = VectorStore(self.stored_vectors)
         self._scales = RowStore(layout.root, manifest.parts["scales"], (), np.float32)
         self._contents = RowStore(layout.root, manifest.parts["contents"], (CONTENT_COLUMNS,), np.int64)
         self._lookup = RowStore(layout.root, manifest.parts["lookup"], (), LOOKUP)
@@ -94,9 +96,19 @@ class GuideIndex:
         """Dimensions of a guide vector."""
         return int(self.manifest.request.guide["dim"])
 
+    @property
+    def vector_dtype(self) -> VectorDType:
+        """Number type that guide vectors are stored in."""
+        return self.manifest.request.settings["vector_dtype"]
+
     def vectors(self, ids: np.ndarray) -> np.ndarray:
-        """Guide vectors: text ids (n,) -> (n, dim) float16, unit length up to rounding."""
+        """Guide vectors of unit length up to rounding: text ids (n,) -> (n, dim) float16, float32 from stored int8."""
         return self._vectors.take(ids)
+
+    def unrounded(self) -> np.ndarray:
+        """The pairs whose vectors are kept before rounding, (n,) records of ``schema.unrounded_rows``."""
+        rows = RowStore(self.layout.root, self.manifest.parts["unrounded"], (), unrounded_rows(self.dim))
+        return rows.take(np.arange(len(rows)))
 
     def scales(self, ids: np.ndarray) -> np.ndarray:
         """Each text's guide score with its K-th nearest other text: (n,) -> (n,) float32."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from .errors import IndexFaultError, StaleIndexError
 from .parts import PartRecord, count_of
-from .schema import FORMAT_VERSION, Layout, PartKind
+from .rounding import VECTOR_DTYPES
+from .schema import FORMAT_VERSION, UNROUNDED_PAIRS, Layout, PartKind
 from .sealed import checksum, parse_object, unsealed, write_sealed
 
 # Fields of a request that inform the reader and do not make two indexes different.
@@ -104,6 +105,7 @@ class Manifest:
         pairs = count_of(corpus, "pairs")
         expected = {kind: texts for kind in ("texts", "contents", "vectors", "scales")}
         expected |= {kind: pairs for kind in ("pairs", "lookup", "scores")}
+        expected |= {"unrounded": min(UNROUNDED_PAIRS, count_of(corpus, "queries"))}
         expected |= {"faiss": corpus["documents"], "negatives": count_of(corpus, "negatives")}
         if rows != expected:
             raise ValueError(f"rows {rows} recorded, {expected} expected")
@@ -111,6 +113,8 @@ class Manifest:
             raise ValueError(f"{corpus['max_negatives']} negatives of one pair, {corpus['negatives']} of all")
         if not 0 < count_of(self.request.guide, "dim") <= MOST_DIMENSIONS:
             raise ValueError(f"a guide of {self.request.guide['dim']} dimensions")
+        if self.request.settings["vector_dtype"] not in VECTOR_DTYPES:
+            raise ValueError(f"vectors stored as {self.request.settings['vector_dtype']!r}")
 
 
 def _refuse_unfinished(layout: Layout) -> None:

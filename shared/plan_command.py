@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
+import numpy as np
 from cyclopts import Parameter
 from rich.table import Table
 
 from .errors import SettingsError
 from .progress import console
+from .rounding import VectorDType
 from .scaling import (
     Corpus,
     Shape,
@@ -26,7 +28,6 @@ from .scaling import (
 )
 
 COUNTS = ("hours", "part files", "rows a part", "slices of documents")
-BYTES = {"float16": 2, "int8": 1}
 TEXT_COPIES, IDS_A_TEXT = 3, 305  # what reading holds of each text (see docs/SCALING.md)
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
@@ -44,8 +45,8 @@ class PlanSettings:
     """How many of the texts are documents; default: half."""
     dim: int = 768
     """Dimensions of the guide."""
-    store: Literal["float16", "int8"] = "float16"
-    """How a value of a guide vector is stored."""
+    vector_dtype: VectorDType = "float16"
+    """Number type a guide vector is stored in."""
     text_bytes: float = 200
     """Mean length of a text in bytes."""
     text_tokens: float = 50
@@ -101,7 +102,8 @@ def planned(settings: PlanSettings) -> dict[str, float]:
         text_tokens=settings.text_tokens,
         negatives=round(settings.negatives * (half if settings.pairs is None else settings.pairs)),
     )
-    shape = Shape(settings.dim, BYTES[settings.store], settings.neighbors, settings.part_rows, settings.slice_rows)
+    value_bytes = np.dtype(settings.vector_dtype).itemsize
+    shape = Shape(settings.dim, value_bytes, settings.neighbors, settings.part_rows, settings.slice_rows)
     sizes = file_bytes(corpus, shape)
     rate = settings.teraflops * 1e12 * 3600
     probed = probed_flops(corpus, shape, settings.probes) / (rate * settings.search_efficiency)

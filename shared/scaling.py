@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .schema import CONTENT_COLUMNS, LOOKUP
+from .schema import CONTENT_COLUMNS, LOOKUP, UNROUNDED_PAIRS, unrounded_rows
 
-FLOAT32, FLOAT16, INT8, INT64 = 4, 2, 1, 8
+FLOAT32, FLOAT16, INT64 = 4, 2, 8
 HASH_BYTES = 17  # BLAKE2b of 16 bytes and what Parquet adds
 COMPRESSED_ID = 2.7  # a column of ascending ids
 COMPRESSED_TEXT = 0.5  # of a text's UTF-8
@@ -83,7 +83,8 @@ def file_bytes(corpus: Corpus, shape: Shape) -> dict[str, int]:
         "pairs": corpus.pairs * PAIR_BYTES,
         "lookup": corpus.pairs * LOOKUP.itemsize,
         "negatives": corpus.negatives * INT64,
-        "vectors": corpus.texts * (shape.dim * shape.value_bytes + (FLOAT32 if shape.value_bytes == INT8 else 0)),
+        "unrounded": min(UNROUNDED_PAIRS, corpus.texts - corpus.documents) * unrounded_rows(shape.dim).itemsize,
+        "vectors": corpus.texts * shape.dim * shape.value_bytes,
         "scales": corpus.texts * FLOAT32,
         "scores": corpus.pairs * (SCORE_ROW_BYTES + neighbors * neighbor),
         "faiss": faiss_bytes(corpus.documents, shape),
@@ -117,10 +118,10 @@ def slices(documents: int, shape: Shape) -> int:
 
 
 def parts(corpus: Corpus, shape: Shape) -> int:
-    """Part files: four kinds for texts, four for pairs, one for slices."""
+    """Part files: four kinds for texts, four for pairs, one for slices, and the unrounded sample."""
     rows = shape.rows_of_parts(corpus.texts)
     of_texts, of_pairs = math.ceil(corpus.texts / rows), math.ceil(corpus.pairs / rows)
-    return 4 * of_texts + 4 * of_pairs + slices(corpus.documents, shape)
+    return 4 * of_texts + 4 * of_pairs + slices(corpus.documents, shape) + 1
 
 
 def guide_flops(corpus: Corpus, weights: float) -> float:

@@ -13,7 +13,17 @@ FORMAT_VERSION = 1
 
 Role = Literal["query", "document"]
 PartKind = Literal[
-    "texts", "contents", "pairs", "lookup", "negatives", "vectors", "scales", "faiss", "scores", "rescored"
+    "texts",
+    "contents",
+    "pairs",
+    "lookup",
+    "negatives",
+    "unrounded",
+    "vectors",
+    "scales",
+    "faiss",
+    "scores",
+    "rescored",
 ]
 
 PART_SUFFIX: dict[PartKind, str] = {
@@ -22,6 +32,7 @@ PART_SUFFIX: dict[PartKind, str] = {
     "pairs": "parquet",
     "lookup": "npy",
     "negatives": "npy",
+    "unrounded": "npy",
     "vectors": "npy",
     "scales": "npy",
     "faiss": "faiss",
@@ -46,6 +57,15 @@ LOOKUP = np.dtype(
         ("task", "<i4"),  # number of the task, -1 where the pair has none
     ]
 )
+
+# Pairs whose guide vectors are kept as the guide gave them, to tell what rounding them changes.
+UNROUNDED_PAIRS = 512
+
+
+def unrounded_rows(dim: int) -> np.dtype[np.void]:
+    """One such pair: its id, and the unit vectors of its texts before they are rounded."""
+    return np.dtype([("pair", "<i8"), ("anchor", "<f4", (dim,)), ("positive", "<f4", (dim,))])
+
 
 TEXTS = pa.schema(
     [

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 
 from .errors import IndexFaultError
 from .parts import PartRecord
+from .rounding import restored
 
 
 def let_go(mapped: np.ndarray) -> None:
@@ -102,6 +103,29 @@ class RowStore:
             rows[chosen] = part[ids[chosen] - self._starts[number]]
             let_go(part)
         return rows
+
+
+class VectorStore:
+    """Guide vectors by text id, whatever number type they are stored in.
+
+    Args:
+        rows: The vectors as they are stored.
+    """
+
+    def __init__(self, rows: RowStore) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return self.rows.part(0).shape[1]
+
+    def take(self, ids: np.ndarray) -> np.ndarray:
+        """Text ids (n,) -> unit vectors (n, dim): float16, or float32 where int8 is stored."""
+        return restored(self.rows.take(ids))
 
     def blocks(self, start: int, stop: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield ``(first row, rows)`` over ``start .. stop`` in blocks of at most ``size`` rows."""

@@ -10,31 +10,39 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from .decisions import changed_decisions
 from .errors import IndexFaultError
+from .index import GuideIndex
 from .manifest import Manifest
 from .parts import PartRecord, content_fault
 from .progress import console, step
 from .remote import local_copy
-from .schema import CONTENT_COLUMNS, LOOKUP, Layout, PartKind
+from .rounding import restored
+from .schema import CONTENT_COLUMNS, LOOKUP, Layout, PartKind, unrounded_rows
 from .tables import SCHEMAS, read_table
 
 # A unit vector rounded to float16 is this close to length one.
 NORM_TOLERANCE = 5e-3
 
-# Shape and type of a row; a guide vector's length is in the manifest.
-ARRAYS: dict[PartKind, tuple[tuple[int, ...], Any]] = {
-    "contents": ((CONTENT_COLUMNS,), np.int64),
-    "lookup": ((), LOOKUP),
-    "negatives": ((), np.int64),
-    "vectors": ((), np.float16),
-    "scales": ((), np.float32),
-}
+
+def _row_forms(manifest: Manifest) -> dict[PartKind, tuple[tuple[int, ...], Any]]:
+    """Shape and type of a row of each kind of array."""
+    dim = int(manifest.request.guide["dim"])
+    return {
+        "contents": ((CONTENT_COLUMNS,), np.int64),
+        "lookup": ((), LOOKUP),
+        "negatives": ((), np.int64),
+        "unrounded": ((), unrounded_rows(dim)),
+        "vectors": ((dim,), np.dtype(manifest.request.settings["vector_dtype"])),
+        "scales": ((), np.float32),
+    }
 
 
 def verify(index: str) -> None:
     """Check every part of an index: present, rows, bytes, checksum, finite unit vectors, ids in range.
 
-    Rebuilds nothing. Exits with 5 and names each fault if there is one.
+    Rebuilds nothing. Exits with 5 and names each fault if there is one; else tells how many of the guide's decisions
+    the rounding of its vectors changes, on a sample of the pairs.
 
     Parameters
     ----------
@@ -51,20 +59,21 @@ def verify(index: str) -> None:
         sys.exit(IndexFaultError.exit_code)
     count = sum(1 for _ in manifest.records)
     console.print(f"{index}: {count} files checked, no fault", highlight=False, markup=False)
+    console.print(changed_decisions(GuideIndex(layout, manifest)).told(), highlight=False, markup=False)
 
 
 def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:
     """Every fault of an index, one line each, starting with the file it is in."""
-    texts = manifest.rows.get("texts", 0)
+    rows, forms = manifest.rows, _row_forms(manifest)
     with step("verify", sum(record.bytes for record in manifest.records), "bytes") as advance:
         for kind, record in _kinds(manifest):
             fault = content_fault(layout.root, record)
             if fault:
                 yield fault
             elif kind in SCHEMAS:
-                yield from _parquet_faults(layout.root, kind, record, texts)
-            elif kind in ARRAYS:
-                yield from _array_faults(layout.root, kind, record, int(manifest.request.guide["dim"]), texts)
+                yield from _parquet_faults(layout.root, kind, record, rows["texts"])
+            elif kind in forms:
+                yield from _array_faults(layout.root, kind, record, forms[kind], rows)
             advance(record.bytes)
 
 
@@ -93,31 +102,38 @@ def _outside(column: pa.ChunkedArray, texts: int) -> int:
     return int(((ids < 0) | (ids >= texts)).sum())
 
 
-def _array_faults(root: Path, kind: PartKind, record: PartRecord, dim: int, texts: int) -> Iterator[str]:
+def _array_faults(
+    root: Path, kind: PartKind, record: PartRecord, form: tuple[tuple[int, ...], Any], rows: dict[str, int]
+) -> Iterator[str]:
     try:
         array = np.load(root / record.path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         yield f"{record.path}: not readable: {error}"
         return
-    row, dtype = ARRAYS[kind]
-    shape = (record.rows, *((dim,) if kind == "vectors" else row))
+    shape, dtype = (record.rows, *form[0]), form[1]
     if array.shape != shape or array.dtype != dtype:
         yield f"{record.path}: {array.dtype} of shape {array.shape}, {np.dtype(dtype)} of {shape} expected"
         return
     if kind in ("vectors", "scales"):
-        yield from _value_faults(kind, record, array.astype(np.float32))
+        yield from _value_faults(record, restored(array).astype(np.float32))
         return
-    ids = [array["anchor"], array["positive"]] if kind == "lookup" else [array]
-    least = -1 if kind == "contents" else 0
-    outside = sum(int(((values < least) | (values >= texts)).sum()) for values in ids)
+    ids, least, what = [array], 0, "text"
+    if kind == "unrounded":
+        yield from _value_faults(record, np.concatenate([array["anchor"], array["positive"]]))
+        ids, what = [array["pair"]], "pair"
+    elif kind == "lookup":
+        ids = [array["anchor"], array["positive"]]
+    elif kind == "contents":
+        least = -1
+    outside = sum(int(((values < least) | (values >= rows[f"{what}s"])).sum()) for values in ids)
     if outside:
-        yield f"{record.path}: {outside} values are no text id (0 to {texts - 1})"
+        yield f"{record.path}: {outside} values are no {what} id (0 to {rows[f'{what}s'] - 1})"
 
 
-def _value_faults(kind: PartKind, record: PartRecord, values: np.ndarray) -> Iterator[str]:
+def _value_faults(record: PartRecord, values: np.ndarray) -> Iterator[str]:
     if not np.isfinite(values).all():
         yield f"{record.path}: values that are not finite"
-    elif kind == "vectors":
+    elif values.ndim > 1:
         off = np.abs(np.linalg.norm(values, axis=1) - 1) > NORM_TOLERANCE
         if off.any():
             yield f"{record.path}: {int(off.sum())} vectors of another length than one, first row {int(off.argmax())}"

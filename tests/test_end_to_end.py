@@ -48,15 +48,15 @@ def test_index_verify_train_eval(tmp_path, guide_folder, student_folder):
     write_jsonl(tmp_path / "pairs.jsonl", [*random_pairs(120, seed=30), {"anchor": " ", "positive": "x"}])
     write_jsonl(tmp_path / "held.jsonl", random_pairs(20, seed=31))
     (tmp_path / "sts.csv").write_text("red dog,red cat,3.0\nblue sea,old king,0.5\nsand,sand storm,4\n")
-    said = run(
-        "index", "pairs.jsonl", "--guide", guide_folder, "--out", "index", "--eval-pairs", "held.jsonl", cwd=tmp_path
-    )
+    index = ["index", "pairs.jsonl", "--guide", guide_folder, "--out", "index", "--eval-pairs", "held.jsonl"]
+    index += ["--vector-dtype", "int8"]
+    said = run(*index, cwd=tmp_path)
     assert "1 blank text" in said
     assert "120" in said
-    assert "no fault" in run("verify", "index", cwd=tmp_path)
-    assert "nothing to do" in run(
-        "index", "pairs.jsonl", "--guide", guide_folder, "--out", "index", "--eval-pairs", "held.jsonl", cwd=tmp_path
-    )
+    said = run("verify", "index", cwd=tmp_path)
+    assert "no fault" in said
+    assert "differ from float32: int8 as stored" in said
+    assert "nothing to do" in run(*index, cwd=tmp_path)
     trained = run(
         *("train", "--index", "index", "--student", student_folder, "--layers", "2", "--out", "run"),
         *("--batch-size", "16", "--max-steps", "4", "--eval-pairs", "held.jsonl", "--learning_rate", "1e-3"),

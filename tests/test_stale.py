@@ -77,6 +77,12 @@ CHANGES = {
         {"dtype": "bfloat16"},
         ["guide.dtype: index has 'float32', command asks for 'bfloat16'"],
     ),
+    "other stored type": (
+        ROWS,
+        nothing,
+        {"vector_dtype": "int8"},
+        ["settings.vector_dtype: index has 'float16', command asks for 'int8'"],
+    ),
     "other pooling": (ROWS, other_pooling, {}, ["guide.files.1_Pooling/config.json", "guide.pooling"]),
     "other dimensions": (ROWS, nothing, {"dim": 16}, ["guide.dim: index has 32, command asks for 16"]),
     "other input file": (random_pairs(40, seed=9), nothing, {}, ["corpus.sha256"]),

@@ -20,7 +20,7 @@ from gistcache.precompute import faiss_index
 from gistcache.precompute.search import BLOCK_ROWS, exact_search
 from gistcache.shared.clock import peak_memory_bytes
 from gistcache.shared.parts import commit_array
-from gistcache.shared.vectors import RowStore
+from gistcache.shared.vectors import RowStore, VectorStore
 from interleaved import Figures
 
 DIM, NEIGHBORS, PER_CENTRE, SAMPLE = 384, 50, 100, 1_000
@@ -36,10 +36,10 @@ def clustered(rows: int, seed: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
-def stored(vectors: np.ndarray) -> RowStore:
+def stored(vectors: np.ndarray) -> VectorStore:
     """The vectors as an index stores them."""
     folder = Path(tempfile.mkdtemp())
-    return RowStore(folder, [commit_array(folder, folder / "part-00000.npy", vectors)])
+    return VectorStore(RowStore(folder, [commit_array(folder, folder / "part-00000.npy", vectors)]))
 
 
 def measure(rows: int) -> Figures:

@@ -6,11 +6,12 @@ python tests/bench/scaling_page.py
 from __future__ import annotations
 
 from gistcache.shared.plan_command import PlanSettings, planned, told
+from gistcache.shared.rounding import VECTOR_DTYPES
 from interleaved import REPOSITORY
 
 SIZES = (1e7, 1e8, 1e9)
-SHAPES = tuple((dim, store) for dim in (768, 1024) for store in ("float16", "int8"))
-DISK = ("texts", "contents", "pairs", "lookup", "vectors", "scales", "scores", "faiss", "manifest", "all")
+SHAPES = tuple((dim, dtype) for dim in (768, 1024) for dtype in VECTOR_DTYPES)
+DISK = ("texts", "contents", "pairs", "lookup", "unrounded", "vectors", "scales", "scores", "faiss", "manifest", "all")
 WORK = (
     "stage 1: guide, device hours",
     "stage 1: exact search, device hours",
@@ -29,8 +30,8 @@ WORK = (
 def table(names: tuple[str, ...]) -> str:
     """Figures by size and shape, one column each."""
     columns = [(texts, *shape) for texts in SIZES for shape in SHAPES]
-    figures = [planned(PlanSettings(texts=texts, dim=dim, store=store)) for texts, dim, store in columns]
-    heads = [f"{texts / 1e6:,.0f} M, {dim} {store}" for texts, dim, store in columns]
+    figures = [planned(PlanSettings(texts=texts, dim=dim, vector_dtype=dtype)) for texts, dim, dtype in columns]
+    heads = [f"{texts / 1e6:,.0f} M, {dim} {dtype}" for texts, dim, dtype in columns]
     lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for name in names:
         cells = [_told(name, each[name]) for each in figures]

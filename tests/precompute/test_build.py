@@ -99,7 +99,7 @@ def test_prompts_make_two_vectors_of_one_text(tmp_path, prompted_guide_folder):
 @pytest.mark.parametrize("after", [1, 4, 9, 14])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, guide_folder, monkeypatch, after):
     rows = random_pairs(90, seed=5, negatives=1)
-    settings = {"part_rows": 40, "neighbors": 5}
+    settings = {"part_rows": 40, "neighbors": 5, "vector_dtype": "int8" if after == 9 else "float16"}
     whole = build_test_index(tmp_path / "whole", rows, guide_folder, **settings)
 
     class PoweredOffError(BaseException):

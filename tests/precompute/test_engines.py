@@ -65,7 +65,7 @@ def test_slices_give_what_one_search_gives(tmp_path, guide_folder, rows, local):
 
 
 def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows):
-    settings = SETTINGS | {"exact_limit": 20}
+    settings = SETTINGS | {"exact_limit": 20, "vector_dtype": "int8"}
     one = build_test_index(tmp_path / "one", rows, guide_folder, **settings)
     two = build_test_index(tmp_path / "two", rows, guide_folder, num_workers=2, **settings)
     assert contents(two) == contents(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.plan_command import PlanSettings, planned, told
@@ -16,6 +17,7 @@ MEASURED = {
         "contents": 160_256,
         "pairs": 42_008,
         "lookup": 240_256,
+        "unrounded": 1_577_088,
         "vectors": 7_680_256,
         "scales": 40_256,
         "scores": 1_793_238,
@@ -26,6 +28,7 @@ MEASURED = {
         "contents": 1_601_792,
         "pairs": 405_517,
         "lookup": 2_401_792,
+        "unrounded": 1_577_088,
         "vectors": 76_801_792,
         "scales": 401_792,
         "scores": 18_380_065,
@@ -36,6 +39,7 @@ MEASURED = {
         "contents": 16_015_872,
         "pairs": 4_038_246,
         "lookup": 24_015_872,
+        "unrounded": 1_577_088,
         "vectors": 768_015_872,
         "scales": 4_015_872,
         "scores": 223_248_700,
@@ -54,17 +58,19 @@ def test_sizes_are_those_measured_from_ten_thousand_to_a_million_texts(texts):
     assert sum(sizes.values()) == pytest.approx(sum(MEASURED[texts].values()), rel=0.05)
 
 
-def test_raw_arrays_and_part_counts_are_exact(tmp_path, guide_folder):
-    index = GuideIndex.open(
-        build_test_index(tmp_path / "index", random_pairs(100, seed=90), guide_folder, part_rows=32)
-    )
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_raw_arrays_and_part_counts_are_exact(tmp_path, guide_folder, dtype):
+    rows = random_pairs(100, seed=90)
+    index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, part_rows=32, vector_dtype=dtype))
     held = index.manifest.request.corpus
     corpus = Corpus(held["queries"] + held["documents"], held["pairs"], held["documents"], 30, 10)
-    shape = Shape(index.dim, part_rows=32)
+    shape = Shape(index.dim, np.dtype(dtype).itemsize, part_rows=32)
     sizes = file_bytes(corpus, shape)
     heads = 128 * len(index.manifest.parts["vectors"])
     assert sum(record.bytes for record in index.manifest.parts["vectors"]) == sizes["vectors"] + heads
     assert sum(record.bytes for record in index.manifest.parts["scales"]) == sizes["scales"] + heads
+    (record,) = index.manifest.parts["unrounded"]
+    assert 0 <= record.bytes - sizes["unrounded"] <= 256
     written = sum(len(records) for records in index.manifest.parts.values())
     heads = 256 * len(index.manifest.parts["lookup"])
     assert sum(record.bytes for record in index.manifest.parts["lookup"]) == sizes["lookup"] + heads
@@ -74,6 +80,7 @@ def test_raw_arrays_and_part_counts_are_exact(tmp_path, guide_folder):
 def test_a_billion_texts_fit_the_arithmetic():
     figures = planned(PlanSettings(texts=1e9, dim=1024))
     assert figures["index: vectors"] == 2 * 1024 * 1e9
+    assert planned(PlanSettings(texts=1e9, dim=1024, vector_dtype="int8"))["index: vectors"] == 1024 * 1e9
     assert figures["stage 1: guide, device hours"] == pytest.approx(2 * 303e6 * 50e9 / 100e12 / 3600)
     assert told(2.048e12) == "2.0 TB"
     assert told(999) == "999 bytes"

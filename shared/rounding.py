@@ -1,0 +1,38 @@
+"""How a guide vector is stored: as float16, or as int8 with a scale a row. Pure functions of arrays.
+
+The scale of an int8 row is the one that makes its length one. It follows from the row, so that nothing else is stored;
+docs/SMALLER.md has what that is worth.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+VectorDType = Literal["float16", "int8"]
+VECTOR_DTYPES: tuple[VectorDType, ...] = get_args(VectorDType)
+LARGEST = 127
+
+
+def rounded(vectors: np.ndarray, dtype: VectorDType) -> np.ndarray:
+    """Unit vectors (n, dim), none of them zero, as they are stored: (n, dim) of ``dtype``.
+
+    int8: each row's largest value becomes 127 or -127, the others are rounded to the nearest whole number.
+    """
+    if dtype == "float16":
+        return vectors.astype(np.float16)
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    return np.rint(vectors * (LARGEST / largest)).astype(np.int8)
+
+
+def restored(rows: np.ndarray) -> np.ndarray:
+    """The vectors that stored rows (n, dim) stand for.
+
+    Returns:
+        float16 rows as they are; int8 rows divided by their length, (n, dim) float32. A row of zeros stays one.
+    """
+    if rows.dtype != np.int8:
+        return rows
+    squares = np.einsum("nd,nd->n", rows, rows, dtype=np.int64)  # exact, so the same on every machine
+    return rows / np.sqrt(np.maximum(squares, 1), dtype=np.float64).astype(np.float32)[:, None]
