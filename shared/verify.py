@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from rich.text import Text
 
 from .errors import IndexFaultError
 from .manifest import Manifest
+from .outcome import Outcome
 from .parts import PartRecord, content_fault
-from .progress import console, step
+from .progress import step
 from .remote import local_copy
 from .schema import CONTENT_COLUMNS, LOOKUP, Layout, PartKind
 from .tables import SCHEMAS, read_table
@@ -31,7 +32,7 @@ ARRAYS: dict[PartKind, tuple[tuple[int, ...], Any]] = {
 }
 
 
-def verify(index: str) -> None:
+def verify(index: str) -> Outcome:
     """Check every part of an index: present, rows, bytes, checksum, finite unit vectors, ids in range.
 
     Rebuilds nothing. Exits with 5 and names each fault if there is one.
@@ -44,13 +45,15 @@ def verify(index: str) -> None:
     layout = Layout(local_copy(index))
     manifest = Manifest.load(layout)
     faults = list(find_faults(layout, manifest))
-    for fault in faults:
-        console.print(f"fault: {fault}", highlight=False, markup=False, soft_wrap=True)
-    if faults:
-        console.print(f"{index}: {len(faults)} faults", highlight=False, markup=False)
-        sys.exit(IndexFaultError.exit_code)
     count = sum(1 for _ in manifest.records)
-    console.print(f"{index}: {count} files checked, no fault", highlight=False, markup=False)
+    return Outcome(
+        {"index": index, "files": count, "faults": faults},
+        (
+            *(Text(f"fault: {fault}") for fault in faults),
+            Text(f"{index}: {count} files checked, {len(faults) or 'no'} fault{'s' * (len(faults) > 1)}"),
+        ),
+        IndexFaultError.exit_code if faults else 0,
+    )
 
 
 def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:

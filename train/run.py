@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from .checkpoints import Checkpoints, Resumed, all_checkpoints, newest_whole, re
 from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first, is_first, taking_part, wait
 from .settings import TrainSettings
+from .shown import StepsShown
 from .students import load_student
 from .trainer import build_trainer, checkpoint_folder
 
@@ -48,14 +49,31 @@ def train_student(settings: TrainSettings) -> dict[str, Any]:
 def _student_trained(settings: TrainSettings) -> dict[str, Any]:
     folder = checkpoint_folder(settings)
     with first_goes_first():
-        indexes = [GuideIndex.open(each, verify=settings.verify) for each in settings.index]
-        held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
-        run = _run(settings, indexes, held_out)
+        indexes, held_out, run = _inputs(settings)
         finished = _finished(settings, run)
     if finished:
+        console.print(f"{settings.out} already holds this model, nothing to do", highlight=False)
         return finished
     with folder_lock(folder) if is_first() else nullcontext(), writing_to(folder):
         return _Run(settings, indexes, held_out, run).metrics()
+
+
+def finished_metrics(settings: TrainSettings) -> dict[str, Any] | None:
+    """The metrics of this very run, told by its content, where it has ended before; None where it has not.
+
+    Raises:
+        GistcacheError: Its folder holds another run's model, or an input cannot be used.
+    """
+    if not (settings.out / METRICS).is_file():
+        return None
+    return _finished(settings, _inputs(settings)[2])
+
+
+def _inputs(settings: TrainSettings) -> tuple[list[GuideIndex], RetrievalSet | None, dict[str, Any]]:
+    """The guide indexes, the held-out pairs, and what determines the weights."""
+    indexes = [GuideIndex.open(each, verify=settings.verify) for each in settings.index]
+    held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
+    return indexes, held_out, _run(settings, indexes, held_out)
 
 
 class _Run:
@@ -111,7 +129,8 @@ class _Run:
             loss.removed_cells.start_from(self.resumed.counts)
             loss.load_state(self.resumed.folder)
             console.print(f"going on from {self.resumed.folder}", highlight=False)
-        with self.clock.measure("train"), checkpoints.until_told():
+        with self.clock.measure("train"), checkpoints.until_told(), ExitStack() as shown:
+            trainer.add_callback(StepsShown(shown))
             trainer.train(resume_from_checkpoint=str(self.resumed.folder) if self.resumed else None)
         if checkpoints.told_to_end:
             raise StoppedEarly(
@@ -137,13 +156,11 @@ def _run(settings: TrainSettings, indexes: list[GuideIndex], held_out: Retrieval
 
 
 def _finished(settings: TrainSettings, run: dict[str, Any]) -> dict[str, Any] | None:
-    """The metrics of this very run, where it has ended before."""
     path = settings.out / METRICS
     if not path.is_file():
         return None
     held = parse_object(path, "trained model's metrics.json")
     refuse_other_run(settings.out, dict(held.get("run") or {}), run, "trained model")
-    console.print(f"{settings.out} already holds this model, nothing to do", highlight=False)
     return held
 
 

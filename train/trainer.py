@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from sentence_transformers.util.distributed import get_world_size
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..shared.errors import SettingsError
@@ -72,6 +72,7 @@ def build_trainer(
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
         callbacks=[LogRemovedCells(loss), *([columns.hard] if columns.hard else [])],
     )
+    trainer.remove_callback(PrinterCallback)  # see shown.py
     if isinstance(collator, CachedTokens):  # the card has been told of the texts; from here on, pair ids are enough
         trainer.train_dataset = Dataset.from_dict({"label": labels})
     return trainer, loss
@@ -162,6 +163,7 @@ def _arguments(
         report_to=_known_loggers(settings.report_to) or "none",
         seed=settings.seed,
         dataloader_drop_last=True,
+        disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         prompts=prompts,
         batch_sampler=batch_sampler,
