@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from cyclopts import Parameter
+
 from ..shared.clock import Clock
+from ..shared.outcome import Outcome
 from ..shared.parts import write_json
-from ..shared.progress import console
 from ..shared.remote import Remote
 from .build import build_index
 from .place import Place
@@ -12,7 +16,9 @@ from .settings import IndexSettings
 from .summary import summarize, summary_table
 
 
-def index(*pairs: str, settings: IndexSettings) -> None:
+def index(
+    pairs: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = (), *, settings: IndexSettings
+) -> Outcome:
     """Embed pairs with a guide, once, and write a guide index.
 
     Run the same command again after an interruption: every finished part is kept.
@@ -30,4 +36,4 @@ def index(*pairs: str, settings: IndexSettings) -> None:
         write_json(place.layout.summary, summary)
         if place.remote:
             Remote(f"{place.remote.url}.summary.json").put(place.layout.summary, "")
-    console.print(summary_table(summary))
+    return Outcome(summary, (summary_table(summary),))

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from cyclopts import Parameter
+from rich.text import Text
 
 from ..shared.errors import IndexFaultError, SettingsError, StaleIndexError
 from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
 from ..shared.manifest import named_differences
 from ..shared.models import DType
+from ..shared.outcome import Outcome
 from ..shared.parts import Journal, PartRecord, commit_table
-from ..shared.progress import console, step
+from ..shared.progress import step
 from ..shared.ragged import as_lists, padded
 from ..shared.rescored import RESCORED_FORMAT, RescoredFolder
 from ..shared.schema import RESCORED, Layout
@@ -55,7 +57,7 @@ class RescoreSettings:
                 raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
 
 
-def rescore(index: str, /, *, settings: RescoreSettings) -> None:
+def rescore(index: str, /, *, settings: RescoreSettings) -> Outcome:
     """Score an index's neighbours, positives and negatives with a reranker, for --rescored of train and mine.
 
     Run the same command again after an interruption: every finished part is kept.
@@ -66,7 +68,8 @@ def rescore(index: str, /, *, settings: RescoreSettings) -> None:
         The guide index: a folder or a URL.
     """
     folder = rescore_index(GuideIndex.open(index), settings)
-    console.print(f"{folder.root}: {len(folder.parts):,} parts", highlight=False)
+    figures = {"out": str(folder.root), "parts": len(folder.parts)}
+    return Outcome(figures, (Text(f"{folder.root}: {len(folder.parts):,} parts"),))
 
 
 def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RescoredFolder:

@@ -12,9 +12,9 @@ from .benchmark import evaluate_tasks, find_tasks
 from .errors import SettingsError
 from .evaluation import RetrievalSet, evaluate_sts
 from .models import find_model, load_model, pick_device
+from .outcome import Outcome
 from .pairs import Columns
 from .parts import write_json
-from .progress import console
 
 
 def evaluate(
@@ -27,7 +27,7 @@ def evaluate(
     max_length: int | None = None,
     device: str = "auto",
     out: Path | None = None,
-) -> dict[str, Any]:
+) -> Outcome:
     """Evaluate a model: retrieval on held-out pairs, Spearman correlation on scored sentence pairs, tasks of MTEB.
 
     Parameters
@@ -66,7 +66,6 @@ def evaluate(
     table = Table(title=model, show_header=False)
     for name, value in figures.items():
         table.add_row(name, f"{value:.4f}")
-    console.print(table)
     if out is not None:
         write_json(out, figures)
-    return figures
+    return Outcome({"model": model, **figures}, (table,))

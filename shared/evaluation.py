@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import InputError
 from .linear import OneDNNLinear
 from .pairs import Columns, Pair, read_pairs
-from .progress import console
+from .progress import shows_bars
 from .rows import MAX_LINE_BYTES, read_rows
 from .sources import Source, find_sources, unreadable
 
@@ -91,7 +91,7 @@ class RetrievalSet:
             precision_recall_at_k=[10],
             map_at_k=[10],
             batch_size=batch_size,
-            show_progress_bar=console.is_terminal,
+            show_progress_bar=shows_bars(),
             write_csv=False,
             score_functions={"cosine": cos_sim},
         )

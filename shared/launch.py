@@ -11,6 +11,7 @@ HOW_TO_GO_ON = {
     "index": "run the same command again to go on; finished parts are kept",
     "rescore": "run the same command again to go on; finished parts are kept",
     "train": "run the same command with --resume to go on from the newest checkpoint",
+    "sweep": "run the same command again to go on; finished runs are kept, the others go on from their checkpoints",
 }
 # Shells give 128 and the signal's number to a process that a signal has ended.
 SIGNALLED = 128

@@ -26,7 +26,7 @@ GIVE_UP_AFTER = 100_000
 MOST_TEXTS_A_ROW = 100_000
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Columns of the pairs")
 @dataclass(frozen=True, kw_only=True)
 class Columns:
     """Which columns hold the texts, where their names do not tell."""

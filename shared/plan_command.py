@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from .errors import SettingsError
-from .progress import console
+from .outcome import Outcome
 from .rounding import VectorDType
 from .scaling import (
     Corpus,
@@ -80,15 +80,14 @@ class PlanSettings:
             raise SettingsError("Documents are some of the texts", where="--documents", fix="give fewer than --texts")
 
 
-def plan(*, settings: PlanSettings) -> dict[str, float]:
+def plan(*, settings: PlanSettings) -> Outcome:
     """What an index of a given size will take: bytes, memory, and the guide's work."""
     figures = planned(settings)
     table = Table(title=f"{settings.texts:,.0f} texts, {settings.dim} dimensions", show_header=False)
     for name, value in figures.items():
         plain = f"{value:,.1f}" if name.endswith("hours") else f"{value:,.0f}"
         table.add_row(name, plain if name.endswith(COUNTS) else told(value))
-    console.print(table)
-    return figures
+    return Outcome(figures, (table,))
 
 
 def planned(settings: PlanSettings) -> dict[str, float]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from rich.text import Text
 
 from .decisions import changed_decisions
 from .errors import IndexFaultError
 from .index import GuideIndex
 from .manifest import Manifest
+from .outcome import Outcome
 from .parts import PartRecord, content_fault
-from .progress import console, step
+from .progress import step
 from .remote import local_copy
 from .rounding import restored
 from .schema import CONTENT_COLUMNS, LOOKUP, Layout, PartKind, unrounded_rows
@@ -38,7 +39,7 @@ def _row_forms(manifest: Manifest) -> dict[PartKind, tuple[tuple[int, ...], Any]
     }
 
 
-def verify(index: str) -> None:
+def verify(index: str) -> Outcome:
     """Check every part of an index: present, rows, bytes, checksum, finite unit vectors, ids in range.
 
     Rebuilds nothing. Exits with 5 and names each fault if there is one; else tells how many of the guide's decisions
@@ -52,14 +53,17 @@ def verify(index: str) -> None:
     layout = Layout(local_copy(index))
     manifest = Manifest.load(layout)
     faults = list(find_faults(layout, manifest))
-    for fault in faults:
-        console.print(f"fault: {fault}", highlight=False, markup=False, soft_wrap=True)
-    if faults:
-        console.print(f"{index}: {len(faults)} faults", highlight=False, markup=False)
-        sys.exit(IndexFaultError.exit_code)
     count = sum(1 for _ in manifest.records)
-    console.print(f"{index}: {count} files checked, no fault", highlight=False, markup=False)
-    console.print(changed_decisions(GuideIndex(layout, manifest)).told(), highlight=False, markup=False)
+    changed = None if faults else changed_decisions(GuideIndex(layout, manifest))
+    return Outcome(
+        {"index": index, "files": count, "faults": faults, "changed_decisions": changed._asdict() if changed else None},
+        (
+            *(Text(f"fault: {fault}") for fault in faults),
+            Text(f"{index}: {count} files checked, {len(faults) or 'no'} fault{'s' * (len(faults) > 1)}"),
+            *([Text(changed.told())] if changed else []),
+        ),
+        IndexFaultError.exit_code if faults else 0,
+    )
 
 
 def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:

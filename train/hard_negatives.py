@@ -24,7 +24,7 @@ BLOCK_PAIRS = 256
 DRAW_TEMPERATURE = 0.05
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Hard negatives")
 @dataclass(frozen=True, kw_only=True)
 class Mining:
     """Which neighbours become hard negatives."""

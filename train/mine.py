@@ -10,9 +10,11 @@ from typing import Literal
 
 import numpy as np
 from cyclopts import Parameter
+from rich.text import Text
 
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
+from ..shared.outcome import Outcome
 from ..shared.progress import console, step
 from ..shared.texts import Texts
 from .hard_negatives import HardNegatives, Mining
@@ -60,7 +62,7 @@ class MineSettings:
             raise SettingsError("Seed and epoch are 0 or more", where=f"--seed {self.seed} --epoch {self.epoch}")
 
 
-def mine(index: str, /, *, settings: MineSettings) -> None:
+def mine(index: str, /, *, settings: MineSettings) -> Outcome:
     """Write the hard negatives that `gistcache train` draws with the same flags and seed.
 
     Parameters
@@ -68,11 +70,14 @@ def mine(index: str, /, *, settings: MineSettings) -> None:
     index
         The guide index: a folder or a URL.
     """
-    mine_index(GuideIndex.open(index), settings)
+    written, left_out, lacking = mine_index(GuideIndex.open(index), settings)
+    tail = f"; {left_out:,} {lacking} and are left out" if left_out else ""
+    figures = {"out": str(settings.out), "rows": written, "left_out": left_out}
+    return Outcome(figures, (Text(f"{settings.out}: {written:,} rows{tail}"),))
 
 
-def mine_index(index: GuideIndex, settings: MineSettings) -> int:
-    """Write the file, part by part; returns how many rows it has.
+def mine_index(index: GuideIndex, settings: MineSettings) -> tuple[int, int, str]:
+    """Write the file, part by part; returns how many rows it has, how many are left out, and what these lack.
 
     Raises:
         GistcacheError: Settings do not go together, or no row is left.
@@ -91,9 +96,7 @@ def mine_index(index: GuideIndex, settings: MineSettings) -> int:
     else:
         written, left_out = write_rows(joined(pairs), FLAG_EMBEDDING, settings.out)
         lacking = "anchors have no negative"
-    tail = f"; {left_out:,} {lacking} and are left out" if left_out else ""
-    console.print(f"{settings.out}: {written:,} rows{tail}", highlight=False)
-    return written
+    return written, left_out, lacking
 
 
 def _mined(index: GuideIndex, hard: HardNegatives, rescored: Rescored | None) -> Iterator[Mined]:

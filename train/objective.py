@@ -14,7 +14,7 @@ from .panel import Vote
 from .terms import ScoreTerms
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Loss and judge")
 @dataclass(frozen=True, kw_only=True)
 class Judging:
     """Who says what is a false negative."""

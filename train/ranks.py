@@ -54,7 +54,8 @@ def taking_part(device: str) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # The first process may hash, tokenise and evaluate for hours while the others wait for it.
         PartialState(cpu=device == "cpu", timeout=timedelta(days=1))
-    console.quiet = not is_first()
+    quiet = console.quiet
+    console.quiet = quiet or not is_first()
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from .hub import METRICS, push
 from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first, is_first, taking_part, wait
 from .settings import TrainSettings
+from .shown import StepsShown
 from .students import load_student, matryoshka_dims
 from .trainer import build_trainer, checkpoint_folder
 
@@ -54,11 +55,11 @@ def train_student(settings: TrainSettings) -> dict[str, Any]:
 def _student_trained(settings: TrainSettings) -> dict[str, Any]:
     folder = checkpoint_folder(settings)
     with first_goes_first():
-        indexes = [GuideIndex.open(each, verify=settings.verify) for each in settings.index]
-        held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
-        run = _run(settings, indexes, held_out)
+        indexes, held_out, run = _inputs(settings)
         finished = _finished(settings, run)
-    if not finished:
+    if finished:
+        console.print(f"{settings.out} already holds this model, nothing to do", highlight=False)
+    else:
         with folder_lock(folder) if is_first() else nullcontext(), writing_to(folder):
             finished = _Run(settings, indexes, held_out, run).metrics()
     if settings.push_to_hub and is_first():
@@ -66,6 +67,24 @@ def _student_trained(settings: TrainSettings) -> dict[str, Any]:
             url = push(settings.out, settings.push_to_hub, private=settings.hub_private)
         console.print(f"on the hub: {url}", highlight=False)
     return finished
+
+
+def finished_metrics(settings: TrainSettings) -> dict[str, Any] | None:
+    """The metrics of this very run, told by its content, where it has ended before; None where it has not.
+
+    Raises:
+        GistcacheError: Its folder holds another run's model, or an input cannot be used.
+    """
+    if not (settings.out / METRICS).is_file():
+        return None
+    return _finished(settings, _inputs(settings)[2])
+
+
+def _inputs(settings: TrainSettings) -> tuple[list[GuideIndex], RetrievalSet | None, dict[str, Any]]:
+    """The guide indexes, the held-out pairs, and what determines the weights."""
+    indexes = [GuideIndex.open(each, verify=settings.verify) for each in settings.index]
+    held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
+    return indexes, held_out, _run(settings, indexes, held_out)
 
 
 class _Run:
@@ -138,7 +157,8 @@ class _Run:
             loss.cells.start_from(self.resumed.counts)
             loss.load_state(self.resumed.folder)
             console.print(f"going on from {self.resumed.folder}", highlight=False)
-        with self.clock.measure("train"), checkpoints.until_told():
+        with self.clock.measure("train"), checkpoints.until_told(), ExitStack() as shown:
+            trainer.add_callback(StepsShown(shown))
             trainer.train(resume_from_checkpoint=str(self.resumed.folder) if self.resumed else None)
         if checkpoints.told_to_end:
             raise StoppedEarly(
@@ -166,13 +186,11 @@ def _run(settings: TrainSettings, indexes: list[GuideIndex], held_out: Retrieval
 
 
 def _finished(settings: TrainSettings, run: dict[str, Any]) -> dict[str, Any] | None:
-    """The metrics of this very run, where it has ended before."""
     path = settings.out / METRICS
     if not path.is_file():
         return None
     held = parse_object(path, "trained model's metrics.json")
     refuse_other_run(settings.out, dict(held.get("run") or {}), run, "trained model")
-    console.print(f"{settings.out} already holds this model, nothing to do", highlight=False)
     return held
 
 

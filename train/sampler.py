@@ -168,7 +168,7 @@ def _planned(
 
 def _index_of(indexes: Mapping[str, GuideIndex], dataset: Dataset) -> GuideIndex:
     """The index of a data set by its name, which the trainer adds to rows where there is a loss for each."""
-    name = dataset[0].get("dataset_name")
+    name = str(dataset[0].get("dataset_name"))
     if name not in indexes:
         raise SettingsError(
             f"There is no index for the data set {name!r}",

@@ -13,7 +13,7 @@ from ..shared.errors import SettingsError
 from .mask import Blocks, PairVectors, similarities
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Learning from the guide's scores")
 @dataclass(frozen=True, kw_only=True)
 class ScoreTerms:
     """Weights of the terms beside the contrastive loss; 0 leaves a term out."""

@@ -10,6 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
+from transformers import PrinterCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..shared.errors import SettingsError
@@ -79,6 +80,7 @@ def build_trainer(
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
         callbacks=[columns.hard] if columns.hard else None,
     )
+    trainer.remove_callback(PrinterCallback)  # see shown.py
     trainer.callback_handler.callbacks.insert(0, LogCells(loss.cells))  # loggers come after it, and see what it adds
     describe_data(student, rows, trainer.loss)
     if isinstance(collator, CachedTokens):  # the card has been told of the texts; from here on, pair ids are enough
@@ -188,6 +190,7 @@ def _arguments(
         report_to=_known_loggers(settings.report_to) or "none",
         seed=settings.seed,
         dataloader_drop_last=True,
+        disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         prompts=prompts,
         batch_sampler=batch_sampler,

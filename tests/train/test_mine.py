@@ -59,7 +59,7 @@ def read_back(path):
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
 def test_n_tuples_hold_what_training_draws(tmp_path, index, suffix, capsys):
     out = tmp_path / f"mined.{suffix}"
-    written = mine_index(index, MineSettings(out=out, mining=MINING, judging=JUDGING, seed=5, epoch=2))
+    written, *_ = mine_index(index, MineSettings(out=out, mining=MINING, judging=JUDGING, seed=5, epoch=2))
     expected = [row for row in drawn(index, 5, 2) if len(row[2]) == 3]
     assert 0 < written == len(expected) < len(index)
     assert read_back(out) == expected
