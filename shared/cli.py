@@ -29,6 +29,7 @@ app.command(f"{PACKAGE}.precompute.command:index", name="index", help="Embed pai
 app.command(f"{PACKAGE}.train.command:train", name="train", help="Train a student against a guide index: stage 2.")
 app.command(f"{PACKAGE}.shared.verify:verify", name="verify", help="Check every part of a guide index.")
 app.command(f"{PACKAGE}.shared.plan_command:plan", name="plan", help="What an index of a given size will take.")
+app.command(f"{PACKAGE}.precompute.report:report", name="report", help="One page of an index and of training runs.")
 app.command(f"{PACKAGE}.shared.eval_command:evaluate", name="eval", help="Evaluate a model on held-out pairs or STS.")
 
 

@@ -18,6 +18,7 @@ from .manifest import Manifest
 from .ragged import runs
 from .remote import local_copy
 from .schema import CONTENT, CONTENT_COLUMNS, LOOKUP, Layout
+from .sealed import parse_object
 from .tables import read_table
 from .vectors import RowStore
 
@@ -166,6 +167,14 @@ class GuideIndex:
         """
         for record in self.manifest.parts["scores"]:
             yield read_table(self.layout.root, record, "scores", columns)
+
+    def summary(self) -> dict[str, Any] | None:
+        """What building this very index took (``<index>.summary.json``); None where that is no longer there."""
+        try:
+            held = parse_object(self.layout.summary, "summary")
+        except (OSError, IndexFaultError):
+            return None
+        return held if held.get("manifest") == self.manifest.key else None
 
     def to_dataset(self, negatives: int | None = None) -> Dataset:
         """The pairs as a ``datasets.Dataset`` with columns anchor, positive, negative_1 ..., label (the pair id).
