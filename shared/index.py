@@ -19,6 +19,7 @@ from .ragged import runs
 from .remote import local_copy
 from .rounding import VectorDType
 from .schema import CONTENT, CONTENT_COLUMNS, LOOKUP, Layout, unrounded_rows
+from .sealed import parse_object
 from .tables import read_table
 from .vectors import RowStore, VectorStore
 
@@ -178,6 +179,14 @@ class GuideIndex:
         """
         for record in self.manifest.parts["scores"]:
             yield read_table(self.layout.root, record, "scores", columns)
+
+    def summary(self) -> dict[str, Any] | None:
+        """What building this very index took (``<index>.summary.json``); None where that is no longer there."""
+        try:
+            held = parse_object(self.layout.summary, "summary")
+        except (OSError, IndexFaultError):
+            return None
+        return held if held.get("manifest") == self.manifest.key else None
 
     def to_dataset(self, negatives: int | None = None) -> Dataset:
         """The pairs as a ``datasets.Dataset`` with columns anchor, positive, negative_1 ..., label (the pair id).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,9 @@ def test_importing_the_trainer_loads_neither_faiss_nor_polars_nor_stage_one():
 def test_the_command_line_loads_no_stage_before_it_is_called():
     loaded = run_python("import gistcache.shared.cli, sys\nprint(*sys.modules)").split()
     assert not {"torch", "faiss", "polars", "transformers"} & set(loaded)
+
+
+def test_the_files_of_the_reports_page_are_installed():
+    """CI runs this file against the wheel, where an editable install hides nothing."""
+    folder = resources.files("gistcache.precompute") / "page"
+    assert {file.name for file in folder.iterdir()} >= {"report.html", "report.css", "report.js"}

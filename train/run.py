@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch.nn import Parameter
 
 from ..shared.clock import Clock, peak_memory_bytes
-from ..shared.errors import IndexFaultError, StaleIndexError, StoppedEarly
+from ..shared.errors import StaleIndexError, StoppedEarly
 from ..shared.evaluation import RetrievalSet
 from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
@@ -141,7 +141,7 @@ class _Run:
             "peak_memory_bytes": peak_memory_bytes(),
             "settings": self.settings.recorded(),
         }
-        if summary := _summary(self.index):
+        if summary := self.index.summary():
             metrics["index"] = summary
         metrics |= {"log": trainer.state.log_history, "run": self.run}
         if is_first():
@@ -232,15 +232,6 @@ def _save_model(student: SentenceTransformer, out: Path) -> int:
                 path.rename(target)
     shutil.rmtree(partial)
     return size
-
-
-def _summary(index: GuideIndex) -> dict[str, Any] | None:
-    """What building this very index took, where that is still there."""
-    try:
-        held = parse_object(index.layout.summary, "summary")
-    except (OSError, IndexFaultError):
-        return None
-    return held if held.get("manifest") == index.manifest.key else None
 
 
 def _guide_figures(index: GuideIndex, held_out: RetrievalSet | None) -> dict[str, float] | None:

@@ -1,0 +1,153 @@
+"""What the report reads of an index: ranks of all pairs, and everything about a seeded sample of them.
+
+Score shards are read part by part, vectors and texts by id: memory grows with the sample, not with the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ..shared.index import GuideIndex
+from ..shared.tables import read_table
+
+SEED = 0
+# The least rank of each bar; the last bar has no end.
+RANK_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000, 100_000)
+EXCERPT_CHARACTERS = 4_000
+
+
+def sampled_pairs(index: GuideIndex, most: int) -> np.ndarray:
+    """At most ``most`` pair ids, drawn with a fixed seed: (n,) int64, ascending."""
+    random = np.random.default_rng(SEED)
+    return np.sort(random.choice(len(index), size=min(most, len(index)), replace=False))
+
+
+def positive_ranks(index: GuideIndex, worst: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the guide puts the positives of all pairs.
+
+    Args:
+        index: An open index.
+        worst: How many pairs to name.
+
+    Returns:
+        How many pairs have a rank from each of RANK_EDGES to the next, (edges,) int64; and the ids of the pairs whose
+        positives are furthest down, of equal ranks those with the lowest guide score, ascending.
+    """
+    counts, held = np.zeros(len(RANK_EDGES), dtype=np.int64), np.empty((0, 3))
+    for table in index.scores(["pair_id", "positive_rank", "positive_score"]):
+        ranks = table["positive_rank"].to_numpy()
+        counts += np.bincount(np.searchsorted(RANK_EDGES, ranks, side="right") - 1, minlength=len(RANK_EDGES))
+        rows = np.stack([table["pair_id"].to_numpy(), ranks, table["positive_score"].to_numpy()], axis=1)
+        held = np.concatenate([held, rows[ranks > 0]])
+        held = held[np.lexsort((held[:, 2], -held[:, 1]))[:worst]]
+    return counts, np.sort(held[:, 0].astype(np.int64))
+
+
+@dataclass(frozen=True)
+class ScoredPairs:
+    """Pairs with what the index stores of them.
+
+    Attributes:
+        pair_ids: (n,) int64, ascending.
+        anchors: (n,) int64 text ids.
+        positives: (n,) int64 text ids.
+        scores: (n,) float32 guide scores of anchor and positive.
+        ranks: (n,) int64 documents that the guide puts above the positive.
+        clusters: (n,) int32.
+        neighbors: (n, K) int64 closest documents of the anchor, best first; -1 for none.
+        neighbor_scores: (n, K) float32; NaN for none.
+        closest: (n,) which neighbour is the closest that is no known positive of the anchor; -1 where none is.
+    """
+
+    pair_ids: np.ndarray
+    anchors: np.ndarray
+    positives: np.ndarray
+    scores: np.ndarray
+    ranks: np.ndarray
+    clusters: np.ndarray
+    neighbors: np.ndarray
+    neighbor_scores: np.ndarray
+    closest: np.ndarray
+
+    @classmethod
+    def read(cls, index: GuideIndex, pair_ids: np.ndarray) -> ScoredPairs:
+        """The stored scores of the pairs with these ids, which must ascend."""
+        table = pa.concat_tables(_rows(index, pair_ids))
+        ids, neighbors = index.pairs(pair_ids, negatives=0), _padded(table["neighbor_ids"].combine_chunks(), -1)
+        return cls(
+            pair_ids,
+            ids.anchors,
+            ids.positives,
+            table["positive_score"].to_numpy(),
+            table["positive_rank"].to_numpy(),
+            table["cluster"].to_numpy(),
+            neighbors,
+            _padded(table["neighbor_scores"].combine_chunks(), np.nan),
+            _closest(index, pair_ids, neighbors),
+        )
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+    @property
+    def closest_ids(self) -> np.ndarray:
+        """(n,) text ids of ``closest``; -1 for none."""
+        return self._of_closest(self.neighbors, -1)
+
+    @property
+    def closest_scores(self) -> np.ndarray:
+        """(n,) guide scores of ``closest``; NaN for none."""
+        return self._of_closest(self.neighbor_scores, np.nan)
+
+    def _of_closest(self, values: np.ndarray, none: float) -> np.ndarray:
+        return np.where(self.closest < 0, none, values[np.arange(len(values)), self.closest])
+
+
+def _rows(index: GuideIndex, pair_ids: np.ndarray) -> Iterator[pa.Table]:
+    start = 0
+    columns = ["positive_score", "neighbor_ids", "neighbor_scores", "positive_rank", "cluster"]
+    for table in index.scores(columns):
+        chosen = pair_ids[(pair_ids >= start) & (pair_ids < start + table.num_rows)] - start
+        start += table.num_rows
+        yield table.take(pa.array(chosen))
+
+
+def _padded(lists: pa.ListArray, missing: float) -> np.ndarray:
+    """Lists as rows of one width, at least 1."""
+    counts, values = lists.value_lengths().to_numpy(), lists.flatten().to_numpy()
+    rows = np.full((len(counts), max(1, counts.max(initial=0))), missing, dtype=values.dtype)
+    rows[np.arange(rows.shape[1]) < counts[:, None]] = values
+    return rows
+
+
+def _closest(index: GuideIndex, pair_ids: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
+    known, owner = index.known_positives(pair_ids)
+    texts = index.manifest.rows["texts"]
+    keys = np.arange(len(neighbors))[:, None] * texts + index.content_ids(neighbors)
+    positive = np.isin(keys, owner * texts + known) | (neighbors < 0)
+    return np.where(positive.all(axis=1), -1, positive.argmin(axis=1))
+
+
+class Excerpt(NamedTuple):
+    """The beginning of a text, and how many characters the whole has."""
+
+    text: str
+    characters: int
+
+
+def excerpts(index: GuideIndex, ids: np.ndarray) -> dict[int, Excerpt]:
+    """The beginnings of texts by text id, ids below 0 left out; parts are read one after the other."""
+    ids, found, start = np.unique(ids[ids >= 0]), {}, 0
+    for record in index.manifest.parts["texts"]:
+        here = ids[(ids >= start) & (ids < start + record.rows)]
+        if len(here):
+            texts = read_table(index.layout.root, record, "texts", ["text"])["text"].take(pa.array(here - start))
+            heads = (Excerpt(text[:EXCERPT_CHARACTERS], len(text)) for text in texts.to_pylist())
+            found |= dict(zip(here.tolist(), heads, strict=True))
+        start += record.rows
+    return found
