@@ -152,7 +152,11 @@ class IndexSettings:
             raise SettingsError(f"{self.seed} is no seed", where="--seed", fix="give 0 or more")
 
     def _refuse_without_meaning(self) -> None:
-        kind = self.guide.partition(":")[0]
+        kind, _, name = self.guide.partition(":")
+        if kind in NOT_FOR and not name:
+            raise SettingsError(
+                "The guide has no name", where=f"--guide {self.guide}", fix="give api:MODEL, vectors:PATH"
+            )
         for name in NOT_FOR.get(kind, ()):
             if getattr(self, name) is not None:
                 raise SettingsError(
