@@ -50,6 +50,10 @@ class Answers:
     def __contains__(self, key: bytes) -> bool:
         return key in self._files
 
+    def dim(self, key: bytes) -> int:
+        """Dimensions of a vector that is there."""
+        return np.load(self._files[key], allow_pickle=False)["vector"].shape[1]
+
     def refresh(self) -> None:
         """Find what has been answered since, here and in other processes."""
         if self._place.remote:

@@ -80,28 +80,32 @@ class ApiGuide:
         Raises:
             SettingsError: It may cost more than the budget.
         """
-        self._answers.refresh()
-        seen, count, size = set[bytes](), 0, 0
-        for role, part in texts:
-            for text in part:
-                key = self._key(text, role)
-                if key not in seen and key not in self._answers:
-                    count, size = count + 1, size + len((self._prompts[role] + text).encode())
-                seen.add(key)
-        tokens, price = size / BYTES_A_TOKEN, self._settings.api_price
+        count, size, kept = self._unanswered(texts)
+        tokens, price, budget = size / BYTES_A_TOKEN, self._settings.api_price, self._settings.api_budget
+        cost = tokens * (price or 0) / 1e6
         told = f"{count:,} texts to send, about {tokens:,.0f} tokens (estimate: {BYTES_A_TOKEN} bytes a token)"
-        if price is not None:
-            told += f", about {price * tokens / 1e6:,.4f} at {price:g} a million"
-        if kept := len(seen) - count:
-            told += f"; {kept:,} texts were answered before"
+        told += f", about {cost:,.4f} at {price:g} a million" if price is not None else ""
+        told += f"; {kept:,} texts were answered before" if kept else ""
         console.print(f"{self._endpoint.url}, model {self._model}: {told}", highlight=False, markup=False)
-        budget = self._settings.api_budget
-        if price is not None and budget is not None and price * tokens / 1e6 > budget:
+        if budget is not None and cost > budget:
             raise SettingsError(
-                f"This may cost {price * tokens / 1e6:,.4f}, the budget is {budget:g}; nothing was sent",
+                f"This may cost {cost:,.4f}, the budget is {budget:g}; nothing was sent",
                 where="--api-budget",
                 fix="raise it, or give fewer pairs",
             )
+
+    def _unanswered(self, texts: Iterable[tuple[Role, list[str]]]) -> tuple[int, int, int]:
+        """How many texts are to be sent, their bytes, and how many need not be; each text counts once."""
+        self._answers.refresh()
+        seen, count, size = set[bytes](), 0, 0
+        for role, text in ((role, text) for role, part in texts for text in part):
+            key = self._key(text, role)
+            if key in self._answers:
+                self._dim = self._dim or self._answers.dim(key)
+            elif key not in seen:
+                count, size = count + 1, size + len((self._prompts[role] + text).encode())
+            seen.add(key)
+        return count, size, len(seen) - count
 
     def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
         """See ``Guide``. What was answered before is read; the rest is asked for, several requests at a time."""

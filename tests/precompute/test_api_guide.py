@@ -18,6 +18,7 @@ from gistcache.precompute.place import Place
 from gistcache.precompute.settings import ApiSettings, IndexSettings
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError, StaleIndexError
 from gistcache.shared.index import GuideIndex
+from gistcache.shared.remote import Remote
 
 from tests.conftest import build_test_index, random_pairs, random_texts, write_jsonl
 from tests.precompute.embeddings_server import KEY, NAME, EmbeddingsServer
@@ -128,10 +129,10 @@ def test_a_run_cut_off_goes_on_where_it_was(tmp_path, server, monkeypatch, cut):
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, once)
         with pytest.raises(PoweredOffError):
-            build(tmp_path / "index", server, dim=32)
+            build(tmp_path / "index", server)
     assert 0 < server.billed.total() < len(TEXTS)
-    build(tmp_path / "index", server, dim=32)
-    assert server.billed == Counter(TEXTS)
+    build(tmp_path / "index", server)
+    assert server.billed == Counter([*TEXTS, "dimensions"])
 
 
 def test_a_damaged_answer_is_asked_for_again(tmp_path, server, caplog):
@@ -144,6 +145,15 @@ def test_a_damaged_answer_is_asked_for_again(tmp_path, server, caplog):
     build(tmp_path / "index", server, dim=32)
     assert "this answer is damaged" in caplog.text
     assert server.billed.total() == len(TEXTS) + 8
+
+
+def test_another_machine_reads_the_answers_from_the_storage(tmp_path):
+    here, there = (Place(tmp_path / name, Remote("memory://answers")) for name in ("here", "there"))
+    keys, rows = [bytes([number] * 16) for number in range(4)], np.arange(8, dtype=np.float16).reshape(4, 2)
+    Answers(here).keep(keys[:3], rows[:3])
+    found = np.zeros((4, 2), dtype=np.float16)
+    assert Answers(there).fill(keys, found) == [3]
+    assert np.array_equal(found[:3], rows[:3])
 
 
 def test_texts_too_long_are_shortened_and_the_rest_is_not_paid_for_again(tmp_path, server):
