@@ -22,11 +22,12 @@ from ..shared.progress import Advance, step
 from ..shared.schema import CONTENT_COLUMNS, PartKind, unrounded_rows
 from ..shared.vectors import RowStore, VectorStore
 from . import faiss_index
+from .asked import all_texts, older_vectors
 from .building import finish, finished, unfinished
 from .corpus import Corpus, read_corpus
 from .encode import KEPT, EncodeJob
 from .engines import Engine, engine_of
-from .guides import Guide
+from .guides import AsModel, Guide, guide_of
 from .neighbors import Slice, slices_of
 from .place import Place
 from .reuse import OldVectors
@@ -59,7 +60,10 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
         held_out = RetrievalSet.read(settings.eval_pairs, settings.columns) if settings.eval_pairs else None
         settings = settings.for_texts(corpus.texts.height)
     with clock.measure("load guide"):
-        guide = Guide(settings.guide_settings, settings.device, settings.batch_tokens)
+        guide, old = guide_of(settings, place), None
+        if not place.layout.manifest.exists():
+            old = older_vectors(settings, guide)
+            guide.expect(all_texts(corpus, held_out, old, roles_alike=guide.same_for_both_roles))
         request = _request(guide, corpus, settings, held_out)
     if held := finished(place, request):
         return held
@@ -69,7 +73,8 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
             held = finished(place, request)
             assert held
             return held
-        old = OldVectors.open(settings.reuse, guide, settings.vector_dtype) if settings.reuse else None
+        if old:
+            old.refuse_other(guide, settings.vector_dtype)
         manifest = _Build(place, journal, guide, corpus, settings, clock, old).run(request, held_out)
         finish(place, manifest)
     return manifest
@@ -109,7 +114,7 @@ class _Build:
             self.embed()
         if held_out:
             with self.clock.measure("evaluate guide"):
-                measured["guide"] = held_out.evaluate(self.guide.model)
+                measured["guide"] = held_out.evaluate(AsModel(self.guide))
         vectors = VectorStore(self.place.rows(self.parts["vectors"]))
         space = Space(vectors, self._contents, self.corpus.queries)
         with self.clock.measure("scales"):

@@ -1,126 +1,59 @@
-"""The guide behind one small interface: texts of a role in, unit vectors out."""
+"""The guide behind one small interface: texts of a role in, unit vectors out. Which kind it is, its name says."""
 
 from __future__ import annotations
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from transformers.utils.import_utils import is_flash_attn_2_available
+import torch
+from torch import Tensor
 
-from ..shared.errors import ModelError
-from ..shared.features import Features
+from ..shared.errors import ModelError, SettingsError
 from ..shared.manifest import named_differences
-from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
 from ..shared.progress import Advance
 from ..shared.schema import Role
-from .passes import Passes
+from .answers import Answers, answers_in
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-TOKENIZE_ROWS = 512
-
-
-@dataclass(frozen=True)
-class GuideSettings:
-    """How the guide reads a text. All of it goes into the guide's fingerprint."""
-
-    model: str
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-    max_length: int | None = None
-    dtype: DType = "float32"
-    dim: int | None = None
+    from .place import Place
+    from .settings import IndexSettings
 
 
-class Guide:
-    """A frozen SentenceTransformer that embeds texts by role.
+class Guide(Protocol):
+    """What stage 1 asks of a guide. Can be pickled: a worker elsewhere makes its own and sees that it is the same."""
 
-    Args:
-        settings: Which model, and how it reads a text.
-        device: ``auto``, or a torch device string.
-        batch_tokens: Padded tokens a forward pass; None picks by device. Halved when an accelerator runs out of memory.
-
-    Raises:
-        ModelError: The model is not found, is not safe to load, or has fewer dimensions than asked for.
-    """
-
-    def __init__(self, settings: GuideSettings, device: str = "auto", batch_tokens: int | None = None) -> None:
-        self.folder: Path = find_model(settings.model)
-        self.settings = settings
-        self.device = pick_device(device)
-        self.model: SentenceTransformer = self._load().eval()
-        set_prompts(self.model, settings.query_prompt, settings.document_prompt)
-        self.passes = Passes(self.model, self.device, batch_tokens)
-        self._asked = device, batch_tokens
-        full = self.model.get_embedding_dimension()
-        self._full = full or self._embed(["probe"], "query").shape[1]
-        self.dim = settings.dim or self._full
-        if self.dim > self._full:
-            raise ModelError(
-                f"The guide has {self._full} dimensions, {self.dim} were asked for",
-                where="--dim",
-                fix=f"ask for {self._full} at most",
-            )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A worker elsewhere loads its own guide, on its own device, and sees that it is the same."""
-        return _same_guide, (self.settings, *self._asked, self.fingerprint())
-
-    def _load(self) -> SentenceTransformer:
-        """The model; with flash attention, and so without padding, where that is installed and the model takes it."""
-        load = partial(
-            load_model,
-            self.folder,
-            device=self.device,
-            dtype=self.settings.dtype,
-            max_length=self.settings.max_length,
-        )
-        half = self.settings.dtype != "float32"
-        if self.device.startswith("cuda") and half and is_flash_attn_2_available():
-            with suppress(ModelError):  # an encoder that knows no flash attention is refused; any other fault returns
-                return load(attention="flash_attention_2")
-        return load()
-
-    def prompt(self, role: Role) -> str:
-        """The prompt put before texts of a role."""
-        override = self.settings.query_prompt if role == "query" else self.settings.document_prompt
-        return prompt_for(self.model, role, override)
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        ...
 
     @property
     def same_for_both_roles(self) -> bool:
         """Whether a text has one vector whatever its role."""
-        routed = any(type(module).__name__ == "Router" for module in self.model.children())
-        return not routed and self.prompt("query") == self.prompt("document")
+        ...
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that determines a vector, JSON-ready; ``name`` informs only."""
-        return {
-            "name": self.settings.model,
-            "files": fingerprint_files(self.folder),
-            "modules": [type(module).__name__ for module in self.model.children()],
-            "pooling": _pooling(self.model),
-            "prompts": {"query": self.prompt("query"), "document": self.prompt("document")},
-            "max_length": self.model.max_seq_length,
-            "dtype": self.settings.dtype,
-            "dim": self.dim,
-        }
+        """All that determines a vector, JSON-ready, with ``dim``; ``name`` informs only."""
+        ...
+
+    def expect(self, texts: Iterable[tuple[Role, list[str]]]) -> None:
+        """Hear of every text that will be asked for, before the first is.
+
+        Raises:
+            GistcacheError: The guide can see that it will not do.
+        """
+        ...
 
     def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
         """Embed texts.
 
-        Tokenising runs one block ahead of computing. Batches are of similar length and bounded by padded tokens.
-
         Args:
             texts: T texts.
             role: Which prompt, and which route of an asymmetric model.
-            advance: Called with the number of texts after each block.
+            advance: Called with numbers of texts as they are done.
 
         Returns:
             (T, dim) float32, unit length, in the order of ``texts``.
@@ -128,67 +61,88 @@ class Guide:
         Raises:
             ModelError: A vector is not finite, or of length zero; names the text.
         """
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        blocks = [order[start : start + TOKENIZE_ROWS] for start in range(0, len(order), TOKENIZE_ROWS)]
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self._tokenize, [texts[i] for i in blocks[0]], role) if blocks else None
-            for number, block in enumerate(blocks):
-                features = ahead.result() if ahead else {}
-                if number + 1 < len(blocks):
-                    ahead = pool.submit(self._tokenize, [texts[i] for i in blocks[number + 1]], role)
-                vectors[block] = self._checked([texts[i] for i in block], self.passes.embed(features))
-                advance(len(block))
-        return vectors
-
-    def _tokenize(self, texts: list[str], role: Role) -> Features:
-        return self.model.preprocess(texts, prompt=self.prompt(role) or None, task=role)
-
-    def _embed(self, texts: list[str], role: Role) -> np.ndarray:
-        return self.passes.embed(self._tokenize(texts, role))
-
-    def _checked(self, texts: list[str], vectors: np.ndarray) -> np.ndarray:
-        """Cut to ``dim``, scale to unit length; refuse what cannot be scaled."""
-        if vectors.shape != (len(texts), self._full):
-            raise ModelError(
-                f"The guide returned vectors of shape {vectors.shape}, {(len(texts), self._full)} was expected",
-                where=f"{len(texts)} texts, first {_shown(texts[0])}",
-                fix="check the guide's modules",
-            )
-        vectors = vectors[:, : self.dim]
-        norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-        bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-        if bad.size:
-            raise ModelError(
-                f"The guide returned {'a zero' if norms[bad[0]] == 0 else 'a non-finite'} vector",
-                where=f"text {_shown(texts[int(bad[0])])}",
-                fix="try --dtype float32, or leave the text out",
-            )
-        return vectors / norms[:, None]
+        ...
 
 
-def _same_guide(settings: GuideSettings, device: str, batch_tokens: int | None, fingerprint: dict[str, Any]) -> Guide:
-    """The guide of these settings, which must be the one that is meant."""
-    guide = Guide(settings, device, batch_tokens)
-    if found := named_differences(fingerprint, guide.fingerprint(), "the first process"):
+def guide_of(settings: IndexSettings, place: Place) -> Guide:
+    """The guide that the settings name.
+
+    Raises:
+        GistcacheError: It is not there, or not usable; see each kind.
+    """
+    kind, _, name = settings.guide.partition(":")
+    if kind == "api":
+        try:
+            from .api_guide import ApiGuide  # an extra
+        except ImportError as error:
+            raise SettingsError(
+                f"The client for embeddings endpoints is not installed ({error})",
+                where=f"--guide {settings.guide}",
+                fix="pip install 'gistcache[api]'",
+            ) from error
+        prompts: dict[Role, str] = {"query": settings.query_prompt or "", "document": settings.document_prompt or ""}
+        return ApiGuide(name, prompts, settings.dim, settings.api, Answers(place, answers_in(settings.reuse)))
+    if kind == "vectors":
+        from .vectors_guide import VectorsGuide
+
+        return VectorsGuide(name, settings.dim, place.layout.building)
+    from .model_guide import ModelGuide
+
+    return ModelGuide(settings.guide_settings, settings.device, settings.batch_tokens)
+
+
+def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:
+    """Cut vectors to their first dimensions and scale them to unit length.
+
+    Args:
+        vectors: (T, D) of any float dtype.
+        texts: The T texts, for the message.
+        dim: How many dimensions to keep.
+
+    Returns:
+        (T, dim) float32.
+
+    Raises:
+        ModelError: A vector is not finite, or of length zero; names the text.
+    """
+    vectors = vectors[:, :dim]
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    if bad.size:
         raise ModelError(
-            "A worker's guide is another one:\n    " + "\n    ".join(found),
-            where=f"{settings.model} on {socket.gethostname()}",
-            fix="give every machine the same model files",
+            f"The guide returned {'a zero' if norms[bad[0]] == 0 else 'a non-finite'} vector",
+            where=f"text {shown(texts[int(bad[0])])}",
+            fix="leave the text out; a model that computes in half precision may do better in --dtype float32",
         )
-    return guide
+    return (vectors / norms[:, None]).astype(np.float32)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """A text as messages show it."""
     return f"{text[:80]!r}{'...' if len(text) > 80 else ''}"
 
 
-def _pooling(model: SentenceTransformer) -> list[dict[str, Any]]:
-    """Configuration of every module after the transformer."""
-    modules: list[Any] = list(model.children())[1:]
-    configs = [module.get_config_dict() for module in modules if hasattr(module, "get_config_dict")]
-    return [{key: value for key, value in config.items() if _is_plain(value)} for config in configs]
+def refuse_other_guide(guide: Guide, fingerprint: dict[str, Any]) -> None:
+    """Raise ModelError where a worker's guide is not the one that the first process has."""
+    if found := named_differences(fingerprint, guide.fingerprint(), "the first process"):
+        raise ModelError(
+            "A worker's guide is another one:\n    " + "\n    ".join(found),
+            where=f"{fingerprint['name']} on {socket.gethostname()}",
+            fix="give every machine the same files",
+        )
 
 
-def _is_plain(value: Any) -> bool:  # noqa: ANN401 (any JSON value)
-    return value is None or isinstance(value, bool | int | float | str)
+class AsModel:
+    """A guide as sentence-transformers' evaluators ask for a model; they see what an index stores, before rounding."""
+
+    def __init__(self, guide: Guide) -> None:
+        self._guide = guide
+        self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *_: None)
+
+    def encode_query(self, texts: list[str], **_: object) -> Tensor:
+        """(T, dim) float32."""
+        return torch.from_numpy(self._guide.encode(list(texts), "query"))
+
+    def encode_document(self, texts: list[str], **_: object) -> Tensor:
+        """(T, dim) float32."""
+        return torch.from_numpy(self._guide.encode(list(texts), "document"))

@@ -1,8 +1,9 @@
-"""Vectors that an older index of the same guide already holds, found by role and text hash."""
+"""Vectors found by text hash: those that an older index of the same guide already holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -12,51 +13,73 @@ from ..shared.index import GuideIndex
 from ..shared.manifest import named_differences
 from ..shared.rounding import VectorDType
 from ..shared.tables import read_table
-from .guides import Guide
+
+if TYPE_CHECKING:
+    from .guides import Guide
+
 
 Held = tuple[np.ndarray, np.ndarray]  # which of the texts asked for, (n,) bool, and their vectors, (held, dim)
+
+
+class RowsOfTexts:
+    """Which row of some vectors belongs to a text, by the text's hash.
+
+    Args:
+        texts: text_hash, and role where a text has a vector for each role; rows in the order of the vectors. Of a text
+            that stands there twice, the first row counts.
+    """
+
+    def __init__(self, texts: pl.DataFrame) -> None:
+        self.key = texts.columns
+        self._rows = texts.with_row_index("row").unique(self.key, keep="first")
+
+    def find(self, texts: pl.DataFrame) -> pl.Series:
+        """The rows of n texts (role, text_hash): (n,), null where a text is not there."""
+        return texts.select(*self.key).join(self._rows, on=self.key, how="left", maintain_order="left")["row"]
 
 
 class OldVectors:
     """The texts of an older index and where their vectors are.
 
     Args:
-        index: The older index.
-        roles_alike: Whether the guide gives a text one vector whatever its role.
+        folder: The older index.
+        guide: The guide of the new one.
+
+    Raises:
+        IndexFaultError: It is no finished index, or damaged.
     """
 
-    def __init__(self, index: GuideIndex, *, roles_alike: bool) -> None:
-        self._index = index
-        self._key = ["text_hash"] if roles_alike else ["role", "text_hash"]
+    def __init__(self, folder: str | Path, guide: Guide) -> None:
+        self._folder, self._index = str(folder), GuideIndex.open(folder)
+        key = ["text_hash"] if guide.same_for_both_roles else ["role", "text_hash"]
         tables = [
-            pl.from_arrow(read_table(index.layout.root, record, "texts", ["role", "text_hash"]))
-            for record in index.manifest.parts["texts"]
+            pl.from_arrow(read_table(self._index.layout.root, record, "texts", key))
+            for record in self._index.manifest.parts["texts"]
         ]
-        texts = pl.concat([table for table in tables if isinstance(table, pl.DataFrame)])
-        self._texts = texts.with_row_index("old_id").unique(self._key, keep="first").select(*self._key, "old_id")
+        self._rows = RowsOfTexts(pl.concat([table for table in tables if isinstance(table, pl.DataFrame)]).select(key))
 
-    @classmethod
-    def open(cls, folder: str | Path, guide: Guide, dtype: VectorDType) -> OldVectors:
-        """Open an older index.
+    def refuse_other(self, guide: Guide, dtype: VectorDType) -> None:
+        """See that it holds the vectors that a fresh build would give.
 
         Raises:
-            IndexFaultError: It is no finished index, or damaged.
             StaleIndexError: It was made with another guide, or stores vectors as another type, and what is rounded
                 twice is not what a fresh build gives; names each difference.
         """
-        index = GuideIndex.open(folder)
         found = named_differences(
-            {"guide": index.manifest.request.guide, "settings": {"vector_dtype": index.vector_dtype}},
+            {"guide": self._index.manifest.request.guide, "settings": {"vector_dtype": self._index.vector_dtype}},
             {"guide": guide.fingerprint(), "settings": {"vector_dtype": dtype}},
             "the older index",
         )
         if found:
             raise StaleIndexError(
                 "The older index holds other vectors:\n    " + "\n    ".join(found),
-                where=f"--reuse {folder}",
+                where=f"--reuse {self._folder}",
                 fix="give the guide and the settings it was made with, or leave --reuse out",
             )
-        return cls(index, roles_alike=guide.same_for_both_roles)
+
+    def holds(self, texts: pl.DataFrame) -> np.ndarray:
+        """Which of n texts (role, text_hash) it has: (n,) bool."""
+        return self._ids(texts) >= 0
 
     def take(self, texts: pl.DataFrame) -> Held:
         """The vectors of those texts that the older index holds.
@@ -76,14 +99,13 @@ class OldVectors:
         index, records = self._index, self._index.unrounded()
         pairs = index.pairs(records["pair"], 0)
         known, ids = np.concatenate([pairs.anchors, pairs.positives]), self._ids(texts)
-        if self._key == ["text_hash"]:
+        if self._rows.key == ["text_hash"]:
             known, ids = index.content_ids(known), index.content_ids(ids)
         return held_in(records, known, ids)
 
     def _ids(self, texts: pl.DataFrame) -> np.ndarray:
         """(n,) int64 text ids of the older index, -1 for a text that it lacks."""
-        found = texts.select(*self._key).join(self._texts, on=self._key, how="left", maintain_order="left")
-        return found["old_id"].cast(pl.Int64).fill_null(-1).to_numpy()
+        return self._rows.find(texts).cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def held_in(records: np.ndarray, keys: np.ndarray, wanted: np.ndarray) -> Held:

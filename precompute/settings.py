@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
@@ -13,7 +14,56 @@ from ..shared.models import DType
 from ..shared.pairs import Columns
 from ..shared.rounding import VectorDType
 from ..shared.scaling import default_part_rows
-from .guides import GuideSettings
+from .model_guide import GuideSettings
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+# What means nothing to a kind of guide is refused, so that nobody believes that it took effect.
+MODEL_ONLY = ("max_length", "dtype", "batch_tokens")
+NOT_FOR = {"api": MODEL_ONLY, "vectors": ("query_prompt", "document_prompt", *MODEL_ONLY)}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ApiSettings:
+    """How a guide behind an OpenAI-compatible embeddings endpoint is asked. None of it changes a vector."""
+
+    api_base: str | None = None
+    """URL of the endpoint, such as `http://localhost:8080/v1`; default: OPENAI_BASE_URL, else OpenAI's own."""
+    api_key_env: str = KEY_VARIABLE
+    """Environment variable that holds the key; there is no other way to give one."""
+    api_batch: int = 32
+    """Texts a request; 32 is what every server takes."""
+    api_concurrency: int = 8
+    """Requests at a time, in each process."""
+    api_requests_per_minute: float | None = None
+    """Requests that each process sends in a minute at most, repeated ones included; default: no limit of our own."""
+    api_retries: int = 8
+    """Times that a request is sent again after 408, 409, 429, a server's error or a lost connection."""
+    api_timeout: float = 120.0
+    """Seconds after which an answer is given up."""
+    api_price: float | None = None
+    """Price of a million tokens, for the estimate."""
+    api_budget: float | None = None
+    """Most that the estimate may come to, in the currency of --api-price; above it nothing is sent."""
+
+    def __post_init__(self) -> None:
+        """Check every value; raises SettingsError."""
+        for name in ("api_batch", "api_concurrency", "api_requests_per_minute", "api_timeout"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise SettingsError(f"{value} is too small", where=_flag(name), fix="give more than 0")
+        for name in ("api_retries", "api_price", "api_budget"):
+            if (getattr(self, name) or 0) < 0:
+                raise SettingsError(f"{getattr(self, name)} is too small", where=_flag(name), fix="give 0 or more")
+        if self.api_budget is not None and self.api_price is None:
+            raise SettingsError("A budget needs a price", where="--api-budget", fix="give --api-price too")
+        parts = urlsplit(self.api_base or "")
+        if parts.query or "@" in parts.netloc:  # it would be shown in messages
+            raise SettingsError(
+                "The endpoint's URL must not hold a key, a password or a query",
+                where="--api-base",
+                fix=f"put the key into the environment variable {self.api_key_env}",
+            )
 
 
 @Parameter(name="*")
@@ -22,7 +72,10 @@ class IndexSettings:
     """Everything `gistcache index` can be told besides the input files."""
 
     guide: str
-    """The guide: a folder, a hub id, or `package:DISTRIBUTION` (a model inside an installed wheel)."""
+    """The guide: a folder, a hub id, `package:DISTRIBUTION` (a model inside an installed wheel), `api:MODEL` (an
+    OpenAI-compatible embeddings endpoint), or `vectors:PATH` (vectors that exist already)."""
+    api: ApiSettings = field(default_factory=ApiSettings)
+    """How an endpoint is asked."""
     out: str | Path = "guide-index"
     """Folder or URL (`s3://bucket/index`) to write the index to; an unfinished index there is finished."""
     reuse: str | Path | None = None
@@ -32,19 +85,20 @@ class IndexSettings:
     strict: bool = False
     """Stop at the first row that would be rejected."""
     query_prompt: str | None = None
-    """Put before every anchor; default: the guide's own prompt named `query`."""
+    """Put before every anchor; default: the guide's own prompt named `query`; none for an endpoint."""
     document_prompt: str | None = None
-    """Put before every positive and negative; default: the guide's own named `document`, `passage` or `corpus`."""
+    """Put before every positive and negative; default: the guide's own named `document`, `passage` or `corpus`; none
+    for an endpoint."""
     max_length: int | None = None
     """Tokens after which the guide cuts a text; default: the guide's own limit."""
-    dtype: DType = "float32"
-    """Number type the guide computes in; `--vector-dtype` says how its vectors are stored."""
+    dtype: DType | None = None
+    """Number type the guide computes in; default: float32. `--vector-dtype` says how its vectors are stored."""
     vector_dtype: VectorDType = "float16"
     """Number type a guide vector is stored in; int8 takes half the bytes. `gistcache verify` tells what it changes."""
     dim: int | None = None
-    """Leading dimensions to keep, for Matryoshka guides; default: all."""
+    """Leading dimensions to keep, for Matryoshka guides; an endpoint is asked for so many; default: all."""
     device: str = "auto"
-    """Where the guide runs: auto, cpu, cuda, cuda:1, mps."""
+    """Where the guide and the searches run: auto, cpu, cuda, cuda:1, mps."""
     batch_tokens: int | None = None
     """Padded tokens a forward pass of the guide; default: 1,024 on a CPU, 65,536 on an accelerator."""
     neighbors: int = 50
@@ -90,16 +144,38 @@ class IndexSettings:
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
+                raise SettingsError(f"{value} is too small", where=_flag(name), fix="give 1 or more")
+        self._refuse_without_meaning()
         if self.ray_address and self.engine != "ray":
             raise SettingsError("Another engine knows no Ray", where="--ray-address", fix="give --engine ray too")
         if self.seed < 0:
             raise SettingsError(f"{self.seed} is no seed", where="--seed", fix="give 0 or more")
 
+    def _refuse_without_meaning(self) -> None:
+        kind, _, name = self.guide.partition(":")
+        if kind in NOT_FOR and not name:
+            raise SettingsError(
+                "The guide has no name", where=f"--guide {self.guide}", fix="give api:MODEL, vectors:PATH"
+            )
+        for name in NOT_FOR.get(kind, ()):
+            if getattr(self, name) is not None:
+                raise SettingsError(
+                    f"A guide {kind}:... does not take this setting",
+                    where=_flag(name),
+                    fix="leave it out; how its texts are read is settled where the vectors are made",
+                )
+        if kind != "api" and self.api != ApiSettings():
+            given = next(each.name for each in fields(self.api) if getattr(self.api, each.name) != each.default)
+            raise SettingsError(
+                "Only a guide api:... asks an endpoint", where=_flag(given), fix="leave it out, or give such a guide"
+            )
+
     @property
     def guide_settings(self) -> GuideSettings:
-        """The part that determines what a vector is."""
-        return GuideSettings(self.guide, self.query_prompt, self.document_prompt, self.max_length, self.dtype, self.dim)
+        """What determines a model's vectors."""
+        return GuideSettings(
+            self.guide, self.query_prompt, self.document_prompt, self.max_length, self.dtype or "float32", self.dim
+        )
 
     def for_texts(self, texts: int) -> IndexSettings:
         """With what follows from the size of the corpus: parts so large that the manifest stays small."""
@@ -109,3 +185,7 @@ class IndexSettings:
         """The part that determines the rest of the index, JSON-ready."""
         names = ("vector_dtype", "neighbors", "scale_k", "clusters", "exact_limit", "part_rows", "slice_rows", "seed")
         return {name: getattr(self, name) for name in names}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -10,7 +10,7 @@ import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import InputError
 from .linear import OneDNNLinear
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 METRICS = ("ndcg@10", "mrr@10", "recall@10")
 PRIMARY_METRIC = "ndcg@10"
 STS_COLUMNS = ("sentence1", "sentence2", "score")
+
+
+class Embedder(Protocol):
+    """Whatever embeds texts by role: a SentenceTransformer does."""
+
+    def encode_query(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the evaluators call it)
+        """Texts to a tensor."""
+        ...
+
+    def encode_document(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Texts to a tensor."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class RetrievalSet:
             score_functions={"cosine": cos_sim},
         )
 
-    def evaluate(self, model: SentenceTransformer) -> dict[str, float]:
+    def evaluate(self, model: Embedder) -> dict[str, float]:
         """nDCG@10, MRR@10 and recall@10 of a model, each from 0 to 1."""
         with OneDNNLinear():
             results = self.evaluator()(model)  # type: ignore[operator]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from gistcache.precompute import build as build_module
-from gistcache.precompute.guides import Guide
+from gistcache.precompute.model_guide import ModelGuide
 from gistcache.shared.errors import IndexFaultError, StaleIndexError
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import load_model
@@ -142,7 +142,7 @@ def test_what_has_changed_is_named_and_nothing_is_reused(tmp_path, held, guide_c
 
 
 def test_the_same_again_is_left_alone_whatever_the_name_of_its_file(tmp_path, held, guide_copy, monkeypatch):
-    monkeypatch.setattr(Guide, "encode", lambda *_: pytest.fail("nothing is to be computed"))
+    monkeypatch.setattr(ModelGuide, "encode", lambda *_: pytest.fail("nothing is to be computed"))
     shutil.copytree(held[1], tmp_path / "index")
     before = contents(tmp_path / "index")
     build_test_index(tmp_path / "index", ROWS, guide_copy)

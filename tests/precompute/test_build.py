@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from gistcache.precompute import build as build_module
 from gistcache.precompute.build import build_index
+from gistcache.precompute.model_guide import ModelGuide
 from gistcache.precompute.passes import Passes
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.clock import Clock
@@ -71,9 +72,9 @@ def test_a_text_of_both_roles_is_embedded_once_by_a_guide_without_prompts(tmp_pa
     texts = random_texts(40, seed=11)
     rows = [{"anchor": texts[i], "positive": texts[(i + 1) % 40]} for i in range(40)]
     calls = []
-    original = build_module.Guide.encode
+    original = ModelGuide.encode
     monkeypatch.setattr(
-        build_module.Guide, "encode", lambda self, batch, *rest: calls.extend(batch) or original(self, batch, *rest)
+        ModelGuide, "encode", lambda self, batch, *rest: calls.extend(batch) or original(self, batch, *rest)
     )
     index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, part_rows=16))
     assert sorted(calls) == sorted(texts)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from gistcache.precompute.build import build_index
-from gistcache.precompute.guides import Guide
+from gistcache.precompute.model_guide import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.clock import Clock
 from gistcache.shared.errors import IndexFaultError, StaleIndexError
@@ -37,9 +37,9 @@ def test_only_new_texts_are_embedded_and_the_bytes_are_those_of_a_fresh_build(
     fresh, counts = build(tmp_path, "fresh", rows, guide, vector_dtype=dtype)
     assert set(counts) <= {"computed", "same text as an anchor"}
     embedded = []
-    original = Guide.encode
+    original = ModelGuide.encode
     monkeypatch.setattr(
-        Guide, "encode", lambda self, texts, *rest: embedded.extend(texts) or original(self, texts, *rest)
+        ModelGuide, "encode", lambda self, texts, *rest: embedded.extend(texts) or original(self, texts, *rest)
     )
     added, counts = build(tmp_path, "added", rows, guide, reuse=old, vector_dtype=dtype)
     assert contents(added) == contents(fresh)

@@ -1,0 +1,169 @@
+"""A guide that is a model run here: a SentenceTransformer, frozen, on the device at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from ..shared.errors import ModelError
+from ..shared.features import Features
+from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
+from ..shared.progress import Advance
+from ..shared.schema import Role
+from .guides import refuse_other_guide, shown, unit_vectors
+from .passes import Passes
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+TOKENIZE_ROWS = 512
+
+
+@dataclass(frozen=True)
+class GuideSettings:
+    """How the guide reads a text. All of it goes into the guide's fingerprint."""
+
+    model: str
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    max_length: int | None = None
+    dtype: DType = "float32"
+    dim: int | None = None
+
+
+class ModelGuide:
+    """A frozen SentenceTransformer that embeds texts by role.
+
+    Args:
+        settings: Which model, and how it reads a text.
+        device: ``auto``, or a torch device string.
+        batch_tokens: Padded tokens a forward pass; None picks by device. Halved when an accelerator runs out of memory.
+
+    Raises:
+        ModelError: The model is not found, is not safe to load, or has fewer dimensions than asked for.
+    """
+
+    def __init__(self, settings: GuideSettings, device: str = "auto", batch_tokens: int | None = None) -> None:
+        self.folder: Path = find_model(settings.model)
+        self.settings = settings
+        self.device = pick_device(device)
+        self.model: SentenceTransformer = self._load().eval()
+        set_prompts(self.model, settings.query_prompt, settings.document_prompt)
+        self.passes = Passes(self.model, self.device, batch_tokens)
+        self._asked = device, batch_tokens
+        full = self.model.get_embedding_dimension()
+        self._full = full or self._embed(["probe"], "query").shape[1]
+        self.dim = settings.dim or self._full
+        if self.dim > self._full:
+            raise ModelError(
+                f"The guide has {self._full} dimensions, {self.dim} were asked for",
+                where="--dim",
+                fix=f"ask for {self._full} at most",
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker elsewhere loads its own guide, on its own device, and sees that it is the same."""
+        return _same_guide, (self.settings, *self._asked, self.fingerprint())
+
+    def _load(self) -> SentenceTransformer:
+        """The model; with flash attention, and so without padding, where that is installed and the model takes it."""
+        load = partial(
+            load_model,
+            self.folder,
+            device=self.device,
+            dtype=self.settings.dtype,
+            max_length=self.settings.max_length,
+        )
+        half = self.settings.dtype != "float32"
+        if self.device.startswith("cuda") and half and is_flash_attn_2_available():
+            with suppress(ModelError):  # an encoder that knows no flash attention is refused; any other fault returns
+                return load(attention="flash_attention_2")
+        return load()
+
+    def prompt(self, role: Role) -> str:
+        """The prompt put before texts of a role."""
+        override = self.settings.query_prompt if role == "query" else self.settings.document_prompt
+        return prompt_for(self.model, role, override)
+
+    @property
+    def same_for_both_roles(self) -> bool:
+        """Whether a text has one vector whatever its role."""
+        routed = any(type(module).__name__ == "Router" for module in self.model.children())
+        return not routed and self.prompt("query") == self.prompt("document")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that determines a vector, JSON-ready; ``name`` informs only."""
+        return {
+            "name": self.settings.model,
+            "files": fingerprint_files(self.folder),
+            "modules": [type(module).__name__ for module in self.model.children()],
+            "pooling": _pooling(self.model),
+            "prompts": {"query": self.prompt("query"), "document": self.prompt("document")},
+            "max_length": self.model.max_seq_length,
+            "dtype": self.settings.dtype,
+            "dim": self.dim,
+        }
+
+    def expect(self, texts: Iterable[tuple[Role, list[str]]]) -> None:
+        """See ``Guide``: a model takes whatever comes."""
+
+    def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
+        """See ``Guide``.
+
+        Tokenising runs one block ahead of computing. Batches are of similar length and bounded by padded tokens.
+        """
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        blocks = [order[start : start + TOKENIZE_ROWS] for start in range(0, len(order), TOKENIZE_ROWS)]
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self._tokenize, [texts[i] for i in blocks[0]], role) if blocks else None
+            for number, block in enumerate(blocks):
+                features = ahead.result() if ahead else {}
+                if number + 1 < len(blocks):
+                    ahead = pool.submit(self._tokenize, [texts[i] for i in blocks[number + 1]], role)
+                vectors[block] = self._checked([texts[i] for i in block], self.passes.embed(features))
+                advance(len(block))
+        return vectors
+
+    def _tokenize(self, texts: list[str], role: Role) -> Features:
+        return self.model.preprocess(texts, prompt=self.prompt(role) or None, task=role)
+
+    def _embed(self, texts: list[str], role: Role) -> np.ndarray:
+        return self.passes.embed(self._tokenize(texts, role))
+
+    def _checked(self, texts: list[str], vectors: np.ndarray) -> np.ndarray:
+        if vectors.shape != (len(texts), self._full):
+            raise ModelError(
+                f"The guide returned vectors of shape {vectors.shape}, {(len(texts), self._full)} was expected",
+                where=f"{len(texts)} texts, first {shown(texts[0])}",
+                fix="check the guide's modules",
+            )
+        return unit_vectors(vectors, texts, self.dim)
+
+
+def _same_guide(
+    settings: GuideSettings, device: str, batch_tokens: int | None, fingerprint: dict[str, Any]
+) -> ModelGuide:
+    """The guide of these settings, which must be the one that is meant."""
+    guide = ModelGuide(settings, device, batch_tokens)
+    refuse_other_guide(guide, fingerprint)
+    return guide
+
+
+def _pooling(model: SentenceTransformer) -> list[dict[str, Any]]:
+    """Configuration of every module after the transformer."""
+    modules: list[Any] = list(model.children())[1:]
+    configs = [module.get_config_dict() for module in modules if hasattr(module, "get_config_dict")]
+    return [{key: value for key, value in config.items() if _is_plain(value)} for config in configs]
+
+
+def _is_plain(value: Any) -> bool:  # noqa: ANN401 (any JSON value)
+    return value is None or isinstance(value, bool | int | float | str)

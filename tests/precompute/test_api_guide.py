@@ -1,0 +1,330 @@
+"""A guide behind a real server: the vectors of the model that runs here, each text paid for once, the key nowhere."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from gistcache.precompute import endpoint
+from gistcache.precompute.answers import Answers
+from gistcache.precompute.build import Journal
+from gistcache.precompute.guides import guide_of
+from gistcache.precompute.model_guide import GuideSettings, ModelGuide
+from gistcache.precompute.place import Place
+from gistcache.precompute.settings import ApiSettings, IndexSettings
+from gistcache.shared.errors import GistcacheError, ModelError, SettingsError, StaleIndexError
+from gistcache.shared.index import GuideIndex
+from gistcache.shared.remote import Remote
+
+from tests.conftest import build_test_index, random_pairs, random_texts, write_jsonl
+from tests.precompute.embeddings_server import KEY, NAME, EmbeddingsServer
+from tests.precompute.test_build import contents
+
+ROWS = random_pairs(60, seed=90, negatives=1)
+ROWS.append({"anchor": ROWS[1]["positive"], "positive": ROWS[2]["anchor"], "negative_1": ROWS[3]["anchor"]})
+TEXTS = {text for row in ROWS for text in row.values()}
+
+
+@pytest.fixture(scope="module")
+def one_server(guide_folder):
+    server = EmbeddingsServer(guide_folder)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def server(one_server, monkeypatch):
+    one_server.faults, one_server.broken_after, one_server.change = [], None, lambda vectors: vectors
+    one_server.billed, one_server.requests, one_server.answered = Counter(), [], 0
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)  # where there is no Retry-After
+    return one_server
+
+
+def asked(server, **settings) -> ApiSettings:
+    return ApiSettings(**({"api_base": server.url, "api_batch": 8, "api_concurrency": 3} | settings))
+
+
+def build(out, server, rows=ROWS, guide=f"api:{NAME}", api=None, **settings):
+    api = api or asked(server)
+    return build_test_index(out, rows, guide, part_rows=32, neighbors=5, api=api, **settings)
+
+
+def guide(tmp_path, server, name=NAME, dim=None, **settings):
+    settings = IndexSettings(guide=f"api:{name}", dim=dim, out=tmp_path / "index", api=asked(server, **settings))
+    return guide_of(settings, Place.of(settings.out))
+
+
+@pytest.mark.parametrize("dim", [None, 8])
+def test_the_vectors_are_those_of_the_model_that_runs_here(tmp_path, server, guide_folder, dim):
+    texts = random_texts(40, seed=91)
+    found = guide(tmp_path, server, dim=dim).encode(texts, "query")
+    local = ModelGuide(GuideSettings(str(guide_folder), dim=dim), "cpu").encode(texts, "query")
+    assert found.dtype == np.float16
+    assert found.shape == local.shape
+    assert np.abs(found.astype(np.float32) - local.astype(np.float32)).max() < 6e-4
+    assert [request.get("dimensions") for request in server.requests] == [dim] * len(server.requests)
+
+
+def test_prompts_are_put_before_texts(tmp_path, server, prompted_guide_folder):
+    out = build(tmp_path / "index", server, query_prompt="find: ", document_prompt="text: ")
+    local = build_test_index(tmp_path / "local", ROWS, prompted_guide_folder, part_rows=32, neighbors=5)
+    ours, theirs = (GuideIndex.open(each) for each in (out, local))
+    ids = np.arange(sum(ours.manifest.request.corpus[role] for role in ("queries", "documents")))
+    assert np.abs(ours.vectors(ids).astype(np.float32) - theirs.vectors(ids)).max() < 6e-4
+    assert ours.manifest.request.guide == {
+        "name": f"api:{NAME}",
+        "api": NAME,
+        "prompts": {"query": "find: ", "document": "text: "},
+        "dim": 32,
+    }
+
+
+def test_faults_that_pass_are_waited_out(tmp_path, server):
+    server.faults = [None, 429, 500, "drop", (503, "overloaded"), 429, "drop", 408]
+    build(tmp_path / "index", server)
+    assert not server.faults
+    assert server.billed == Counter([*TEXTS, "dimensions"])
+
+
+def test_what_was_answered_is_paid_for_once_whatever_stops_the_run(tmp_path, server):
+    whole = build(tmp_path / "whole", server, dim=32)
+    assert server.billed == Counter(TEXTS)
+    assert not (whole / "building").exists()
+    server.billed, server.answered, server.broken_after = Counter(), 0, 6
+    with pytest.raises(ModelError, match="limit is reached"):
+        build(tmp_path / "cut", server, dim=32, api=asked(server, api_retries=0))
+    assert 0 < server.billed.total() < len(TEXTS)
+    server.broken_after = None
+    # Other batches, another number of requests at a time: what was answered stays answered.
+    build(tmp_path / "cut", server, dim=32, api=asked(server, api_batch=5, api_concurrency=1))
+    assert server.billed == Counter(TEXTS)
+    assert contents(tmp_path / "cut") == contents(whole)
+
+
+class PoweredOffError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("cut", ["answer", "part"])
+def test_a_run_cut_off_goes_on_where_it_was(tmp_path, server, monkeypatch, cut):
+    """Without power just after an answer is on disk, and just before a part of vectors is recorded."""
+    owner, name = (Answers, "keep") if cut == "answer" else (Journal, "record")
+    original, calls = getattr(owner, name), []
+
+    def once(self, *arguments):
+        stopped = cut == "part" and arguments[0].path.startswith("vectors")
+        if not stopped:
+            original(self, *arguments)
+        calls.append(name)
+        if stopped or (cut == "answer" and len(calls) == 4):
+            raise PoweredOffError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, once)
+        with pytest.raises(PoweredOffError):
+            build(tmp_path / "index", server)
+    assert 0 < server.billed.total() < len(TEXTS)
+    build(tmp_path / "index", server)
+    assert server.billed == Counter([*TEXTS, "dimensions"])
+
+
+def test_a_damaged_answer_is_asked_for_again(tmp_path, server, caplog):
+    server.broken_after = 4
+    with pytest.raises(ModelError):
+        build(tmp_path / "index", server, dim=32, api=asked(server, api_retries=0))
+    server.broken_after = None
+    path = sorted((tmp_path / "index" / "building" / "answers").glob("*.npy"))[0]
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    build(tmp_path / "index", server, dim=32)
+    assert "this answer is damaged" in caplog.text
+    assert server.billed.total() == len(TEXTS) + 8
+
+
+def test_another_machine_reads_the_answers_from_the_storage(tmp_path):
+    here, there = (Place(tmp_path / name, Remote("memory://answers")) for name in ("here", "there"))
+    keys, rows = [bytes([number] * 16) for number in range(4)], np.arange(8, dtype=np.float16).reshape(4, 2)
+    Answers(here).keep(keys[:3], rows[:3])
+    found = np.zeros((4, 2), dtype=np.float16)
+    assert Answers(there).fill(keys, found) == [3]
+    assert np.array_equal(found[:3], rows[:3])
+
+
+def test_texts_too_long_are_shortened_and_the_rest_is_not_paid_for_again(tmp_path, server):
+    server.faults = [None] * 3 + [(400, "maximum context length is 32 tokens")]
+    with pytest.raises(ModelError, match="maximum context length") as caught:
+        build(tmp_path / "index", server, dim=32, api=asked(server, api_concurrency=1))
+    assert "--reuse" in caught.value.fix
+    paid = Counter(server.billed)
+    edited = [ROWS[0] | {"positive": "red dog"}, *ROWS[1:]]
+    with pytest.raises(StaleIndexError):
+        build(tmp_path / "index", server, dim=32, rows=edited)
+    build(tmp_path / "edited", server, dim=32, rows=edited, reuse=tmp_path / "index")
+    assert paid.total() == 24
+    assert set(server.billed.values()) == {1}
+    index = build(tmp_path / "more", server, rows=random_pairs(9, seed=92) + edited, dim=32, reuse=tmp_path / "edited")
+    assert set(server.billed.values()) == {1}
+    assert len(GuideIndex.open(index)) == len(edited) + 9
+
+
+def test_the_estimate_comes_before_anything_is_sent(tmp_path, server, capsys):
+    # 4 bytes a token: counted here once more, in another way.
+    tokens = sum(len(text.encode()) for text in TEXTS) / 4
+    priced = {"api_price": 1000.0, "api_budget": tokens / 1000 - 0.01}
+    with pytest.raises(SettingsError, match="budget") as caught:
+        build(tmp_path / "index", server, api=asked(server, **priced))
+    assert caught.value.where == "--api-budget"
+    assert not server.requests
+    told = capsys.readouterr().err
+    assert f"{len(TEXTS):,} texts to send, about {tokens:,.0f} tokens (estimate" in told
+    assert f"about {tokens / 1000:,.4f} at 1000 a million" in told
+    server.broken_after = 5
+    with pytest.raises(ModelError):
+        build(tmp_path / "index", server, dim=32, api=asked(server, api_retries=0, api_concurrency=1))
+    server.broken_after = None
+    build(tmp_path / "index", server, dim=32, api=asked(server, **priced))  # what is left is within the budget
+    assert "40 texts were answered before" in capsys.readouterr().err
+
+
+def test_a_finished_index_asks_for_nothing(tmp_path, server):
+    build(tmp_path / "index", server, dim=32)
+    server.requests = []
+    build(tmp_path / "index", server, dim=32, api=asked(server, api_price=1e6, api_budget=0.0))
+    assert not server.requests
+
+
+def test_the_guide_is_evaluated_through_the_endpoint(tmp_path, server, guide_folder):
+    held_out = write_jsonl(tmp_path / "held.jsonl", [*random_pairs(20, seed=93), *ROWS[:5]])
+    index = build(tmp_path / "index", server, eval_pairs=(str(held_out),))
+    local = build_test_index(tmp_path / "local", ROWS, guide_folder, eval_pairs=(str(held_out),))
+    figures = [GuideIndex.open(each).manifest.measured["guide"] for each in (index, local)]
+    assert figures[0] == pytest.approx(figures[1], abs=1e-3)
+    assert set(server.billed.values()) == {1}
+
+
+FAULTS = {
+    "key": ({"faults": [401]}, "refuses the key", "OPENAI_API_KEY"),
+    "not allowed": ({"faults": [403]}, "refuses this key the model", "OPENAI_API_KEY"),
+    "model": ({"name": "other"}, "no such model.*other does not exist", "api:MODEL"),
+    "quota": ({"faults": [429]}, "limit is reached", "--api-concurrency"),
+    "too large": ({"faults": [413]}, "too large", "--api-batch"),
+    "server": ({"faults": [502]}, "refuses the request", "run the same command again"),
+    "dropped": ({"faults": ["drop"]}, "cannot be reached", "--api-base"),
+    "not JSON": ({"faults": [(200, "<html>")]}, "no answer to 1 texts", "/v1"),
+    "no vectors": ({"faults": [(200, "none")]}, "no answer to 1 texts", "/v1"),
+    "few vectors": ({"change": lambda vectors: vectors[:0]}, "no answer to 1 texts", "/v1"),
+    "other dimensions": ({"change": lambda vectors: vectors[:, :5]}, "5 dimensions came, 8 were asked", "--dim"),
+    "zero": ({"change": lambda vectors: vectors * 0}, "zero vector", "leave the text out"),
+    "not finite": ({"change": lambda vectors: vectors * np.nan}, "non-finite vector", "leave the text out"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_mended_is_told(tmp_path, server, fault):
+    change, what, fix = FAULTS[fault]
+    name = change.get("name", NAME)
+    for each, value in change.items():
+        if each != "name":
+            setattr(server, each, value)
+    with pytest.raises(ModelError, match=what) as caught:
+        guide(tmp_path, server, name, dim=8, api_retries=0).encode(["red dog"], "query")
+    assert fix in caught.value.fix
+    assert fault in ("zero", "not finite") or server.url in caught.value.where
+
+
+def test_an_answer_that_does_not_come_is_given_up(tmp_path, server):
+    with server.lock, pytest.raises(ModelError, match=r"No answer came in 0\.05 s"):
+        guide(tmp_path, server, dim=8, api_retries=0, api_timeout=0.05).encode(["red dog"], "query")
+
+
+def test_the_key_is_written_and_said_nowhere(tmp_path, server, monkeypatch, capsys, caplog):
+    caplog.set_level(logging.DEBUG)
+    out = build(tmp_path / "index", server)
+    server.broken_after = 2
+    with pytest.raises(ModelError):
+        build(tmp_path / "cut", server, random_pairs(20, seed=94), api=asked(server, api_retries=0))
+    server.broken_after = None
+    written = b"".join(contents(tmp_path).values())
+    assert out.exists()
+    monkeypatch.setenv("MY_KEY", "sk-wrong-and-secret\n")
+    with pytest.raises(ModelError, match="Incorrect API key provided: Bearer") as caught:
+        guide(tmp_path, server, dim=8, api_key_env="MY_KEY").encode(["red"], "query")
+    assert "MY_KEY" in caught.value.fix
+    assert caught.value.__suppress_context__
+    told = "".join(capsys.readouterr()) + caplog.text + str(caught.value)
+    pickled = pickle.dumps(guide(tmp_path, server, dim=8))
+    for secret in (KEY, "sk-wrong-and-secret"):
+        assert secret not in told
+        assert secret.encode() not in written + pickled
+
+
+def test_a_worker_has_the_key_from_its_own_environment(tmp_path, server, monkeypatch):
+    pickled = pickle.dumps(guide(tmp_path, server, dim=8))
+    copy = pickle.loads(pickled)
+    assert copy.encode(["red dog"], "query").shape == (1, 8)
+    assert copy.fingerprint() == guide(tmp_path, server, dim=8).fingerprint()
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(SettingsError, match="There is no key"):
+        guide(tmp_path, server, api_key_env="MY_KEY")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(ModelError, match="refuses the key"):
+        pickle.loads(pickled).encode(["blue cat"], "query")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(SettingsError, match="There is no key"):
+        guide(tmp_path, server, api_base=None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"),
+    [
+        ({"max_length": 8}, "--max-length"),
+        ({"dtype": "float32"}, "--dtype"),
+        ({"batch_tokens": 64}, "--batch-tokens"),
+        ({"guide": "package:some", "api": ApiSettings(api_batch=3)}, "--api-batch"),
+        ({"guide": "api:"}, "--guide"),
+    ],
+)
+def test_settings_without_meaning_are_refused(settings, flag):
+    with pytest.raises(SettingsError) as caught:
+        IndexSettings(**({"guide": "api:some"} | settings))
+    assert flag in caught.value.where
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"api_base": "http://user:word@host/v1"},
+        {"api_base": "http://host/v1?key=word"},
+        {"api_budget": 1.0},
+        {"api_batch": 0},
+        {"api_retries": -1},
+    ],
+)
+def test_unusable_endpoint_settings_are_refused(settings):
+    with pytest.raises(GistcacheError) as caught:
+        ApiSettings(**settings)
+    assert "word" not in str(caught.value).replace("password", "")
+
+
+def test_the_pace_spaces_all_requests_of_a_process_and_repeated_ones_too(tmp_path, server, monkeypatch):
+    now, slept = [100.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=slept.append)
+    monkeypatch.setattr(endpoint, "time", clock)
+    pace = endpoint.Pace(30)
+    for _ in range(3):
+        pace(None)
+    assert slept == [2, 4]
+    now[0] = 200.0
+    pace(None)
+    assert slept == [2, 4]
+    turns = []
+    monkeypatch.setattr(endpoint.Pace, "__call__", lambda self, request: turns.append(request))
+    server.faults = [429, 500]
+    guide(tmp_path, server, dim=8, api_requests_per_minute=1).encode(["red dog"], "query")
+    assert len(turns) == len(server.requests) == 3
