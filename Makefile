@@ -14,16 +14,19 @@ VENV := .venv
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help guide-index train-small test bench chaos results clean
+.PHONY: help guide-index train-small report test docs release bench chaos results clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make train-small   stage 2: train the default small student (builds the index first if there is none)"
 	@echo "make guide-index   stage 1: embed the pairs with the guide, once"
+	@echo "make report        report.html: what the guide saw, and the runs in OUT"
 	@echo "make test          ruff, pyright, pytest"
+	@echo "make docs          the documentation as a site, in build/site"
+	@echo "make release       wheel and source archive in dist/, checked"
 	@echo "make bench         docs/BENCHMARKS.md: speed and memory, side by side (an hour on two cores)"
 	@echo "make chaos         docs/RELIABILITY.md: kills, full disks, flipped bits, damaged inputs (an hour on two cores)"
-	@echo "make results       docs/RESULTS.md: guided against unguided on Banking77 (half an hour on two cores)"
+	@echo "make results       docs/RESULTS.md: what each technique is worth (hours on two cores)"
 	@echo "make clean         delete .venv, the index, the runs and the docs pairs"
 	@echo "variables: PAIRS= HELD_OUT= GUIDE= INDEX= STUDENT= OUT= INDEX_FLAGS= TRAIN_FLAGS="
 
@@ -53,11 +56,30 @@ $(INDEX)/manifest.json: | $(VENV)/product
 train-small: $(VENV)/product $(INDEX)/manifest.json $(filter data/docs/%,$(HELD_OUT))
 	$(BIN)/gistcache train --index $(INDEX) --student $(STUDENT) --out $(OUT) $(if $(HELD_OUT),--eval-pairs $(HELD_OUT)) $(TRAIN_FLAGS)
 
+$(VENV)/report: $(VENV)/product
+	$(PIP) --editable '.[demo,report]'
+	@touch $@
+
+report: $(VENV)/report $(INDEX)/manifest.json
+	$(BIN)/gistcache report $(INDEX) --out report.html $(if $(wildcard $(OUT)/metrics.json),--runs $(OUT))
+
 test: $(VENV)/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest
+
+$(VENV)/docs: $(VENV)/product
+	$(PIP) --editable '.[demo,docs]'
+	@touch $@
+
+docs: $(VENV)/docs
+	$(BIN)/mkdocs build --clean
+
+release: $(VENV)/development
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 data/models/all-mpnet-base-v2: | $(VENV)/development
 	$(BIN)/python data/fetch_mpnet.py --out data/models
@@ -72,8 +94,8 @@ bench: $(VENV)/bench data/models/all-mpnet-base-v2 data/docs/train.parquet
 chaos: $(VENV)/development
 	$(BIN)/python -m tests.chaos.reliability
 
-results: $(VENV)/development data/models/all-mpnet-base-v2
-	$(BIN)/python tests/bench/banking77.py $(RESULTS_FLAGS)
+results: $(VENV)/development data/models/all-mpnet-base-v2 data/docs/train.parquet
+	$(BIN)/python tests/bench/results.py $(RESULTS_FLAGS)
 
 clean:
-	rm -rf $(VENV) $(INDEX) $(INDEX).summary.json $(INDEX).tokens $(OUT) data/docs build dist *.egg-info
+	rm -rf $(VENV) report.html $(INDEX) $(INDEX).summary.json $(INDEX).tokens $(OUT) data/docs build dist *.egg-info
