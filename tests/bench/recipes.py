@@ -51,7 +51,7 @@ def at(temperature: float) -> tuple[str, ...]:
 JUDGES = {"paper": (), "neighborhood": NEIGHBORHOOD, "unguided": UNGUIDED}
 CHOOSING = [
     Recipe(f"{name}, temperature {temperature:g}", "choosing", (*flags, *at(temperature)), tasks=BANKING_ONLY)
-    for temperature in (0.05, 0.1, 0.02)
+    for temperature in (0.02, 0.05, 0.1)
     for name, flags in JUDGES.items()
 ]
 CHOOSING += [
@@ -70,9 +70,9 @@ BEST = [
     Recipe(name, "best", (*LONGER, *flags), tasks=BANKING_ONLY)
     for name, flags in {
         "longer": (),
+        "longer, 0.4 below": ("--margin", "0.4"),
         "longer, KL": ("--kl-weight", "1"),
         "longer, regression": ("--regression-weight", "1"),
-        "longer, 0.4 below": ("--margin", "0.4"),
     }.items()
 ]
 

@@ -171,6 +171,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--docs", type=Path, default=REPOSITORY / "data" / "docs")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "results", help="everything that is kept")
     parser.add_argument("--group", help="measure this part alone")
+    parser.add_argument("--recipe", default="", help="measure recipes alone whose name holds this")
     parser.add_argument("--share", default="1/1", help="I/N: the I-th of every N runs")
     parser.add_argument("--costs", action="store_true", help="measure seconds and memory, on an idle machine")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
@@ -187,7 +188,7 @@ def main() -> None:
     runs = [
         (recipe, seed, task)
         for recipe in RECIPES
-        if given.group in (None, recipe.group)
+        if given.group in (None, recipe.group) and given.recipe in recipe.name
         for seed in recipe.seeds
         for task in recipe.tasks
     ]
@@ -198,7 +199,7 @@ def main() -> None:
     for number in range(measurement.COST_ROUNDS) if given.costs else ():
         for recipe in trained:  # by turns: what else the machine does falls on all alike
             measurement.costs(recipe, number)
-    if given.page or given.costs or (given.group is None and shares == 1):
+    if given.page or given.costs or (given.group is None and not given.recipe and shares == 1):
         text = page(measurement)
         (REPOSITORY / "docs" / "RESULTS.md").write_text(text, encoding="utf-8")
         print(text)
