@@ -16,17 +16,9 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from .report_costs import Fact
 from .report_figures import Figure
 from .report_tables import Table
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something in figures: ``note`` says where it comes from."""
-
-    name: str
-    value: str
-    note: str = ""
 
 
 @dataclass(frozen=True)
