@@ -17,7 +17,9 @@ from ..shared.index import GuideIndex
 from ..shared.outcome import Outcome
 from ..shared.parts import whole_file
 from ..shared.progress import console
+from . import report_tables as tables
 from .report_batches import RandomBatches, near_duplicates
+from .report_costs import at_a_glance, saved
 from .report_runs import Run, read_runs
 from .report_sample import ScoredPairs, excerpts, positive_ranks, sampled_pairs
 
@@ -53,7 +55,7 @@ class ReportSettings:
             raise SettingsError(f"{self.sample} is too small", where="--sample", fix="give 1 or more")
 
 
-def report(index: str, *, settings: ReportSettings = ReportSettings()) -> Outcome:
+def report(index: str, /, *, settings: ReportSettings = ReportSettings()) -> Outcome:
     """Show what the guide saw: one page, readable offline, of an index and of training runs.
 
     Parameters
@@ -78,8 +80,6 @@ def report(index: str, *, settings: ReportSettings = ReportSettings()) -> Outcom
 
 def _sections(index: GuideIndex, runs: Sequence[Run], size: int) -> list[Section]:
     from . import report_figures as figures
-    from . import report_tables as tables
-    from .report_costs import at_a_glance, saved
     from .report_page import Section
 
     sample = ScoredPairs.read(index, sampled_pairs(index, size))

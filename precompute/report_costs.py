@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..shared.index import GuideIndex
-from .report_page import Fact
 from .report_runs import Run
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something in figures: ``note`` says where it comes from."""
+
+    name: str
+    value: str
+    note: str = ""
 
 
 def at_a_glance(index: GuideIndex, ranks: np.ndarray) -> list[Fact]:
@@ -30,14 +39,13 @@ def saved(index: GuideIndex, runs: Sequence[Run]) -> list[Fact]:
     own = [run for run in runs if run.same_index]
     passes = sum(run.epochs or 0.0 for run in own)
     texts_a_pass = 2 * corpus["pairs"] + corpus["negatives"]
-    embedded = sum(summary.get("vectors", {"": corpus["queries"] + corpus["documents"]}).values())
     computed = summary.get("vectors", {}).get("computed", 0)
     seconds = summary.get("seconds", {}).get("embed")
     vectors = sum(record.bytes for record in index.manifest.parts["vectors"])
     everything = sum(record.bytes for record in index.manifest.records)
     per_text = seconds / computed if seconds and computed else None
     facts = [
-        Fact("guide passes", "1", f"{embedded:,} texts, each once"),
+        Fact("guide passes", "1", f"{corpus['queries'] + corpus['documents']:,} texts, each once"),
         Fact(
             "passes of a guide in the loop",
             f"{passes:,.2f}" if own else "one an epoch",

@@ -19,7 +19,7 @@ from ..shared.evaluation import PRIMARY_METRIC
 from ..shared.index import GuideIndex
 from .report_batches import BLOCKS, MARGINS, RandomBatches
 from .report_runs import CURVES, Run
-from .report_sample import RANK_EDGES, SEED, Excerpt, ScoredPairs
+from .report_sample import RANK_EDGES, SEED, Excerpt, ScoredPairs, clipped, principal_plane
 
 # What the page holds at most, so that with plotly.js (4.8 MB) it stays under 6 MB whatever the texts are.
 POINTS = 800
@@ -52,14 +52,6 @@ class Figure:
     def json(self) -> dict[str, Any]:
         """The specification as plotly.js reads it."""
         return json.loads(self.spec.to_json() or "")
-
-
-def clipped(text: str, limit: int) -> str:
-    """The beginning of a text, so long that its JSON, as the page has it, has at most ``limit`` bytes."""
-    head = text[:limit]
-    while len(json.dumps(head, ensure_ascii=False).encode(errors="replace")) + 5 * sum(map(head.count, "<>&'")) > limit:
-        head = head[: len(head) * 9 // 10]
-    return text if head == text else f"{head}…"
 
 
 def drawn(sample: ScoredPairs) -> np.ndarray:
@@ -177,17 +169,6 @@ def clusters_figure(index: GuideIndex, sample: ScoredPairs, texts: dict[int, Exc
     return Figure("clusters", "Cluster map", note, figure, 460)
 
 
-def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Vectors (n, dim) on their first two principal components: (n, 2), and the share of the variance these have."""
-    centred = vectors - vectors.mean(axis=0)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    flat = np.zeros((len(vectors), 2))
-    flat[:, : min(2, len(values))] = left[:, :2] * values[:2]
-    # The sign of a component is arbitrary: the largest value is made positive.
-    flat *= np.where(flat[np.abs(flat).argmax(axis=0), [0, 1]] < 0, -1, 1)
-    return flat, float((values[:2] ** 2).sum() / max((values**2).sum(), 1e-12))
-
-
 def lengths_figure(index: GuideIndex, sample: ScoredPairs, texts: dict[int, Excerpt]) -> Figure:
     """Characters of anchors and of positives."""
     figure = _empty("characters", "share of texts")
@@ -208,8 +189,9 @@ def lengths_figure(index: GuideIndex, sample: ScoredPairs, texts: dict[int, Exce
             hovertemplate="about %{x:.0f} characters: %{y:.1%}<extra>%{fullData.name}</extra>",
         )
     medians = " and ".join(f"{np.median(values):,.0f} ({name})" for name, values in lengths.items())
-    limit = index.manifest.request.guide["max_length"]
-    note = f"Of the sample, each text once. Medians: {medians}. The guide reads up to {limit:,} tokens of a text."
+    limit = index.manifest.request.guide.get("max_length")  # a guide elsewhere does not tell
+    cut = f" The guide reads up to {limit:,} tokens of a text." if limit else ""
+    note = f"Of the sample, each text once. Medians: {medians}.{cut}"
     return Figure("lengths", "Text lengths", note, figure, 340)
 
 

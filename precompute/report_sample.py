@@ -5,6 +5,7 @@ Score shards are read part by part, vectors and texts by id: memory grows with t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..shared.index import GuideIndex
+from ..shared.ragged import padded
 from ..shared.tables import read_table
 
 SEED = 0
@@ -78,7 +80,8 @@ class ScoredPairs:
     def read(cls, index: GuideIndex, pair_ids: np.ndarray) -> ScoredPairs:
         """The stored scores of the pairs with these ids, which must ascend."""
         table = pa.concat_tables(_rows(index, pair_ids))
-        ids, neighbors = index.pairs(pair_ids, negatives=0), _padded(table["neighbor_ids"].combine_chunks(), -1)
+        ids, width = index.pairs(pair_ids, negatives=0), index.manifest.request.settings["neighbors"]
+        neighbors = padded(table["neighbor_ids"], width, -1, np.int64)
         return cls(
             pair_ids,
             ids.anchors,
@@ -87,7 +90,7 @@ class ScoredPairs:
             table["positive_rank"].to_numpy(),
             table["cluster"].to_numpy(),
             neighbors,
-            _padded(table["neighbor_scores"].combine_chunks(), np.nan),
+            padded(table["neighbor_scores"], width, np.nan, np.float32),
             _closest(index, pair_ids, neighbors),
         )
 
@@ -117,20 +120,23 @@ def _rows(index: GuideIndex, pair_ids: np.ndarray) -> Iterator[pa.Table]:
         yield table.take(pa.array(chosen))
 
 
-def _padded(lists: pa.ListArray, missing: float) -> np.ndarray:
-    """Lists as rows of one width, at least 1."""
-    counts, values = lists.value_lengths().to_numpy(), lists.flatten().to_numpy()
-    rows = np.full((len(counts), max(1, counts.max(initial=0))), missing, dtype=values.dtype)
-    rows[np.arange(rows.shape[1]) < counts[:, None]] = values
-    return rows
-
-
 def _closest(index: GuideIndex, pair_ids: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
     known, owner = index.known_positives(pair_ids)
     texts = index.manifest.rows["texts"]
     keys = np.arange(len(neighbors))[:, None] * texts + index.content_ids(neighbors)
     positive = np.isin(keys, owner * texts + known) | (neighbors < 0)
     return np.where(positive.all(axis=1), -1, positive.argmin(axis=1))
+
+
+def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Vectors (n, dim) on their first two principal components: (n, 2), and the share of the variance these have."""
+    centred = vectors - vectors.mean(axis=0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    flat = np.zeros((len(vectors), 2))
+    flat[:, : min(2, len(values))] = left[:, :2] * values[:2]
+    # The sign of a component is arbitrary: the largest value is made positive.
+    flat *= np.where(flat[np.abs(flat).argmax(axis=0), [0, 1]] < 0, -1, 1)
+    return flat, float((values[:2] ** 2).sum() / max((values**2).sum(), 1e-12))
 
 
 class Excerpt(NamedTuple):
@@ -151,3 +157,11 @@ def excerpts(index: GuideIndex, ids: np.ndarray) -> dict[int, Excerpt]:
             found |= dict(zip(here.tolist(), heads, strict=True))
         start += record.rows
     return found
+
+
+def clipped(text: str, limit: int) -> str:
+    """The beginning of a text, so long that its JSON, as the page has it, has at most ``limit`` bytes."""
+    head = text[:limit]
+    while len(json.dumps(head, ensure_ascii=False).encode(errors="replace")) + 5 * sum(map(head.count, "<>&'")) > limit:
+        head = head[: len(head) * 9 // 10]
+    return text if head == text else f"{head}…"

@@ -9,9 +9,8 @@ from typing import Any
 
 from ..shared.evaluation import PRIMARY_METRIC
 from .report_batches import FalseNegative, NearDuplicate
-from .report_figures import clipped
 from .report_runs import Run
-from .report_sample import Excerpt, ScoredPairs
+from .report_sample import Excerpt, ScoredPairs, clipped
 
 CELL_BYTES = 400
 NAME_BYTES = 100

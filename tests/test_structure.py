@@ -59,5 +59,5 @@ def test_the_command_line_loads_no_stage_before_it_is_called():
 
 def test_the_files_of_the_reports_page_are_installed():
     """CI runs this file against the wheel, where an editable install hides nothing."""
-    folder = resources.files("gistcache.precompute") / "page"
-    assert {file.name for file in folder.iterdir()} >= {"report.html", "report.css", "report.js"}
+    files = {file.name for file in resources.files("gistcache.precompute").iterdir()}
+    assert files >= {"report_page.html", "report_page.css", "report_page.js"}

@@ -14,9 +14,7 @@ from gistcache.precompute.report_batches import BLOCKS, MARGINS, NearDuplicate, 
 from gistcache.precompute.report_costs import saved
 from gistcache.precompute.report_figures import (
     HOVER_BYTES,
-    clipped,
     clusters_figure,
-    principal_plane,
     runs_figure,
     scores_figure,
 )
@@ -27,8 +25,10 @@ from gistcache.precompute.report_sample import (
     SEED,
     Excerpt,
     ScoredPairs,
+    clipped,
     excerpts,
     positive_ranks,
+    principal_plane,
     sampled_pairs,
 )
 from gistcache.precompute.report_tables import final_figures, mislabelled
@@ -37,6 +37,8 @@ from gistcache.shared.errors import InputError, SettingsError
 from gistcache.shared.index import GuideIndex
 from gistcache.train.judges import GuideView, PositiveJudge
 from gistcache.train.mask import BatchTexts, PairVectors, same_text, self_cells
+
+from tests.conftest import build_test_index
 
 NASTY = "<img src=x onerror='hack()'>&\"\u2028</script>終"
 
@@ -201,6 +203,15 @@ def test_what_a_guide_in_the_loop_would_have_cost(index):
     assert facts["guide seconds"].value == "not known"  # the fixture wrote no summary
 
 
+def test_the_smallest_index_has_a_page_too(tmp_path, guide_folder):
+    rows = [{"anchor": "red dog", "positive": "blue cat"}]
+    folder = build_test_index(tmp_path / "one", rows, guide_folder, vector_dtype="int8")
+    outcome = report(str(folder), settings=ReportSettings(out=tmp_path / "report.html"))
+    assert outcome.figures["bytes"] == (tmp_path / "report.html").stat().st_size
+    sample = ScoredPairs.read(GuideIndex.open(folder), np.array([0]))
+    assert (sample.closest.tolist(), sample.closest_ids.tolist()) == ([-1], [-1])
+
+
 def test_what_is_no_run_is_refused(tmp_path, index):
     with pytest.raises(InputError, match="no finished training run"):
         read_runs([tmp_path], index)
@@ -210,7 +221,9 @@ def test_what_is_no_run_is_refused(tmp_path, index):
             read_runs([tmp_path], index)
 
 
-def test_a_missing_library_and_a_bad_sample_are_told(small_index, monkeypatch):
+def test_a_missing_library_and_bad_settings_are_told(tmp_path, small_index, monkeypatch):
+    with pytest.raises(SettingsError, match="100 runs at most"):
+        ReportSettings(runs=(tmp_path,) * 101)
     with pytest.raises(SettingsError, match="too small"):
         ReportSettings(sample=0)
     monkeypatch.setattr(report_module, "find_spec", lambda name: None)
