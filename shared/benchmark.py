@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .errors import InputError, SettingsError
 from .linear import OneDNNLinear
-from .progress import console
+from .progress import shows_bars
 
 if TYPE_CHECKING:
     from mteb import AbsTask
@@ -48,7 +48,7 @@ def evaluate_tasks(model: SentenceTransformer, tasks: Sequence[AbsTask]) -> dict
 
     try:
         with OneDNNLinear():
-            results = mteb.evaluate(model, tasks, cache=None, show_progress_bar=console.is_terminal)
+            results = mteb.evaluate(model, tasks, cache=None, show_progress_bar=shows_bars())
     except OSError as error:  # what the hub and the data sets library raise
         raise InputError(
             "The data of an MTEB task cannot be fetched",

@@ -22,10 +22,9 @@ def local_tasks(monkeypatch):
 
 
 def test_scores_are_those_of_mteb(tmp_path, student_folder, local_tasks):
-    figures = evaluate(
-        str(student_folder), mteb=("MockSTSTask", "MockRetrievalTask"), device="cpu", out=tmp_path / "scores.json"
-    )
-    assert set(figures) == {"MockSTSTask", "MockRetrievalTask"}
+    names = ("MockSTSTask", "MockRetrievalTask")
+    figures = evaluate(str(student_folder), mteb=names, device="cpu", out=tmp_path / "scores.json").figures
+    assert set(names) < set(figures)
     task = MockSTSTask()
     task.load_data()
     rows = task.dataset["test"]

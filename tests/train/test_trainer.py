@@ -200,3 +200,40 @@ def test_pickled_weights_and_foreign_code_are_refused(tmp_path, student_folder):
     with pytest.raises(ModelError, match=r"evil\.Transformer"):
         load_student(str(foreign))
     assert not (tmp_path / "ran").exists()
+
+
+def test_several_data_sets_have_an_index_a_loss_and_a_plan_each(tmp_path, guide_folder, index_folder, student_folder):
+    rows = random_pairs(80, seed=24, negatives=1)
+    indexes = {
+        "one": GuideIndex.open(index_folder),
+        "two": GuideIndex.open(build_test_index(tmp_path / "two", rows, guide_folder)),
+    }
+    student = load_model(student_folder)
+    losses = {name: GuidedContrastiveLoss(student, index) for name, index in indexes.items()}
+
+    def trainer_of(indexes_of_batches):
+        args = SentenceTransformerTrainingArguments(
+            output_dir=str(tmp_path / "run"),
+            per_device_train_batch_size=8,
+            report_to="none",
+            use_cpu=True,
+            save_strategy="no",
+            batch_sampler=PlannedBatches.of(indexes_of_batches),
+        )
+        datasets = {name: index.to_dataset() for name, index in indexes.items()}
+        return SentenceTransformerTrainer(student, args, train_dataset=datasets, loss=losses)
+
+    trainer = trainer_of(indexes)
+    batches = list(trainer.get_train_dataloader())
+    for name, index in indexes.items():
+        labels = [batch["label"].numpy() for batch in batches if batch["dataset_name"] == name]
+        assert len(labels) > 5
+        assert np.bincount(np.concatenate(labels)).max() == 1
+        for batch in labels:
+            ids = index.pairs(batch, 0)
+            texts = index.content_ids(np.concatenate([ids.anchors, ids.positives]))
+            assert len(np.unique(texts)) == len(texts)
+    trainer.train()
+    assert all(loss.cells.counts().rows >= 8 * 5 for loss in losses.values())
+    with pytest.raises(SettingsError, match="no index for the data set 'two'"):
+        trainer_of({"one": indexes["one"]}).get_train_dataloader()
