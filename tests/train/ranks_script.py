@@ -31,7 +31,7 @@ def step(given: dict[str, Any]) -> None:
     columns = [name for name in batch if name != "label"]
     value = loss([student.preprocess(batch[name]) for name in columns], torch.tensor(labels))
     value.backward()
-    counts = loss.cells.counts()
+    counts = tuple(loss.cells.counts())
     mean = value.detach().clone()
     if processes > 1:
         torch.distributed.all_reduce(mean)
