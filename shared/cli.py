@@ -86,9 +86,8 @@ def _launch(
         Show tracebacks.
     """
     del debug
-    _hush(quiet)
     if config is not None:
-        read_toml(config)  # its faults are told in the product's own way
+        read_toml(config, [name for name in app if not name.startswith("-")])  # its faults, told in our own way
         app.config = cyclopts.config.Toml(config)
     command, bound, _ = app.parse_args(tokens)
     if isinstance(getattr(command, "__self__", None), App):  # --help, --version
@@ -106,7 +105,7 @@ def _launch(
 
 
 def _hush(quiet: bool) -> None:
-    """Keep libraries' warnings and bars away where they have no place; before the libraries are loaded."""
+    """Keep libraries' warnings and bars away where they have no place; they read this when they are loaded."""
     console.quiet = quiet
     if quiet:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -123,8 +122,9 @@ def run() -> int:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _hush("--quiet" in sys.argv)
     try:
-        return app.meta()
+        return app.meta(sys.argv[1:])
     except StoppedEarly as stopped:
         console.print(_plain(str(stopped)), highlight=False, soft_wrap=True)
         return stopped.exit_code

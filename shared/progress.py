@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from rich.console import Console
@@ -34,6 +34,11 @@ class NotedAdvance(Protocol):
 def shows_bars() -> bool:
     """Whether something that is redrawn has a place here: on a terminal, unless --quiet."""
     return console.is_interactive and not console.quiet
+
+
+def waiting(name: str) -> AbstractContextManager[object]:
+    """Show that something of unknown length is at work, where that has a place."""
+    return console.status(name) if shows_bars() else nullcontext()
 
 
 @contextmanager

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file.
+def read_toml(path: Path, tables: Iterable[str]) -> dict[str, Any]:
+    """The content of a TOML file that may have these tables.
 
     Raises:
-        SettingsError: There is none, or it is no TOML; says where it goes wrong.
+        SettingsError: There is none, it is no TOML (says where it goes wrong), or it has another table.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError("There is no such file", where=str(path)) from None
     except (ValueError, OSError) as error:
         raise SettingsError("The file is no TOML that can be read", where=f"{path}: {error}") from error
+    for name in content:
+        if name not in (known := sorted(tables)):
+            close = get_close_matches(name, known, 1)
+            fix = f"did you mean [{close[0]}]?" if close else f"tables are {', '.join(known)}"
+            raise SettingsError(f"There is no table [{name}]", where=str(path), fix=fix)
+    return content
 
 
 def flat(settings: object) -> Iterator[tuple[str, Any]]:

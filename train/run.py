@@ -19,7 +19,7 @@ from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
 from ..shared.models import find_model, fingerprint_files, pick_device, set_prompts
 from ..shared.parts import PARTIAL_SUFFIX, whole_file, write_json
-from ..shared.progress import console
+from ..shared.progress import console, waiting
 from ..shared.rescored import RescoredFolder
 from ..shared.sealed import parse_object
 from .adapters import add_adapters, merge_adapters
@@ -170,7 +170,7 @@ class _Run:
     def _evaluated(self, name: str) -> dict[str, float] | None:
         if self.held_out is None or not is_first():
             return None
-        with self.clock.measure(name), console.status(name):
+        with self.clock.measure(name), waiting(name):
             return self.held_out.evaluate(self.student)
 
 

@@ -70,7 +70,7 @@ def read_sweep(path: Path) -> tuple[SweepSettings, list[Run]]:
         SettingsError: A key is unknown, a value is out of its range, or two runs would train the same weights; says
             in which table.
     """
-    content = _tables(read_toml(path), path)
+    content = _tables(read_toml(path, TABLES), path)
     shared = _parsed(SweepSettings, content["sweep"], f"{path} [sweep]")
     common = {"index": list(shared.index), "eval-pairs": list(shared.eval_pairs)}
     given = list(_flags_of_runs(content, shared.students))
@@ -107,10 +107,6 @@ def as_words(flags: Mapping[str, Any]) -> list[str]:
 
 def _tables(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """The file's tables, each there, with flags as the command line spells them."""
-    if unknown := set(content) - set(TABLES):
-        raise SettingsError(
-            f"There is no table [{min(unknown)}]", where=str(path), fix=f"tables are {', '.join(TABLES)}"
-        )
     tables = {name: content.get(name, [] if name == "runs" else {}) for name in TABLES}
     for name, table in tables.items():
         many = table if isinstance(table, list) else [None]

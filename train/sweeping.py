@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -44,11 +44,13 @@ def train_all(runs: Sequence[Run], jobs: int) -> list[Ended]:
     children = _Children(jobs)
     with step("sweep", len(runs), "runs", done=len(ended)) as advance, ThreadPoolExecutor(jobs) as pool:
         try:
-            for future in as_completed([pool.submit(children.train, run) for run in waiting]):
-                each = future.result()
-                ended[each.run.name] = each
-                console.print(f"{each.run.name}: {'failed' if each.error else 'trained'}", highlight=False)
-                advance(1)
+            at_work = {pool.submit(children.train, run) for run in waiting}
+            while at_work:  # woken every second: a signal just before it falls asleep would be slept through
+                done, at_work = wait(at_work, timeout=1, return_when=FIRST_COMPLETED)
+                for each in (future.result() for future in done):
+                    ended[each.run.name] = each
+                    console.print(f"{each.run.name}: {'failed' if each.error else 'trained'}", highlight=False)
+                    advance(1)
         except KeyboardInterrupt:
             children.tell_to_end()
             pool.shutdown(cancel_futures=True)
