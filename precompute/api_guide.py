@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
@@ -98,7 +98,8 @@ class ApiGuide:
         """How many texts are to be sent, their bytes, and how many need not be; each text counts once."""
         self._answers.refresh()
         seen, count, size = set[bytes](), 0, 0
-        for role, text in ((role, text) for role, part in texts for text in part):
+        each: Iterator[tuple[Role, str]] = ((role, text) for role, part in texts for text in part)
+        for role, text in each:
             key = self._key(text, role)
             if key in self._answers:
                 self._dim = self._dim or self._answers.dim(key)

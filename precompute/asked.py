@@ -46,7 +46,8 @@ def all_texts(
     if old:  # a sampled text is needed as it was before rounding
         sample = SampledPairs.of(corpus, roles_alike=roles_alike).texts
         held, _ = old.unrounded(sample)
-        for role in ("query", "document"):
+        roles: tuple[Role, ...] = ("query", "document")
+        for role in roles:
             yield role, sample.filter(~held & (sample["role"] == role).to_numpy())["text"].to_list()
     if held_out:
         yield "query", list(held_out.queries.values())

