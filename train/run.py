@@ -124,7 +124,7 @@ class _Run:
         self.student.model_card_data.eval_results_dict = {}  # so far of the untrained student
         after = {"student after": self._evaluated("evaluate after")}
         for dim in self.dims[1:]:
-            with self.student.truncate_sentence_embeddings(dim):
+            with self.student.truncate_embeddings(dim):
                 after[f"student after, {dim} dimensions"] = self._evaluated(f"evaluate {dim} dimensions")
         cells = loss.cells.counts().means()
         guide = _guide_figures(self.index, self.held_out)
