@@ -16,7 +16,7 @@ from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
 from ..shared.outcome import Outcome
 from ..shared.parts import whole_file
-from ..shared.progress import console
+from ..shared.progress import waiting
 from . import report_tables as tables
 from .report_batches import RandomBatches, near_duplicates
 from .report_costs import at_a_glance, saved
@@ -55,7 +55,7 @@ class ReportSettings:
             raise SettingsError(f"{self.sample} is too small", where="--sample", fix="give 1 or more")
 
 
-def report(index: str, /, *, settings: ReportSettings = ReportSettings()) -> Outcome:
+def report(index: str, *, settings: ReportSettings = ReportSettings()) -> Outcome:
     """Show what the guide saw: one page, readable offline, of an index and of training runs.
 
     Parameters
@@ -69,7 +69,7 @@ def report(index: str, /, *, settings: ReportSettings = ReportSettings()) -> Out
 
     opened = GuideIndex.open(index)
     runs = read_runs(settings.runs, opened)
-    with console.status("report"):
+    with waiting("report"):
         page = render(f"Guide index {Path(index).name}", _sections(opened, runs, settings.sample))
     with whole_file(settings.out.absolute(), locked=False) as partial:
         partial.write_text(page, encoding="utf-8", errors="replace")

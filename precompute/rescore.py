@@ -57,7 +57,7 @@ class RescoreSettings:
                 raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
 
 
-def rescore(index: str, /, *, settings: RescoreSettings) -> Outcome:
+def rescore(index: str, *, settings: RescoreSettings) -> Outcome:
     """Score an index's neighbours, positives and negatives with a reranker, for --rescored of train and mine.
 
     Run the same command again after an interruption: every finished part is kept.

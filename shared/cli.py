@@ -33,9 +33,9 @@ def _default_in_help(value: object) -> str | None:
     """A flag's default as it is typed; None where the flag's text says what happens without it."""
     if value is None or value == ():
         return None
-    return (
-        " ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if type(value) is float else str(value)
-    )
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 app = App(

@@ -62,7 +62,7 @@ class MineSettings:
             raise SettingsError("Seed and epoch are 0 or more", where=f"--seed {self.seed} --epoch {self.epoch}")
 
 
-def mine(index: str, /, *, settings: MineSettings) -> Outcome:
+def mine(index: str, *, settings: MineSettings) -> Outcome:
     """Write the hard negatives that `gistcache train` draws with the same flags and seed.
 
     Parameters

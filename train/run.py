@@ -63,7 +63,7 @@ def _student_trained(settings: TrainSettings) -> dict[str, Any]:
         with folder_lock(folder) if is_first() else nullcontext(), writing_to(folder):
             finished = _Run(settings, indexes, held_out, run).metrics()
     if settings.push_to_hub and is_first():
-        with console.status("push to the hub"):
+        with waiting("push to the hub"):
             url = push(settings.out, settings.push_to_hub, private=settings.hub_private)
         console.print(f"on the hub: {url}", highlight=False)
     return finished

@@ -24,7 +24,13 @@ Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)
 
 TABLES = ("sweep", "settings", "grid", "runs")
 # Given once for all runs, or by the sweep itself.
-NOT_OF_A_RUN = {"index": "[sweep]", "eval-pairs": "[sweep]", "out": "[sweep]", "resume": "no file"}
+NOT_OF_A_RUN = {
+    "index": "[sweep]",
+    "eval-pairs": "[sweep]",
+    "out": "[sweep]",
+    "resume": "no file: a sweep resumes by itself",
+    "push-to-hub": "the command that repeats the best run",  # all runs would go into one repository
+}
 LONGEST_NAME = 120
 
 
@@ -99,7 +105,7 @@ def as_words(flags: Mapping[str, Any]) -> list[str]:
     for name, value in flags.items():
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, bool):
-                words.append(f"--{name}" if one else f"--no-{name}")
+                words.append(f"--{name}" if one else f"--{name}=false")  # some flags have no --no-
             else:
                 words += [f"--{name}={one}"] if str(one).startswith("-") else [f"--{name}", str(one)]
     return words

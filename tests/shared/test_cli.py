@@ -91,24 +91,16 @@ def test_quiet_says_nothing_but_faults(command, small_index, tmp_path):
 @pytest.mark.parametrize(
     "words",
     [
-        (
-            "index",
-            "a.jsonl",
-            'b "c".jsonl',
-            "--guide",
-            "ü/m\\x",
-            "--dim",
-            "16",
-            "--eval-pairs",
-            "x",
-            "--eval-pairs",
-            "y",
-        ),
+        ("index", "a.jsonl", 'b "c".jsonl', "--guide", "ü/m\\x", "--dim", "16", "--eval-pairs", "x"),
         ("train", "--student", "s", "--learning-rate", "3e-4", "--no-token-cache", "--index", "a", "--index", "b"),
-        ("train", "--student", "s", "--query-prompt", "line\nbreak\x7f", "--margin", "-0.0"),
+        ("train", "--student", "s", "--query-prompt", "line\nbreak\x7f", "--matryoshka", "8,4"),
         ("plan", "--texts", "1e9"),
         ("eval", "m", "--pairs", "p"),
         ("verify", "somewhere"),
+        ("mine", "index", "--hard-negatives", "2", "--out", "x.jsonl"),
+        ("rescore", "index", "--reranker", "r", "--out", "o"),
+        ("report", "index", "--runs", "a"),
+        ("sweep", "s.toml", "--jobs", "2"),
     ],
 )
 def test_printed_settings_are_read_back(command, tmp_path, words):

@@ -88,6 +88,7 @@ def test_without_grid_and_runs_each_student_is_trained_once(tmp_path):
         ("layers = [1, 2, 3]", "layers = 3", ["layers lists no values", "[grid]"]),
         ("batch-size = 16", 'out = "x"', ["out belongs in [sweep]", "[settings]"]),
         ("margin = 0.1", "resume = true", ["resume belongs in no file"]),
+        ("batch-size = 16", 'push_to_hub = "a/b"', ["push-to-hub belongs in the command"]),
         ("0.05", "0.02", ["same weights", "temperature = 0.02, layers = 1"]),
         (
             "margin = 0.1",
@@ -109,7 +110,7 @@ def test_every_fault_is_told_before_the_first_run(tmp_path, old, new, told):
 
 def test_words_are_read_as_they_were_meant(tmp_path):
     flags = {"a": True, "b": False, "c": [1, 2], "d": "-x", "e": 1e-05, "f": "two words"}
-    assert as_words(flags) == ["--a", "--no-b", "--c", "1", "--c", "2", "--d=-x", "--e", "1e-05", "--f", "two words"]
+    assert as_words(flags) == ["--a", "--b=false", "--c", "1", "--c", "2", "--d=-x", "--e", "1e-05", "--f", "two words"]
 
 
 # Runs in this process, which has loaded the libraries.
