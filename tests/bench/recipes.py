@@ -23,7 +23,7 @@ class Recipe(NamedTuple):
     Attributes:
         name: As the table shows it.
         group: Which part of the page it belongs to.
-        flags: Of the training, after the plan's, so that they win; None for a model as it is.
+        flags: Of the training, in place of the plan's where both have one; None for a model as it is.
         model: Of a model as it is: its name.
         tasks: What it is trained on.
         second_guide: Whether all-MiniLM-L6-v2 is a second guide.

@@ -128,7 +128,9 @@ class Measurement:
                 return self._told(recipe, seed, task, more, scratch)
         given = ["--index", self.index(task), "--student", STUDENT, "--out", out, "--seed", seed]
         given += ["--index", self.index(task, STUDENT)] if recipe.second_guide else []
-        gistcache("train", *given, "--max-length", MAX_LENGTH, *PLANS[task], *(recipe.flags or ()), *more)
+        gistcache(
+            "train", *given, "--max-length", MAX_LENGTH, *_last_of_each(*PLANS[task], *(recipe.flags or ()), *more)
+        )
         told = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
         names = ("removed_share", "peak_memory_bytes", "parameters", "steps")
         return {name: told[name] for name in names} | {"seconds": told["seconds"]["train"]}
@@ -143,6 +145,11 @@ class Measurement:
         if recipe.group in ("choosing", "best"):
             return {"sts": sts, **held_out}
         return {"sts": sts, **held_out, "test": accuracy(model, self.train, self.test, DRAWS)[0]}
+
+
+def _last_of_each(*words: object) -> list[object]:
+    """Flags and their values; of a flag that is given twice, the later."""
+    return [word for pair in dict(zip(words[::2], words[1::2], strict=True)).items() for word in pair]
 
 
 def _is_of(made_by: Figures, recipe: Recipe, task: str) -> bool:
