@@ -22,7 +22,7 @@ MODEL_ONLY = ("max_length", "dtype", "batch_tokens")
 NOT_FOR = {"api": MODEL_ONLY, "vectors": ("query_prompt", "document_prompt", *MODEL_ONLY)}
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Embeddings endpoint")
 @dataclass(frozen=True, kw_only=True)
 class ApiSettings:
     """How a guide behind an OpenAI-compatible embeddings endpoint is asked. None of it changes a vector."""
@@ -108,7 +108,7 @@ class IndexSettings:
     clusters: int | None = None
     """Clusters of anchors; default: the square root of their number."""
     exact_limit: int = 100_000
-    """Up to this many documents neighbours are searched exactly; above, with inverted lists tuned to 0.95 recall."""
+    """Documents up to which neighbours are searched exactly; above, with inverted lists tuned to 0.95 recall."""
     part_rows: int | None = None
     """Rows a part file: what is lost at most when a worker is killed; default: 8,192, more above 33 million texts."""
     slice_rows: int = 4_194_304

@@ -124,7 +124,7 @@ def run() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     _hush("--quiet" in sys.argv)
     try:
-        return app.meta(sys.argv[1:])
+        return app.meta(sys.argv[1:]) or 0  # --help hands nothing back
     except StoppedEarly as stopped:
         console.print(_plain(str(stopped)), highlight=False, soft_wrap=True)
         return stopped.exit_code

@@ -38,7 +38,8 @@ class Mining:
     negative_margin: float | None = None
     """Choose them by a threshold of their own, so far below the positive's guide score; default: the judge's."""
     negative_margin_strategy: MarginStrategy = "relative"
-    """How that margin is meant; NV-Retriever's TopK-PercPos is relative 0.05."""
+    """`relative`: that threshold is score - abs(score) * margin; `absolute`: score - margin. NV-Retriever's
+    TopK-PercPos is relative 0.05."""
 
     def __post_init__(self) -> None:
         """Check every value."""

@@ -44,8 +44,8 @@ class LossSettings(Judging):
     temperature: float = 0.01
     """Similarities are divided by it; the paper's is 0.01."""
     judge_softness: float = 0.0
-    """Above 0, a candidate is not taken out but counts less, the more the further it is above the threshold: scores
-    over which its weight falls."""
+    """0 takes false negatives out. Above 0 each candidate stays, with the weight sigmoid((threshold - score) / this):
+    with 0.05 a half at the threshold, and a fiftieth 0.2 above it."""
     vote: Vote = "mean"
     """How several guides (--index A --index B) agree: a candidate leaves by `any`, `all`, or the `mean` of their
     standardised scores."""

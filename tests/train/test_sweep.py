@@ -56,6 +56,12 @@ def test_a_grid_is_every_combination_for_every_student_and_explicit_runs_follow(
     assert all(s.out == Path("runs/sweep") / run.name for s, run in zip(settings, runs, strict=True))
 
 
+def test_the_file_of_the_documentation_is_one(tmp_path):
+    page = Path(__file__).parents[2].joinpath("docs", "COMMANDS.md").read_text(encoding="utf-8")
+    content = next(block for block in page.split("```toml\n") if block.startswith("[sweep]")).partition("```")[0]
+    assert len(runs_of(tmp_path, content)[1]) == 2 * 2 * 2 + 1
+
+
 def test_names_say_what_differs_and_stay(tmp_path):
     content = FILE.replace("[sweep]", f'[sweep]\nout = "{tmp_path}"')
     names = [run.name for run in runs_of(tmp_path, content)[1]]
