@@ -72,7 +72,7 @@ BEST = [
         "longer": (),
         "longer, 0.4 below": ("--margin", "0.4"),
         "longer, KL": ("--kl-weight", "1"),
-        "longer, regression": ("--regression-weight", "1"),
+        "longer, half the rate, KL": ("--learning-rate", "5e-5", "--kl-weight", "1"),
     }.items()
 ]
 
