@@ -237,7 +237,9 @@ def test_the_reason_of_a_failure_is_told(pretended, script, told):
     assert sweeping.LOG in ended.error
 
 
-def test_ctrl_c_lets_runs_end_with_a_checkpoint_and_starts_no_other(pretended):
+def test_ctrl_c_lets_runs_end_with_a_checkpoint_and_starts_no_other(pretended, request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     runs = pretended("trap 'echo checkpoint; exit 0' TERM; echo begun; sleep 60 & wait")
     logs = [run.settings.out / sweeping.LOG for run in runs]
 
