@@ -1,4 +1,4 @@
-"""docs/RESULTS.md from what has been measured."""
+"""docs/TECHNIQUES.md from what has been measured."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from interleaved import machine
 from recipes import PLANS, RECIPES, SEEDS, Group, Recipe, Task
 
 if TYPE_CHECKING:
-    from results import Measurement
+    from techniques import Measurement
 
 PAGE = """\
-# Results
+# Techniques
 
-What guide, judge and each technique are worth for a student. `make results` measures everything (hours on two cores;
-interrupted, it goes on where it stopped) and writes this page; `python tests/bench/results.py --page` writes it from
+What guide, judge and each technique are worth for a student. `make techniques` measures everything (hours on two cores;
+interrupted, it goes on where it stopped) and writes this page; `python tests/bench/techniques.py --page` writes it from
 what has been measured.
 
 The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (`banking77_train.csv`,
@@ -32,11 +32,11 @@ The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (
 - docs nDCG@10: of a student trained on the docs pairs, on held-out docs pairs; STS after docs: of that student.
 - Mean and standard deviation over {seeds} seeds. A seed determines order of the pairs and dropout.
 - Removed: the share of a batch's candidates that the judge took out of the loss.
-- Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand behind these.
-- Seconds a step and peak memory: `python tests/bench/results.py --costs`, 25 steps of each recipe alone
+- Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand in place of these.
+- Seconds a step and peak memory: `python tests/bench/techniques.py --costs`, 25 steps of each recipe alone
   on the machine, median of {rounds} rounds; the first steps build caches and are part of it.
 
-## Choosing the temperature
+## Choosing temperature and judge
 
 One seed, the held-out training questions.
 
@@ -51,10 +51,6 @@ One seed, the held-out training questions.
 Tried on one seed, on the held-out questions:
 
 {best}
-
-## Smaller and other students
-
-{students}
 
 ## Machine
 
@@ -76,7 +72,6 @@ def page(measurement: Measurement) -> str:
         choosing=_choosing(measurement, "choosing"),
         best=_choosing(measurement, "best"),
         main=_table(measurement, ("as they are", "main", "one technique")),
-        students=_table(measurement, ("students",)),
         machine=machine(),
     )
 
@@ -92,16 +87,19 @@ def _choosing(measurement: Measurement, group: Group) -> str:
 
 def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
     head = ["recipe", "flags", "Banking77", "STS", "docs nDCG@10", "STS after docs", "removed", "s a step", "peak MB"]
-    rows = [head]
+    rows, missing = [head], []
     for recipe in (each for each in RECIPES if each.group in groups):
         by_task: dict[Task, list[dict[str, Any]]] = {
             task: measurement.found(recipe, task) for task in ("Banking77", "docs")
         }
         banking, docs = by_task["Banking77"], by_task["docs"]
+        if not banking and not docs:
+            missing.append(recipe.name)
+            continue
         scores = [_mean(banking, "test"), _mean(banking, "sts"), _mean(docs, "ndcg@10", 100), _mean(docs, "sts")]
         flags = f"`{' '.join(recipe.flags)}`" if recipe.flags else ""
         rows.append([recipe.name, flags, *scores, _share(banking), *_costs(measurement, recipe)])
-    return _markdown(rows)
+    return _markdown(rows) + (f"\n\nNot measured yet: {', '.join(missing)}." if missing else "")
 
 
 def _costs(measurement: Measurement, recipe: Recipe) -> list[str]:
