@@ -63,9 +63,7 @@ def section(index: GuideIndex, metrics: dict[str, Any]) -> str:
         "Trained with [GISTEmbed](https://arxiv.org/abs/2402.16829)'s guided loss, the guide read from an index that",
         "gistcache made; no guide was in memory.",
         "",
-        f"- guide: `{_plain(public_name(guide['name']))}`, {guide['dim']} dimensions, {guide['dtype']}, at most "
-        f"{guide['max_length']} tokens",
-        f"- guide's files (SHA-256): {_files(guide['files'])}",
+        *_guide(guide),
         f"- data: {corpus['pairs']:,} pairs, {corpus['queries']:,} anchors, {corpus['documents']:,} documents, "
         f"corpus `{corpus['sha256']}`",
         f"- candidates removed as false negatives: {share:.2%}" if share is not None else "- no guide's judgement used",
@@ -97,8 +95,14 @@ def _public(setting: Any) -> Any:  # noqa: ANN401 (any JSON value)
     return public_name(setting) if isinstance(setting, str) else setting
 
 
-def _files(files: dict[str, str]) -> str:
-    return ", ".join(f"`{_plain(name)}` `{digest[:16]}`" for name, digest in files.items() if "safetensors" in name)
+def _guide(guide: dict[str, Any]) -> list[str]:
+    """The guide by its fingerprint: an endpoint has no files, and given vectors know no number type or limit."""
+    told = [f"- guide: `{_plain(public_name(guide['name']))}`", f"{guide['dim']} dimensions"]
+    told += [guide["dtype"]] if "dtype" in guide else []
+    told += [f"at most {guide['max_length']} tokens"] if guide.get("max_length") else []
+    files = {name: digest for name, digest in guide.get("files", {}).items() if not name.endswith((".json", ".txt"))}
+    digests = ", ".join(f"`{_plain(name)}` `{digest[:16]}`" for name, digest in files.items())
+    return [", ".join(told), *([f"- guide's files (SHA-256): {digests}"] if digests else [])]
 
 
 def _results(retrieval: dict[str, dict[str, float] | None]) -> list[str]:

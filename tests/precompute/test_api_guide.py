@@ -19,6 +19,8 @@ from gistcache.precompute.settings import ApiSettings, IndexSettings
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError, StaleIndexError
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.remote import Remote
+from gistcache.train.run import train_student
+from gistcache.train.settings import TrainSettings
 
 from tests.conftest import build_test_index, random_pairs, random_texts, write_jsonl
 from tests.precompute.embeddings_server import KEY, NAME, EmbeddingsServer
@@ -328,3 +330,14 @@ def test_the_pace_spaces_all_requests_of_a_process_and_repeated_ones_too(tmp_pat
     server.faults = [429, 500]
     guide(tmp_path, server, dim=8, api_requests_per_minute=1).encode(["red dog"], "query")
     assert len(turns) == len(server.requests) == 3
+
+
+def test_a_student_trains_on_such_an_index_and_its_card_names_the_guide(tmp_path, server, student_folder):
+    index = build(tmp_path / "index", server)
+    settings = TrainSettings(
+        index=(index,), student=str(student_folder), out=tmp_path / "out", batch_size=8, max_steps=1
+    )
+    assert train_student(settings)["steps"] == 1
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"guide: `api:{NAME}`, 32 dimensions" in card
+    assert "guide's files" not in card

@@ -15,6 +15,8 @@ from gistcache.precompute.settings import IndexSettings
 from gistcache.precompute.vectors_guide import VectorsGuide
 from gistcache.shared.errors import InputError, ModelError, SettingsError, StaleIndexError
 from gistcache.shared.index import GuideIndex
+from gistcache.train.run import train_student
+from gistcache.train.settings import TrainSettings
 
 from tests.conftest import build_test_index, random_pairs, random_texts, write_jsonl
 from tests.precompute.test_build import contents
@@ -230,3 +232,14 @@ def test_settings_without_meaning_are_refused(name):
     with pytest.raises(SettingsError) as caught:
         IndexSettings(guide="vectors:some", **{name: value})
     assert caught.value.where == f"--{name.replace('_', '-')}"
+
+
+def test_a_student_trains_on_such_an_index_and_its_card_names_the_guide(tmp_path, given, student_folder):
+    index = built(tmp_path / "index", written(tmp_path / "given", "npy", given[0], given[2]))
+    settings = TrainSettings(
+        index=(index.layout.root,), student=str(student_folder), out=tmp_path / "out", batch_size=8, max_steps=1
+    )
+    assert train_student(settings)["steps"] == 1
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "guide: `vectors:" in card
+    assert "`vectors.npy`" in card
