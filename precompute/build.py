@@ -22,11 +22,11 @@ from ..shared.progress import Advance, step
 from ..shared.schema import CONTENT_COLUMNS, PartKind, unrounded_rows
 from ..shared.vectors import RowStore, VectorStore
 from . import faiss_index
-from .asked import all_texts, older_vectors
 from .building import finish, finished, unfinished
 from .corpus import Corpus, read_corpus
 from .encode import KEPT, EncodeJob
 from .engines import Engine, engine_of
+from .expected_texts import all_texts, older_vectors
 from .guides import AsModel, Guide, guide_of
 from .neighbors import Slice, slices_of
 from .place import Place

@@ -54,9 +54,13 @@ app.command(f"{PACKAGE}.train.command:train", name="train", help="Train a studen
 app.command(f"{PACKAGE}.train.mine:mine", name="mine", help="Write hard negatives as Parquet or JSONL.")
 app.command(f"{PACKAGE}.shared.verify:verify", name="verify", help="Check every part of a guide index.")
 app.command(f"{PACKAGE}.shared.plan_command:plan", name="plan", help="What an index of a given size will take.")
-app.command(f"{PACKAGE}.precompute.report:report", name="report", help="One page of an index and of training runs.")
+app.command(
+    f"{PACKAGE}.precompute.report.command:report", name="report", help="One page of an index and of training runs."
+)
 app.command(f"{PACKAGE}.shared.eval_command:evaluate", name="eval", help="Evaluate a model on pairs, STS or MTEB.")
-app.command(f"{PACKAGE}.train.command:sweep", name="sweep", help="Train many students against one index; rank them.")
+app.command(
+    f"{PACKAGE}.train.sweep_command:sweep", name="sweep", help="Train many students against one index; rank them."
+)
 app.command(f"{PACKAGE}.shared.doctor:doctor", name="doctor", help="What is installed here, and what is missing.")
 app.register_install_completion_command(help="Let the shell complete commands and flags (bash, zsh, fish).")
 

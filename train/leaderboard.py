@@ -14,7 +14,7 @@ from rich.table import Table
 from ..shared.evaluation import METRICS
 from ..shared.parts import whole_file
 from ..shared.toml import flat
-from .sweeping import Ended
+from .sweep_runs import Ended
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -30,7 +30,7 @@ from .hub import METRICS, push
 from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first, is_first, taking_part, wait
 from .settings import TrainSettings
-from .shown import StepsShown
+from .step_display import StepsShown
 from .students import load_student, matryoshka_dims
 from .trainer import build_trainer, checkpoint_folder
 

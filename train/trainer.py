@@ -80,7 +80,7 @@ def build_trainer(
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
         callbacks=[columns.hard] if columns.hard else None,
     )
-    trainer.remove_callback(PrinterCallback)  # see shown.py
+    trainer.remove_callback(PrinterCallback)  # see step_display.py
     trainer.callback_handler.callbacks.insert(0, LogCells(loss.cells))  # loggers come after it, and see what it adds
     describe_data(student, rows, trainer.loss)
     if isinstance(collator, CachedTokens):  # the card has been told of the texts; from here on, pair ids are enough

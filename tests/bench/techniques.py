@@ -14,13 +14,11 @@ questions is held out of the pairs, for choosing among recipes; the test questio
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from banking77_scores import Question, accuracy, make_pairs, read_questions
@@ -29,42 +27,15 @@ from bench_data import MAX_LENGTH, STUDENT, gistcache
 from gistcache.shared.evaluation import RetrievalSet, evaluate_sts
 from gistcache.shared.models import find_model, load_model
 from gistcache.shared.parts import sha256_of
-from interleaved import REPOSITORY, say
+from interleaved import REPOSITORY
 from recipes import PLANS, RECIPES, Recipe, Task
+from results_file import Figures, Results
 from techniques_page import page
 
 MODELS = {"all-MiniLM-L6-v2": STUDENT, "all-mpnet-base-v2": GUIDE_FOLDER}
 HELD_OUT = 0.1
 DRAWS = 10
 FILES = ("banking77_train.csv", "banking77_test.csv", "stsb_en_dev.csv")
-Figures = dict[str, Any]
-
-
-class Results:
-    """Figures by what made them, one JSON line each; a line cut short by a crash is dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def lines(self) -> Iterator[tuple[Figures, Figures]]:
-        """What made each figure, and the figures."""
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
-            try:
-                content = json.loads(line)
-            except ValueError:
-                continue
-            yield content["made by"], content["figures"]
-
-    def keep_or_make(self, made_by: Figures, make: Callable[[], Figures]) -> Figures:
-        held = {key_of(held_by): figures for held_by, figures in self.lines}
-        if (key := key_of(made_by)) in held:
-            return held[key]
-        figures = make()
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps({"made by": made_by, "figures": figures}))
-        say(f"{made_by['recipe']}, seed {made_by['seed']}, {made_by['task']}: {json.dumps(figures)}")
-        return figures
 
 
 class Measurement:
@@ -166,10 +137,6 @@ def split(questions: list[Question]) -> tuple[list[Question], list[Question]]:
     texts = {questions[place].text.strip() for place in held}
     fit = [question for place, question in enumerate(questions) if question.text.strip() not in texts]
     return fit, [questions[place] for place in sorted(held)]
-
-
-def key_of(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def arguments() -> argparse.Namespace:

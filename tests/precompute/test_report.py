@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from gistcache.precompute import report as report_module
-from gistcache.precompute.report import ReportSettings, report
-from gistcache.precompute.report_batches import BLOCKS, MARGINS, NearDuplicate, RandomBatches, near_duplicates
-from gistcache.precompute.report_costs import saved
-from gistcache.precompute.report_figures import (
+from gistcache.precompute.report import command as report_module
+from gistcache.precompute.report.batches import BLOCKS, MARGINS, NearDuplicate, RandomBatches, near_duplicates
+from gistcache.precompute.report.command import ReportSettings, report
+from gistcache.precompute.report.costs import saved
+from gistcache.precompute.report.figures import (
     HOVER_BYTES,
     clusters_figure,
     runs_figure,
     scores_figure,
 )
-from gistcache.precompute.report_page import Section, render
-from gistcache.precompute.report_runs import Run, read_runs
-from gistcache.precompute.report_sample import (
+from gistcache.precompute.report.page import Section, render
+from gistcache.precompute.report.runs import Run, read_runs
+from gistcache.precompute.report.sample import (
     RANK_EDGES,
     SEED,
     Excerpt,
@@ -31,8 +31,8 @@ from gistcache.precompute.report_sample import (
     principal_plane,
     sampled_pairs,
 )
-from gistcache.precompute.report_tables import final_figures, mislabelled
-from gistcache.precompute.report_tables import near_duplicates as near_duplicates_table
+from gistcache.precompute.report.tables import final_figures, mislabelled
+from gistcache.precompute.report.tables import near_duplicates as near_duplicates_table
 from gistcache.shared.errors import InputError, SettingsError
 from gistcache.shared.index import GuideIndex
 from gistcache.train.judges import GuideView, PositiveJudge

@@ -19,7 +19,7 @@ from ..shared.errors import GistcacheError
 from ..shared.progress import console, step
 from ..shared.sealed import parse_object
 from .run import METRICS, finished_metrics
-from .sweep import Run
+from .sweep_file import Run
 
 LOG = "train.log"
 LAST_LINES = 5

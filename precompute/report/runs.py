@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..shared.errors import IndexFaultError, InputError
-from ..shared.evaluation import PRIMARY_METRIC
-from ..shared.index import GuideIndex
-from ..shared.manifest import named_differences
-from ..shared.sealed import parse_object
+from ...shared.errors import IndexFaultError, InputError
+from ...shared.evaluation import PRIMARY_METRIC
+from ...shared.index import GuideIndex
+from ...shared.manifest import named_differences
+from ...shared.sealed import parse_object
 
 CURVES = ("loss", PRIMARY_METRIC, "removed_share")
 

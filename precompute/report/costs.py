@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..shared.index import GuideIndex
-from .report_runs import Run
+from ...shared.index import GuideIndex
+from .runs import Run
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..shared.evaluation import PRIMARY_METRIC
-from ..shared.index import GuideIndex
-from .report_batches import BLOCKS, MARGINS, RandomBatches
-from .report_runs import CURVES, Run
-from .report_sample import RANK_EDGES, SEED, Excerpt, ScoredPairs, clipped, principal_plane
+from ...shared.evaluation import PRIMARY_METRIC
+from ...shared.index import GuideIndex
+from .batches import BLOCKS, MARGINS, RandomBatches
+from .runs import CURVES, Run
+from .sample import RANK_EDGES, SEED, Excerpt, ScoredPairs, clipped, principal_plane
 
 # What the page holds at most, so that with plotly.js (4.8 MB) it stays under 6 MB whatever the texts are.
 POINTS = 800

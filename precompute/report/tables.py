@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from ..shared.evaluation import PRIMARY_METRIC
-from .report_batches import FalseNegative, NearDuplicate
-from .report_runs import Run
-from .report_sample import Excerpt, ScoredPairs, clipped
+from ...shared.evaluation import PRIMARY_METRIC
+from .batches import FalseNegative, NearDuplicate
+from .runs import Run
+from .sample import Excerpt, ScoredPairs, clipped
 
 CELL_BYTES = 400
 NAME_BYTES = 100

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..shared.index import GuideIndex
-from .report_sample import SEED, ScoredPairs
+from ...shared.index import GuideIndex
+from .sample import SEED, ScoredPairs
 
 BATCH_SIZES = (16, 64, 256, 1024)
 MARGINS = np.linspace(0, 0.3, 31)

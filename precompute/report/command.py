@@ -12,19 +12,19 @@ import numpy as np
 from cyclopts import Parameter
 from rich.text import Text
 
-from ..shared.errors import SettingsError
-from ..shared.index import GuideIndex
-from ..shared.outcome import Outcome
-from ..shared.parts import whole_file
-from ..shared.progress import waiting
-from . import report_tables as tables
-from .report_batches import RandomBatches, near_duplicates
-from .report_costs import at_a_glance, saved
-from .report_runs import Run, read_runs
-from .report_sample import ScoredPairs, excerpts, positive_ranks, sampled_pairs
+from ...shared.errors import SettingsError
+from ...shared.index import GuideIndex
+from ...shared.outcome import Outcome
+from ...shared.parts import whole_file
+from ...shared.progress import waiting
+from . import tables
+from .batches import RandomBatches, near_duplicates
+from .costs import at_a_glance, saved
+from .runs import Run, read_runs
+from .sample import ScoredPairs, excerpts, positive_ranks, sampled_pairs
 
 if TYPE_CHECKING:
-    from .report_page import Section
+    from .page import Section
 
 LIBRARIES = ("plotly", "jinja2")
 TABLE_ROWS = 100
@@ -65,7 +65,7 @@ def report(index: str, *, settings: ReportSettings = ReportSettings()) -> Outcom
     """
     if missing := [name for name in LIBRARIES if find_spec(name) is None]:
         raise SettingsError(f"The report needs {' and '.join(missing)}", fix="pip install 'gistcache[report]'")
-    from .report_page import render
+    from .page import render
 
     opened = GuideIndex.open(index)
     runs = read_runs(settings.runs, opened)
@@ -79,8 +79,8 @@ def report(index: str, *, settings: ReportSettings = ReportSettings()) -> Outcom
 
 
 def _sections(index: GuideIndex, runs: Sequence[Run], size: int) -> list[Section]:
-    from . import report_figures as figures
-    from .report_page import Section
+    from . import figures
+    from .page import Section
 
     sample = ScoredPairs.read(index, sampled_pairs(index, size))
     counts, worst_ids = positive_ranks(index, TABLE_ROWS)

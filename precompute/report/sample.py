@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..shared.index import GuideIndex
-from ..shared.ragged import padded
-from ..shared.tables import read_table
+from ...shared.index import GuideIndex
+from ...shared.ragged import padded
+from ...shared.tables import read_table
 
 SEED = 0
 # The least rank of each bar; the last bar has no end.

@@ -16,9 +16,9 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from .report_costs import Fact
-from .report_figures import Figure
-from .report_tables import Table
+from .costs import Fact
+from .figures import Figure
+from .tables import Table
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Section:
 def render(title: str, sections: Sequence[Section]) -> str:
     """The page."""
     folder = resources.files(__package__ or "")
-    files = {kind: (folder / f"report_page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")}
+    files = {kind: (folder / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")}
     scripts = [get_plotlyjs(), files["js"]]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}

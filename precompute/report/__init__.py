@@ -1,0 +1,1 @@
+"""`gistcache report`: one page of an index and of the runs trained against it."""

@@ -1,0 +1,45 @@
+"""Figures that a measurement keeps: one JSON line each, found again by what made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from interleaved import say
+
+Figures = dict[str, Any]
+
+
+class Results:
+    """Figures by what made them; a line cut short by a crash is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def lines(self) -> Iterator[tuple[Figures, Any]]:
+        """What made each figure, and the figures."""
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
+            try:
+                content = json.loads(line)
+            except ValueError:
+                continue
+            yield content["made by"], content["figures"]
+
+    def keep_or_make(self, made_by: Figures, make: Callable[[], Any]) -> Any:
+        """The figures of a setting, made where they are not there; another process may append meanwhile."""
+        held = {key_of(held_by): figures for held_by, figures in self.lines}
+        if (key := key_of(made_by)) in held:
+            return held[key]
+        figures = make()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps({"made by": made_by, "figures": figures}))
+        say(f"{json.dumps(made_by)[:160]}: {json.dumps(figures)[:200]}")
+        return figures
+
+
+def key_of(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
