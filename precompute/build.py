@@ -22,7 +22,7 @@ from ..shared.progress import Advance, step
 from ..shared.schema import CONTENT_COLUMNS, PartKind, unrounded_rows
 from ..shared.vectors import RowStore, VectorStore
 from . import faiss_index
-from .building import finish, finished, unfinished
+from .building import finish, finished, has_manifest, unfinished
 from .corpus import Corpus, read_corpus
 from .encode import KEPT, EncodeJob
 from .engines import Engine, engine_of
@@ -61,7 +61,7 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
         settings = settings.for_texts(corpus.texts.height)
     with clock.measure("load guide"):
         guide, old = guide_of(settings, place), None
-        if not place.layout.manifest.exists():
+        if not has_manifest(place):  # else nothing will be asked for
             old = older_vectors(settings, guide)
             guide.expect(all_texts(corpus, held_out, old, roles_alike=guide.same_for_both_roles))
         request = _request(guide, corpus, settings, held_out)

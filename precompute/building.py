@@ -31,6 +31,11 @@ PUSH_SECONDS = 30.0
 REQUEST, JOURNAL = "request.json", "journal.jsonl"
 
 
+def has_manifest(place: Place) -> bool:
+    """Whether something finished is there, of whatever request."""
+    return "manifest.json" in place.remote.sizes() if place.remote else place.layout.manifest.exists()
+
+
 def finished(place: Place, request: Request) -> Manifest | None:
     """The manifest, where the place holds a finished index of this request.
 

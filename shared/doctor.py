@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from rich.table import Table
 from rich.text import Text
 
+from .errors import GistcacheError
 from .outcome import Outcome
 
 NAME = "gistcache"
@@ -23,7 +24,12 @@ def doctor() -> Outcome:
     """Show versions, devices, threads, which FAISS there is, and which extras are installed.
 
     Exits with 1 where something that every user needs is missing, or does not work.
+
+    Raises:
+        GistcacheError: The package is not installed, so that nobody knows what it needs.
     """
+    if _installed(NAME) is None:
+        raise GistcacheError(f"{NAME} runs from its folder and is not installed", fix="pip install . in that folder")
     faults = list(_import_faults())  # loads them
     needed = [each for each in _requirements("") if each.name != "faiss-cpu"]  # or faiss-gpu
     extras = metadata(NAME).get_all("Provides-Extra") or []

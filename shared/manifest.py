@@ -95,7 +95,11 @@ class Manifest:
             )
             manifest._check()
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise IndexFaultError("The manifest cannot be used", where=f"{layout.manifest}: {error!r}") from error
+            raise IndexFaultError(
+                "The manifest cannot be used",
+                where=f"{layout.manifest}: {error!r}",
+                fix="it was changed, or made by another build of gistcache: build the index again",
+            ) from error
         return manifest
 
     def _check(self) -> None:

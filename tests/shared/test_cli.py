@@ -175,6 +175,17 @@ def test_doctor_says_what_is_there(command):
     assert set(held["extras"]) >= {"gpu", "ray", "s3", "dev"}
 
 
+def test_doctor_needs_an_installed_package(command, monkeypatch):
+    def nothing(name):
+        raise doctor.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", nothing)
+    code, _, said = command("doctor")
+    assert code == 1
+    assert "is not installed" in said
+    assert "Traceback" not in said
+
+
 def test_doctor_names_what_is_missing(command, monkeypatch):
     real = doctor.version
     versions = {"rich": "1.0", "s3fs": None}
