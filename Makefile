@@ -68,7 +68,7 @@ test: $(VENV)/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # a thread each: most tests wait
 
 $(VENV)/docs: $(VENV)/product
 	$(PIP) --editable '.[demo,docs]'
