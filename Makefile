@@ -64,11 +64,12 @@ $(VENV)/report: $(VENV)/product
 report: $(VENV)/report $(INDEX)/manifest.json
 	$(BIN)/gistcache report $(INDEX) --out report.html $(if $(wildcard $(OUT)/metrics.json),--runs $(OUT))
 
+# Two processes of one thread each: most tests wait for something.
 test: $(VENV)/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # a thread each: most tests wait
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 $(VENV)/docs: $(VENV)/product
 	$(PIP) --editable '.[demo,docs]'
