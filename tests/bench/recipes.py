@@ -64,15 +64,18 @@ CHOOSING += [
     }.items()
 ]
 
-# On top of the better judge; longer, and with terms that learn from the guide's scores.
-LONGER = (*NEIGHBORHOOD, "--max-steps", "280", "--learning-rate", "1e-4", *at(0.05))
+# Twice as long at five times the rate: each judge alone, and with terms that learn from the guide's scores.
+LONGER = ("--max-steps", "280", "--learning-rate", "1e-4", *at(0.05))
 BEST = [
-    Recipe(name, "best", (*LONGER, *flags), tasks=BANKING_ONLY)
+    Recipe(name, "best", flags, tasks=BANKING_ONLY)
     for name, flags in {
-        "longer": (),
-        "longer, 0.4 below": ("--margin", "0.4"),
-        "longer, KL": ("--kl-weight", "1"),
-        "longer, half the rate, KL": ("--learning-rate", "5e-5", "--kl-weight", "1"),
+        "longer, unguided, temperature 0.1": (*UNGUIDED, *LONGER, *at(0.1)),
+        "longer, paper": LONGER,
+        "longer": (*NEIGHBORHOOD, *LONGER),
+        "longer, 0.4 below": (*NEIGHBORHOOD, *LONGER, "--margin", "0.4"),
+        "longer, KL": (*NEIGHBORHOOD, *LONGER, "--kl-weight", "1"),
+        "longer, paper, KL": (*LONGER, "--kl-weight", "1"),
+        "longer, half the rate, KL": (*NEIGHBORHOOD, *LONGER, "--learning-rate", "5e-5", "--kl-weight", "1"),
     }.items()
 ]
 

@@ -34,7 +34,8 @@ The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (
 - Removed: the share of a batch's candidates that the judge took out of the loss.
 - Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand in place of these.
 - Seconds a step and peak memory: `python tests/bench/techniques.py --costs`, 25 steps of each recipe alone
-  on the machine, median of {rounds} rounds; the first steps build caches and are part of it.
+  on the machine, median of {rounds} rounds; the first steps build caches and are part of it. Columns of which nothing
+  is measured yet are left out.
 
 ## Choosing temperature and judge
 
@@ -99,6 +100,8 @@ def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
         scores = [_mean(banking, "test"), _mean(banking, "sts"), _mean(docs, "ndcg@10", 100), _mean(docs, "sts")]
         flags = f"`{' '.join(recipe.flags)}`" if recipe.flags else ""
         rows.append([recipe.name, flags, *scores, _share(banking), *_costs(measurement, recipe)])
+    measured = [column for column in range(len(head)) if any(row[column] for row in rows[1:])]
+    rows = [[row[column] for column in measured] for row in rows]
     return _markdown(rows) + (f"\n\nNot measured yet: {', '.join(missing)}." if missing else "")
 
 
