@@ -10,7 +10,6 @@ from ..shared.clock import Clock
 from ..shared.outcome import Outcome
 from ..shared.parts import write_json
 from ..shared.remote import Remote
-from .build import build_index
 from .place import Place
 from .settings import IndexSettings
 from .summary import summarize, summary_table
@@ -29,6 +28,8 @@ def index(
         Files, globs or folders of Parquet, JSONL, CSV or TSV
         (the last three also .gz or .zst), or hf://datasets/... paths.
     """
+    from .build import build_index  # the libraries that it loads take seconds, and --help needs none
+
     clock, place = Clock(), Place.of(settings.out)
     manifest = build_index(pairs, settings, clock)
     summary = summarize(place, manifest, clock)

@@ -5,38 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers.utils.import_utils import is_flash_attn_2_available
 
 from ..shared.errors import ModelError
 from ..shared.features import Features
-from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
+from ..shared.models import find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
 from ..shared.progress import Advance
 from ..shared.schema import Role
 from .guides import refuse_other_guide, shown, unit_vectors
 from .passes import Passes
+from .settings import GuideSettings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 TOKENIZE_ROWS = 512
-
-
-@dataclass(frozen=True)
-class GuideSettings:
-    """How the guide reads a text. All of it goes into the guide's fingerprint."""
-
-    model: str
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-    max_length: int | None = None
-    dtype: DType = "float32"
-    dim: int | None = None
 
 
 class ModelGuide:
@@ -82,6 +69,8 @@ class ModelGuide:
             dtype=self.settings.dtype,
             max_length=self.settings.max_length,
         )
+        from transformers.utils.import_utils import is_flash_attn_2_available
+
         half = self.settings.dtype != "float32"
         if self.device.startswith("cuda") and half and is_flash_attn_2_available():
             with suppress(ModelError):  # an encoder that knows no flash attention is refused; any other fault returns

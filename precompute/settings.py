@@ -14,12 +14,23 @@ from ..shared.models import DType
 from ..shared.pairs import Columns
 from ..shared.rounding import VectorDType
 from ..shared.scaling import default_part_rows
-from .model_guide import GuideSettings
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 # What means nothing to a kind of guide is refused, so that nobody believes that it took effect.
 MODEL_ONLY = ("max_length", "dtype", "batch_tokens")
 NOT_FOR = {"api": MODEL_ONLY, "vectors": ("query_prompt", "document_prompt", *MODEL_ONLY)}
+
+
+@dataclass(frozen=True)
+class GuideSettings:
+    """How the guide reads a text. All of it goes into the guide's fingerprint."""
+
+    model: str
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    max_length: int | None = None
+    dtype: DType = "float32"
+    dim: int | None = None
 
 
 @Parameter(name="*", group="Embeddings endpoint")

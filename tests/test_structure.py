@@ -43,8 +43,7 @@ def run_python(code):
 
 def test_importing_the_trainer_loads_neither_faiss_nor_polars_nor_stage_one():
     loaded = run_python(
-        "import gistcache.train, gistcache.train.command, gistcache.train.students, sys\n"
-        "print(*sorted(name for name in sys.modules))"
+        "import gistcache.train.run, gistcache.train.students, sys\nprint(*sorted(name for name in sys.modules))"
     ).split()
     assert "torch" in loaded
     assert "gistcache.train.trainer" in loaded
@@ -55,6 +54,19 @@ def test_importing_the_trainer_loads_neither_faiss_nor_polars_nor_stage_one():
 def test_the_command_line_loads_no_stage_before_it_is_called():
     loaded = run_python("import gistcache.shared.cli, sys\nprint(*sys.modules)").split()
     assert not {"torch", "faiss", "polars", "transformers"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    "command", ["index", "train", "sweep", "mine", "rescore", "verify", "plan", "report", "eval", "doctor"]
+)
+def test_help_does_not_wait_for_the_libraries_of_a_stage(command):
+    code = (
+        "import sys\nfrom gistcache.shared.cli import app\n"
+        f"app.meta(['{command}', '--help'])\nprint('loaded:', *sys.modules)"
+    )
+    told, loaded = run_python(code).split("loaded:")
+    assert f"gistcache {command}" in told
+    assert not {"transformers", "sentence_transformers", "faiss", "polars", "datasets"} & set(loaded.split())
 
 
 def test_the_files_of_the_reports_page_are_installed():

@@ -32,7 +32,6 @@ from .ranks import is_first, sum_of_all, wait
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
 SEAL = "seal.json"
 SET_ASIDE = "damaged"
 KEPT = 2

@@ -8,12 +8,13 @@ from rich.text import Text
 from ..shared.evaluation import METRICS
 from ..shared.outcome import Outcome
 from .footprint import told
-from .run import train_student
 from .settings import TrainSettings
 
 
 def train(*, settings: TrainSettings) -> Outcome:
     """Train a small student against a guide index, with no guide in memory."""
+    from .run import train_student  # the libraries that it loads take seconds, and --help needs none
+
     metrics = train_student(settings)
     summary = {name: value for name, value in metrics.items() if name not in ("log", "run")}
     said = Text(f"model and metrics.json: {settings.out}")

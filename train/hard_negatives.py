@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import torch
 from cyclopts import Parameter
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
@@ -51,8 +50,8 @@ class Mining:
             )
 
 
-class HardNegatives(TrainerCallback):
-    """The hard negatives of an index's pairs; told of each epoch by the trainer.
+class HardNegatives:
+    """The hard negatives of an index's pairs.
 
     Args:
         index: An open guide index.
@@ -63,6 +62,7 @@ class HardNegatives(TrainerCallback):
 
     Attributes:
         counts: (pairs,) how many neighbours of each pair pass.
+        epoch: Whose negatives are drawn, counted from 0.
     """
 
     def __init__(
@@ -118,12 +118,6 @@ class HardNegatives(TrainerCallback):
         short = int((self.counts < wanted).sum())
         tail = f"; {short:,} pairs have fewer than {wanted} (least {self.counts.min()})" if short else ""
         return f"hard negatives: {self.counts.mean():.1f} neighbours of a pair pass on average{tail}"
-
-    def on_epoch_begin(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        del args, control, kwargs
-        self.epoch = int(state.epoch or 0)
 
     def _neighbors(self, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Labels (b,), neighbour ids (b, width), -1 for none, and their scores, closest first, block by block."""

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from ..shared.errors import SettingsError, StorageError
 from ..shared.models import HUB_PATTERNS
-from .checkpoints import CHECKPOINTS
+from .run_folder import CHECKPOINTS, METRICS
 
-METRICS = "metrics.json"
 UPLOADED = [*HUB_PATTERNS, "README.md"]
 KEPT_HERE = [f"{CHECKPOINTS}/*", METRICS]  # metrics.json says where things are on this machine
 

@@ -26,9 +26,10 @@ from .adapters import add_adapters, merge_adapters
 from .card import describe_student, write_card
 from .checkpoints import Checkpoints, Resumed, all_checkpoints, newest_whole, refuse_other_run, writing_to
 from .footprint import encoding_speed
-from .hub import METRICS, push
+from .hub import push
 from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first, is_first, taking_part, wait
+from .run_folder import METRICS
 from .settings import TrainSettings
 from .step_display import StepsShown
 from .students import load_student, matryoshka_dims

@@ -18,7 +18,7 @@ import torch
 from ..shared.errors import GistcacheError
 from ..shared.progress import console, step
 from ..shared.sealed import parse_object
-from .run import METRICS, finished_metrics
+from .run_folder import METRICS
 from .sweep_file import Run
 
 LOG = "train.log"
@@ -60,6 +60,8 @@ def train_all(runs: Sequence[Run], jobs: int) -> list[Ended]:
 
 def _kept(runs: Sequence[Run]) -> Iterator[Ended]:
     """Runs that need no training: finished before, or refused because their folder holds something else."""
+    from .run import finished_metrics  # see command.py
+
     for run in runs:
         try:
             metrics = finished_metrics(run.settings)

@@ -10,7 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..shared.errors import SettingsError
@@ -23,13 +23,13 @@ from ..shared.texts import Texts
 from .adapters import AdapterTrainer
 from .card import describe_data
 from .cells import LogCells
-from .checkpoints import CHECKPOINTS
 from .collators import CachedTokens, Columns, WithHardTexts
 from .consistency import kept_pairs
 from .hard_negatives import HardNegatives
 from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first
 from .rescored import Rescored
+from .run_folder import CHECKPOINTS
 from .sampler import PlannedBatches
 from .settings import TrainSettings
 from .students import matryoshka_dims
@@ -78,7 +78,7 @@ def build_trainer(
         data_collator=collator,
         loss=_at_each_dimension(loss, student, settings),
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
-        callbacks=[columns.hard] if columns.hard else None,
+        callbacks=[_TellEpoch(columns.hard)] if columns.hard else None,
     )
     trainer.remove_callback(PrinterCallback)  # see step_display.py
     trainer.callback_handler.callbacks.insert(0, LogCells(loss.cells))  # loggers come after it, and see what it adds
@@ -86,6 +86,19 @@ def build_trainer(
     if isinstance(collator, CachedTokens):  # the card has been told of the texts; from here on, pair ids are enough
         trainer.train_dataset = Dataset.from_dict({"label": labels})
     return trainer, loss
+
+
+class _TellEpoch(TrainerCallback):
+    """Hard negatives are drawn anew each epoch."""
+
+    def __init__(self, hard: HardNegatives) -> None:
+        self.hard = hard
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        del args, control, kwargs
+        self.hard.epoch = int(state.epoch or 0)
 
 
 def _loss(

@@ -1,0 +1,6 @@
+"""What stands where in the folder of a training run."""
+
+from __future__ import annotations
+
+METRICS = "metrics.json"
+CHECKPOINTS = "checkpoints"
