@@ -28,7 +28,7 @@ from gistcache.shared.evaluation import RetrievalSet, evaluate_sts
 from gistcache.shared.models import find_model, load_model
 from gistcache.shared.parts import sha256_of
 from interleaved import REPOSITORY
-from recipes import PLANS, RECIPES, Recipe, Task
+from recipes import PLANS, RECIPES, SEEDS, Recipe, Task
 from results_file import Figures, Results
 from techniques_page import page
 
@@ -159,17 +159,18 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     given = arguments()
     measurement = Measurement(given.data, given.docs, given.work)
+    asked = [each for each in RECIPES if given.group in (None, each.group) and given.recipe in each.name]
     runs = [
         (recipe, seed, task)
-        for recipe in RECIPES
-        if given.group in (None, recipe.group) and given.recipe in recipe.name
-        for seed in recipe.seeds
+        for seed in SEEDS  # one seed of every recipe before the next: interrupted, the page still has each row
+        for recipe in asked
+        if seed in recipe.seeds
         for task in recipe.tasks
     ]
     mine, shares = map(int, given.share.split("/"))
     for run in [] if given.page or given.costs else runs[mine - 1 :: shares]:
         measurement.figures(*run)
-    trained = [recipe for recipe in RECIPES if recipe.flags is not None and recipe.group not in ("choosing", "best")]
+    trained = [recipe for recipe in asked if recipe.flags is not None and recipe.group not in ("choosing", "best")]
     for number in range(measurement.COST_ROUNDS) if given.costs else ():
         for recipe in trained:  # by turns: what else the machine does falls on all alike
             measurement.costs(recipe, number)
