@@ -162,10 +162,10 @@ def main() -> None:
     asked = [each for each in RECIPES if given.group in (None, each.group) and given.recipe in each.name]
     runs = [
         (recipe, seed, task)
-        for seed in SEEDS  # one seed of every recipe before the next: interrupted, the page still has each row
+        for task in PLANS  # one seed of every recipe before the next: interrupted, the page still has each row
+        for seed in SEEDS
         for recipe in asked
-        if seed in recipe.seeds
-        for task in recipe.tasks
+        if task in recipe.tasks and seed in recipe.seeds
     ]
     mine, shares = map(int, given.share.split("/"))
     for run in [] if given.page or given.costs else runs[mine - 1 :: shares]:
