@@ -14,7 +14,7 @@ VENV := .venv
 BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help guide-index train-small report test docs release bench chaos results techniques clean
+.PHONY: help guide-index train-small report test docs release bench chaos results clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,8 +26,7 @@ help:
 	@echo "make release       wheel and source archive in dist/, checked"
 	@echo "make bench         docs/BENCHMARKS.md: speed and memory, side by side (an hour on two cores)"
 	@echo "make chaos         docs/RELIABILITY.md: kills, full disks, flipped bits, damaged inputs (an hour on two cores)"
-	@echo "make results       docs/RESULTS.md: guided against unguided on Banking77 (half an hour on two cores)"
-	@echo "make techniques    docs/TECHNIQUES.md: what each technique is worth (hours on two cores)"
+	@echo "make results       docs/RESULTS.md: what judge and techniques are worth for a student (hours on two cores)"
 	@echo "make clean         delete .venv, the index, the runs and the docs pairs"
 	@echo "variables: PAIRS= HELD_OUT= GUIDE= INDEX= STUDENT= OUT= INDEX_FLAGS= TRAIN_FLAGS="
 
@@ -96,11 +95,9 @@ bench: $(VENV)/bench data/models/all-mpnet-base-v2 data/docs/train.parquet
 chaos: $(VENV)/development
 	$(BIN)/python -m tests.chaos.reliability
 
-results: $(VENV)/development data/models/all-mpnet-base-v2
-	$(BIN)/python tests/bench/banking77.py $(RESULTS_FLAGS)
-
-techniques: $(VENV)/development data/models/all-mpnet-base-v2 data/docs/train.parquet
-	$(BIN)/python tests/bench/techniques.py $(RESULTS_FLAGS)
+results: $(VENV)/development data/models/all-mpnet-base-v2 data/docs/train.parquet
+	$(BIN)/python tests/bench/detector.py $(RESULTS_FLAGS)
+	$(BIN)/python tests/bench/results.py $(RESULTS_FLAGS)
 
 clean:
 	rm -rf $(VENV) report.html $(INDEX) $(INDEX).summary.json $(INDEX).tokens $(OUT) data/docs build dist *.egg-info

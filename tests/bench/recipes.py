@@ -1,4 +1,4 @@
-"""The rows of docs/TECHNIQUES.md: what each student is trained with. Each recipe is the flags of `gistcache train`."""
+"""The rows of docs/RESULTS.md: what each student is trained with. Each recipe is the flags of `gistcache train`."""
 
 from __future__ import annotations
 

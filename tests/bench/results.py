@@ -1,9 +1,9 @@
-"""The measurement behind docs/TECHNIQUES.md: what guide, judge and each technique are worth, three seeds each.
+"""The measurement behind docs/RESULTS.md: what guide, judge and each technique are worth, three seeds each.
 
-    python tests/bench/techniques.py                       everything; hours on two cores
-    python tests/bench/techniques.py --group choosing      one part of it
-    python tests/bench/techniques.py --share 1/2           every second run: two processes, a thread each
-    python tests/bench/techniques.py --page                the page from what has been measured
+    python tests/bench/results.py                       everything; hours on two cores
+    python tests/bench/results.py --group choosing      one part of it
+    python tests/bench/results.py --share 1/2           every second run: two processes, a thread each
+    python tests/bench/results.py --page                the page from what has been measured
 
 A recipe is trained twice for each seed: on Banking77's pairs and on the docs pairs, with all-mpnet-base-v2 as the
 guide. Every figure is appended to ``<work>/results.jsonl``, keyed by data, models and flags that made it: an
@@ -30,7 +30,7 @@ from gistcache.shared.parts import sha256_of
 from interleaved import REPOSITORY
 from recipes import PLANS, RECIPES, SEEDS, Recipe, Task
 from results_file import Figures, Results
-from techniques_page import page
+from results_page import page
 
 MODELS = {"all-MiniLM-L6-v2": STUDENT, "all-mpnet-base-v2": GUIDE_FOLDER}
 HELD_OUT = 0.1
@@ -152,7 +152,7 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     needed = [given.data / name for name in FILES] + [given.docs / "train.parquet", Path(GUIDE_FOLDER)]
     if missing := [str(path) for path in needed if not path.exists()]:
-        sys.exit(f"not there: {', '.join(missing)}\n  to do: see docs/TECHNIQUES.md")
+        sys.exit(f"not there: {', '.join(missing)}\n  to do: see docs/RESULTS.md")
     return given
 
 
@@ -176,7 +176,7 @@ def main() -> None:
             measurement.costs(recipe, number)
     if given.page or given.costs or (given.group is None and not given.recipe and shares == 1):
         text = page(measurement)
-        (REPOSITORY / "docs" / "TECHNIQUES.md").write_text(text, encoding="utf-8")
+        (REPOSITORY / "docs" / "RESULTS.md").write_text(text, encoding="utf-8")
         print(text)
 
 

@@ -1,4 +1,4 @@
-"""docs/TECHNIQUES.md from what has been measured."""
+"""docs/RESULTS.md from what has been measured."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from interleaved import machine
 from recipes import PLANS, RECIPES, SEEDS, Group, Recipe, Task
 
 if TYPE_CHECKING:
-    from techniques import Measurement
+    from results import Measurement
 
 PAGE = """\
-# Techniques
+# Results
 
-What guide, judge and each technique are worth for a student. `make techniques` measures everything (hours on two cores;
-interrupted, it goes on where it stopped) and writes this page; `python tests/bench/techniques.py --page` writes it from
+What guide, judge and each technique are worth for a student. `make results` measures everything (hours on two cores;
+interrupted, it goes on where it stopped) and writes this page; `python tests/bench/results.py --page` writes it from
 what has been measured.
 
 The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (`banking77_train.csv`,
@@ -33,7 +33,7 @@ The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (
 - Mean and standard deviation over {seeds} seeds. A seed determines order of the pairs and dropout.
 - Removed: the share of a batch's candidates that the judge took out of the loss.
 - Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand in place of these.
-- Seconds a step and peak memory: `python tests/bench/techniques.py --costs`, 25 steps of each recipe alone
+- Seconds a step and peak memory: `python tests/bench/results.py --costs`, 25 steps of each recipe alone
   on the machine, median of {rounds} rounds; the first steps build caches and are part of it. Columns of which nothing
   is measured yet are left out.
 

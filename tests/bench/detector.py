@@ -1,0 +1,72 @@
+"""The measurement behind docs/DETECTOR.md: how well the paper's judge tells false negatives, with two guides.
+
+    python tests/bench/detector.py                 the whole of it; ten minutes on two cores
+    python tests/bench/detector.py --pairs 500     a trial, which leaves docs/ alone
+
+The intents make the pairs and say afterwards what was right; no guide sees them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from banking77_scores import make_pairs, read_questions
+from bench_data import GUIDE, MAX_LENGTH, STUDENT, gistcache
+from detector_cells import changed_by_rounding, detector_figures
+from detector_page import page
+from gistcache.shared.index import GuideIndex
+from gistcache.shared.models import find_model, load_model, pick_device
+from gistcache.shared.parts import sha256_of
+from interleaved import REPOSITORY, say
+from results_file import Results
+
+GUIDES = {"all-MiniLM-L6-v2": STUDENT, "all-mpnet-base-v2": GUIDE}
+QUESTIONS = "banking77_train.csv"
+BATCH_SIZE, SEED = 64, 0
+
+
+def measured(name: str, pairs: Path, intents: dict[str, str], work: Path) -> dict[str, Any]:
+    """Precision and recall of a guide's removals, and decisions that float16 changes; kept in ``work``."""
+    out, results = work / f"index-{name}-{pairs.stem}", Results(work / "detector.jsonl")
+    gistcache("index", pairs, "--guide", GUIDES[name], "--out", out, "--max-length", MAX_LENGTH)
+    index, made_by = GuideIndex.open(out), {"guide": name, "pairs": sha256_of(pairs)}
+
+    def rounding() -> Any:
+        model = load_model(find_model(GUIDES[name]), device=pick_device("auto"), max_length=MAX_LENGTH)
+        return changed_by_rounding(index, model, BATCH_SIZE, SEED)
+
+    return {
+        "cells": results.keep_or_make(
+            made_by | {"step": "cells"}, lambda: detector_figures(index, intents, BATCH_SIZE, SEED)
+        ),
+        "rounding": results.keep_or_make(made_by | {"step": "rounding"}, rounding),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="the public data")
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "results", help="everything that is kept")
+    parser.add_argument("--pairs", type=int, help="a trial with so many pairs")
+    given = parser.parse_args()
+    if missing := [str(path) for path in (given.data / QUESTIONS, Path(GUIDE)) if not path.exists()]:
+        sys.exit(f"not there: {', '.join(missing)}\n  to do: see docs/DETECTOR.md")
+    questions = read_questions(given.data / QUESTIONS)
+    pairs = given.work / f"all-questions-{given.pairs or 'all'}.jsonl"
+    given.work.mkdir(parents=True, exist_ok=True)
+    rows = make_pairs(questions, SEED)[: given.pairs]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    intents = {question.text: question.intent for question in questions}
+    text = page({name: measured(name, pairs, intents, given.work) for name in GUIDES}, len(rows))
+    out = (given.work if given.pairs else REPOSITORY / "docs") / "DETECTOR.md"
+    out.write_text(text, encoding="utf-8")
+    print(text)
+    say(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()
