@@ -19,8 +19,8 @@ from .parts import PartRecord, content_fault
 from .progress import step
 from .remote import local_copy
 from .rounding import restored
-from .schema import CONTENT_COLUMNS, LOOKUP, Layout, PartKind, unrounded_rows
-from .tables import SCHEMAS, read_table
+from .schema import CONTENT_COLUMNS, LOOKUP, SCHEMAS, Layout, PartKind, unrounded_rows
+from .tables import read_table
 
 # A unit vector rounded to float16 is this close to length one.
 NORM_TOLERANCE = 5e-3
