@@ -13,7 +13,7 @@ import pyarrow as pa
 from cyclopts import Parameter
 from rich.text import Text
 
-from ..shared.errors import IndexFaultError, SettingsError, StaleIndexError
+from ..shared.errors import IndexFaultError, StaleIndexError, refuse_below
 from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
 from ..shared.manifest import named_differences
@@ -51,10 +51,7 @@ class RescoreSettings:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("max_length", "batch_size", "part_rows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
+        refuse_below(self, 1, "max_length", "batch_size", "part_rows")
 
 
 def rescore(index: str, *, settings: RescoreSettings) -> Outcome:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
-from ..shared.errors import SettingsError
+from ..shared.errors import SettingsError, flag_of, refuse_below
 from ..shared.models import DType
 from ..shared.pairs import Columns
 from ..shared.rounding import VectorDType
@@ -59,13 +59,9 @@ class ApiSettings:
 
     def __post_init__(self) -> None:
         """Check every value; raises SettingsError."""
-        for name in ("api_batch", "api_concurrency", "api_requests_per_minute", "api_timeout"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise SettingsError(f"{value} is too small", where=_flag(name), fix="give more than 0")
-        for name in ("api_retries", "api_price", "api_budget"):
-            if (getattr(self, name) or 0) < 0:
-                raise SettingsError(f"{getattr(self, name)} is too small", where=_flag(name), fix="give 0 or more")
+        positive = ("api_batch", "api_concurrency", "api_requests_per_minute", "api_timeout")
+        refuse_below(self, 0, *positive, strictly=True)
+        refuse_below(self, 0, "api_retries", "api_price", "api_budget")
         if self.api_budget is not None and self.api_price is None:
             raise SettingsError("A budget needs a price", where="--api-budget", fix="give --api-price too")
         parts = urlsplit(self.api_base or "")
@@ -141,21 +137,8 @@ class IndexSettings:
         Raises:
             SettingsError: A number is out of its range.
         """
-        for name in (
-            "neighbors",
-            "scale_k",
-            "exact_limit",
-            "part_rows",
-            "slice_rows",
-            "num_workers",
-            "max_length",
-            "dim",
-            "batch_tokens",
-            "clusters",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{value} is too small", where=_flag(name), fix="give 1 or more")
+        counts = ("neighbors", "scale_k", "exact_limit", "part_rows", "slice_rows", "num_workers")
+        refuse_below(self, 1, *counts, "max_length", "dim", "batch_tokens", "clusters")
         self._refuse_without_meaning()
         if self.ray_address and self.engine != "ray":
             raise SettingsError("Another engine knows no Ray", where="--ray-address", fix="give --engine ray too")
@@ -172,13 +155,13 @@ class IndexSettings:
             if getattr(self, name) is not None:
                 raise SettingsError(
                     f"A guide {kind}:... does not take this setting",
-                    where=_flag(name),
+                    where=flag_of(name),
                     fix="leave it out; how its texts are read is settled where the vectors are made",
                 )
         if kind != "api" and self.api != ApiSettings():
             given = next(each.name for each in fields(self.api) if getattr(self.api, each.name) != each.default)
             raise SettingsError(
-                "Only a guide api:... asks an endpoint", where=_flag(given), fix="leave it out, or give such a guide"
+                "Only a guide api:... asks an endpoint", where=flag_of(given), fix="leave it out, or give such a guide"
             )
 
     @property
@@ -196,7 +179,3 @@ class IndexSettings:
         """The part that determines the rest of the index, JSON-ready."""
         names = ("vector_dtype", "neighbors", "scale_k", "clusters", "exact_limit", "part_rows", "slice_rows", "seed")
         return {name: getattr(self, name) for name in names}
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from . import scaling
-from .errors import SettingsError
+from .errors import SettingsError, refuse_below
 from .outcome import Outcome
 from .rounding import VectorDType
 
@@ -60,9 +60,8 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("texts", "dim", "text_bytes", "text_tokens", "guide_parameters", "teraflops", "slice_rows"):
-            if getattr(self, name) <= 0:
-                raise SettingsError(f"{getattr(self, name)} is too small", where=f"--{name.replace('_', '-')}")
+        sizes = ("texts", "dim", "text_bytes", "text_tokens", "guide_parameters", "teraflops", "slice_rows")
+        refuse_below(self, 0, *sizes, strictly=True)
         if self.documents is not None and not 0 < self.documents < self.texts:
             raise SettingsError("Documents are some of the texts", where="--documents", fix="give fewer than --texts")
 
