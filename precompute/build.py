@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,8 +43,6 @@ from .work import Job, Made, Value
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "numpy", "pyarrow", "polars", "faiss-cpu", "faiss-gpu")
 
-Content = TypeVar("Content", pa.Table, np.ndarray)
-
 
 def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) -> Manifest:
     """Build, finish or confirm the guide index of the inputs.
@@ -64,7 +63,8 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
         if not has_manifest(place):  # else nothing will be asked for
             old = older_vectors(settings, guide)
             guide.expect(all_texts(corpus, held_out, old, roles_alike=guide.same_for_both_roles))
-        request = _request(guide, corpus, settings, held_out)
+        recorded = settings.recorded() | {"eval_pairs": held_out.fingerprint() if held_out else None}
+        request = Request(guide.fingerprint(), corpus.fingerprint(), recorded)
     if held := finished(place, request):
         return held
     with unfinished(place, request) as journal:
@@ -78,11 +78,6 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
         manifest = _Build(place, journal, guide, corpus, settings, clock, old).run(request, held_out)
         finish(place, manifest)
     return manifest
-
-
-def _request(guide: Guide, corpus: Corpus, settings: IndexSettings, held_out: RetrievalSet | None) -> Request:
-    recorded = settings.recorded() | {"eval_pairs": held_out.fingerprint() if held_out else None}
-    return Request(guide.fingerprint(), corpus.fingerprint(), recorded)
 
 
 class _Build:
@@ -129,31 +124,22 @@ class _Build:
     def tables(self) -> PartRecord:
         """Texts and pairs in all their forms, and the rejected rows."""
         corpus, rows, place = self.corpus, self.rows, self.place
-        tables: dict[PartKind, Iterator[pa.Table]] = {
+        forms: dict[PartKind, Iterator[pa.Table] | Iterator[np.ndarray]] = {
             "texts": corpus.text_parts(rows),
             "pairs": corpus.pair_parts(rows),
-        }
-        arrays: dict[PartKind, Iterator[np.ndarray]] = {
             "contents": corpus.content_parts(rows),
             "lookup": corpus.lookup_parts(rows),
             "negatives": corpus.negative_parts(rows),
         }
-        for kind, parts in tables.items():
-            self.parts[kind] = [self._kept_or_written(kind, *each, place.commit_table) for each in enumerate(parts)]
-        for kind, parts in arrays.items():
-            self.parts[kind] = [self._kept_or_written(kind, *each, place.commit_array) for each in enumerate(parts)]
+        for kind, parts in forms.items():
+            self.parts[kind] = [
+                self.journal.keep_or_make(
+                    place.layout.part(kind, number), partial(place.commit_part, kind, number, part)
+                )
+                for number, part in enumerate(parts)
+            ]
         path = place.layout.rejected
         return self.journal.keep_or_make(path, lambda: place.commit_table(path, corpus.rejected_table()))
-
-    def _kept_or_written(
-        self,
-        kind: PartKind,
-        number: int,
-        content: Content,
-        commit: Callable[[Path, Content], PartRecord],
-    ) -> PartRecord:
-        path = self.place.layout.part(kind, number)
-        return self.journal.keep_or_make(path, lambda: commit(path, content))
 
     @property
     def _contents(self) -> RowStore:
@@ -171,13 +157,11 @@ class _Build:
             self.unrounded(), self.settings.vector_dtype,
         )  # fmt: skip
         with step("embed texts", self.corpus.texts.height, "texts", done=kept) as advance:
-            for told in self._run("vectors", job, range(first), advance):
-                counts.update(told)
-            of_queries = self.place.rows([self._made("vectors", number) for number in range(first)])
-            job = replace(job, of_queries=of_queries)
-            for told in self._run("vectors", job, range(first, len(ranges)), advance):
-                counts.update(told)
-        self._collect("vectors", len(ranges))
+            told = self._run("vectors", job, range(first), advance)
+            job = replace(job, of_queries=self.place.rows(self.parts["vectors"]))
+            told += self._run("vectors", job, range(first, len(ranges)), advance)
+        for each in told:
+            counts.update(each)
         self.clock.texts = counts
 
     def unrounded(self) -> Unrounded:
@@ -185,8 +169,7 @@ class _Build:
         sample = SampledPairs.of(self.corpus, roles_alike=self.guide.same_for_both_roles)
         job = UnroundedJob(self.place, self.guide, sample, self.old)
         with step("embed a sample", len(sample.pair_ids), "pairs") as advance:
-            list(self._run("unrounded", job, range(1), advance))
-        self._collect("unrounded", 1)
+            self._run("unrounded", job, range(1), advance)
         return Unrounded(sample.keys, self.place.rows(self.parts["unrounded"], (), unrounded_rows(self.guide.dim)))
 
     def scales(self, space: Space) -> dict[str, Any]:
@@ -196,8 +179,7 @@ class _Build:
         ranges = self.corpus.part_ranges(self.rows)
         job = ScaleJob(self.place, space, reference, ranges, self.settings.device)
         with step("scales", self.corpus.texts.height, "texts") as advance:
-            list(self._run("scales", job, range(len(ranges)), advance))
-        self._collect("scales", len(ranges))
+            self._run("scales", job, range(len(ranges)), advance)
         return reference.told()
 
     def search_files(self, space: Space) -> dict[str, Any]:
@@ -216,7 +198,7 @@ class _Build:
             for made in self.engine.run(job, range(len(slices)), advance):
                 told[made.number] = made.told
                 self._keep(made)
-        self._collect("faiss", len(slices))
+        self._collect("faiss", range(len(slices)))
         if self.exact:
             return {"exact": True, "kind": "Flat", "slices": len(slices)}
         recalls = [told[number].get("recall", 1.0) for number in range(len(slices))]
@@ -250,7 +232,7 @@ class _Build:
                     self._keep(made)
                 if documents.number:
                     self.place.drop(found_folder(self.place, documents.number - 1))
-        self._collect("scores", len(parts))
+        self._collect("scores", parts)
 
     def _found(self, slice_number: int, parts: Sequence[int]) -> dict[int, PartRecord]:
         """What the slices up to this one have given, by part."""
@@ -262,23 +244,22 @@ class _Build:
 
     def _run(
         self, kind: PartKind, job: Job[Value], numbers: Sequence[int], advance: Advance
-    ) -> Iterator[Mapping[str, Any]]:
-        """Make the parts that are not there yet; yields what is told of each."""
+    ) -> list[Mapping[str, Any]]:
+        """Make the parts that are not there yet; returns what is told of each."""
+        told = []
         for made in self.engine.run(job, [number for number in numbers if not self._record(kind, number)], advance):
             self._keep(made)
-            yield made.told
+            told.append(made.told)
+        self._collect(kind, numbers)
+        return told
 
     def _keep(self, made: Made) -> None:
         if made.record and made.record.path not in self.journal.done:
             self.journal.record(made.record)
 
-    def _collect(self, kind: PartKind, count: int) -> None:
-        self.parts[kind] = [self._made(kind, number) for number in range(count)]
-
-    def _made(self, kind: PartKind, number: int) -> PartRecord:
-        record = self._record(kind, number)
-        assert record, f"{kind} part {number}"
-        return record
+    def _collect(self, kind: PartKind, numbers: Sequence[int]) -> None:
+        paths = [self._name(self.place.layout.part(kind, number)) for number in numbers]
+        self.parts[kind] = [*self.parts.get(kind, []), *(self.journal.done[path] for path in paths)]
 
     def _record(self, kind: PartKind, number: int) -> PartRecord | None:
         return self.journal.done.get(self._name(self.place.layout.part(kind, number)))

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from ..shared.errors import IndexFaultError
 from ..shared.parts import PartRecord, commit, commit_array, commit_table, fetch_part, size_fault
 from ..shared.remote import Remote, cache_folder, is_url
-from ..shared.schema import Layout
+from ..shared.schema import Layout, PartKind
 from ..shared.vectors import RowStore
 
 
@@ -51,12 +51,15 @@ class Place:
         return self._pushed(commit(self.root, path, rows, write))
 
     def commit_table(self, path: Path, table: pa.Table) -> PartRecord:
-        """Write an Arrow table as one Parquet part."""
+        """Write an Arrow table as one Parquet file."""
         return self._pushed(commit_table(self.root, path, table))
 
-    def commit_array(self, path: Path, array: np.ndarray) -> PartRecord:
-        """Write a NumPy array, first axis rows, as one part."""
-        return self._pushed(commit_array(self.root, path, array))
+    def commit_part(self, kind: PartKind, number: int, content: pa.Table | np.ndarray) -> PartRecord:
+        """Write a part of the index: an Arrow table, or a NumPy array, first axis rows."""
+        path = self.layout.part(kind, number)
+        if isinstance(content, pa.Table):
+            return self.commit_table(path, content)
+        return self._pushed(commit_array(self.root, path, content))
 
     def _pushed(self, record: PartRecord) -> PartRecord:
         if self.remote:

@@ -76,7 +76,7 @@ class ScaleJob:
 
     def commit(self, number: int, value: np.ndarray) -> Made:
         """Write it."""
-        return Made(number, self.place.commit_array(self.place.layout.part("scales", number), value))
+        return Made(number, self.place.commit_part("scales", number, value))
 
 
 def scales(space: Space, reference: ScaleReference, start: int, stop: int, device: str) -> np.ndarray:

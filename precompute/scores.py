@@ -92,7 +92,7 @@ class ScoreJob:
     def commit(self, number: int, value: pa.Table | PartFound) -> Made:
         """Write it: a part of the index, or a file that the next slice takes up."""
         if isinstance(value, pa.Table):
-            return Made(number, self.place.commit_table(self.place.layout.part("scores", number), value))
+            return Made(number, self.place.commit_part("scores", number, value))
         path = found_file(self.place, self.documents.number, number)
         return Made(number, self.place.commit(path, len(value.above), value.write))
 
