@@ -41,8 +41,8 @@ def build(vectors: VectorStore, start: int, stop: int, *, exact: bool, seed: int
         index.cp.min_points_per_centroid = 1
         sample = np.random.default_rng(seed).choice(count, size=min(count, TRAIN_PER_LIST * lists), replace=False)
         index.train(vectors.take(np.sort(sample) + start).astype(np.float32))
-    for begin, block in vectors.blocks(start, stop, BLOCK_ROWS):
-        index.add_with_ids(block.astype(np.float32), np.arange(begin, begin + len(block)))
+    for ids, block in vectors.blocks(start, stop, BLOCK_ROWS):
+        index.add_with_ids(block.astype(np.float32), ids)
     return index
 
 

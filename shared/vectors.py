@@ -127,7 +127,8 @@ class VectorStore:
         """Text ids (n,) -> unit vectors (n, dim): float16, or float32 where int8 is stored."""
         return restored(self.rows.take(ids))
 
-    def blocks(self, start: int, stop: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield ``(first row, rows)`` over ``start .. stop`` in blocks of at most ``size`` rows."""
+    def blocks(self, start: int, stop: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield text ids and their vectors over ``start .. stop``, in blocks of at most ``size``."""
         for begin in range(start, stop, size):
-            yield begin, self.take(np.arange(begin, min(begin + size, stop)))
+            ids = np.arange(begin, min(begin + size, stop))
+            yield ids, self.take(ids)
