@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -91,26 +90,10 @@ class Place:
         self, records: list[PartRecord], shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
     ) -> RowStore:
         """The rows of parts, each fetched when rows of it are asked for."""
-        return _FetchedRows(self, records, shape, dtype)
+        return RowStore(self.fetched, records, shape, dtype)
 
     def drop(self, folder: Path) -> None:
         """Delete a folder of the index, here and there."""
         shutil.rmtree(folder, ignore_errors=True)
         if self.remote:
             self.remote.remove(folder.relative_to(self.root).as_posix())
-
-
-class _FetchedRows(RowStore):
-    """A RowStore whose parts may still lie elsewhere."""
-
-    def __init__(
-        self, place: Place, records: list[PartRecord], shape: tuple[int, ...] | None, dtype: DTypeLike | None
-    ) -> None:
-        super().__init__(place.root, records, shape, dtype)
-        self._place = place
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._place, self._records, self._shape, self._dtype)
-
-    def _path(self, number: int) -> Path:
-        return self._place.fetched(self._records[number])

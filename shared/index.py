@@ -55,12 +55,12 @@ class GuideIndex:
 
     def __init__(self, layout: Layout, manifest: Manifest) -> None:
         self.layout, self.manifest = layout, manifest
-        self.stored_vectors = RowStore(layout.root, manifest.parts["vectors"], (self.dim,), self.vector_dtype)
+        self.stored_vectors = RowStore(layout.file, manifest.parts["vectors"], (self.dim,), self.vector_dtype)
         self._vectors = VectorStore(self.stored_vectors)
-        self._scales = RowStore(layout.root, manifest.parts["scales"], (), np.float32)
-        self._contents = RowStore(layout.root, manifest.parts["contents"], (CONTENT_COLUMNS,), np.int64)
-        self._lookup = RowStore(layout.root, manifest.parts["lookup"], (), LOOKUP)
-        self._negatives = RowStore(layout.root, manifest.parts["negatives"], (), np.int64)
+        self._scales = RowStore(layout.file, manifest.parts["scales"], (), np.float32)
+        self._contents = RowStore(layout.file, manifest.parts["contents"], (CONTENT_COLUMNS,), np.int64)
+        self._lookup = RowStore(layout.file, manifest.parts["lookup"], (), LOOKUP)
+        self._negatives = RowStore(layout.file, manifest.parts["negatives"], (), np.int64)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool | None = None) -> GuideIndex:
@@ -108,7 +108,7 @@ class GuideIndex:
 
     def unrounded(self) -> np.ndarray:
         """The pairs whose vectors are kept before rounding, (n,) records of ``schema.unrounded_rows``."""
-        rows = RowStore(self.layout.root, self.manifest.parts["unrounded"], (), unrounded_rows(self.dim))
+        rows = RowStore(self.layout.file, self.manifest.parts["unrounded"], (), unrounded_rows(self.dim))
         return rows.take(np.arange(len(rows)))
 
     def scales(self, ids: np.ndarray) -> np.ndarray:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from .parts import PartRecord
 
 FORMAT_VERSION = 1
 
@@ -101,6 +104,10 @@ class Layout:
     def summary(self) -> Path:
         """Seconds and memory of the last build: beside the index, because no clock time goes into it."""
         return self.root.parent / f"{self.root.name}.summary.json"
+
+    def file(self, record: PartRecord) -> Path:
+        """The file of a record."""
+        return self.root / record.path
 
     def part(self, kind: PartKind, number: int) -> Path:
         """Part ``number`` of ``kind``."""
