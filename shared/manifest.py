@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from .errors import IndexFaultError, StaleIndexError
 from .parts import PartRecord, count_of
 from .rounding import VECTOR_DTYPES
-from .schema import FORMAT_VERSION, UNROUNDED_PAIRS, Layout, PartKind
+from .schema import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, UNROUNDED_PAIRS, Layout, PartKind, unrounded_rows
 from .sealed import checksum, parse_object, unsealed, write_sealed
 
 # Fields of a request that inform the reader and do not make two indexes different.
@@ -56,6 +59,19 @@ class Manifest:
     def rows(self) -> dict[str, int]:
         """Rows by kind of part."""
         return {kind: sum(record.rows for record in records) for kind, records in self.parts.items()}
+
+    @property
+    def row_forms(self) -> dict[PartKind, tuple[tuple[int, ...], DTypeLike]]:
+        """Shape and type of a row of each kind of array."""
+        dim = int(self.request.guide["dim"])
+        return {
+            "contents": ((CONTENT_COLUMNS,), np.int64),
+            "lookup": ((), LOOKUP),
+            "negatives": ((), np.int64),
+            "unrounded": ((), unrounded_rows(dim)),
+            "vectors": ((dim,), self.request.settings["vector_dtype"]),
+            "scales": ((), np.float32),
+        }
 
     def save(self, layout: Layout) -> None:
         """Write ``manifest.json`` whole; from then on the folder is an index."""

@@ -67,12 +67,13 @@ class RowStore:
                 mapped = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise IndexFaultError(
-                    "A part cannot be read", where=f"{path}: {error}", fix="run `gistcache verify`"
+                    f"A part cannot be read: {error}", where=str(path), fix="run `gistcache verify`"
                 ) from error
-            expected = (record.rows, *(mapped.shape[1:] if self._shape is None else self._shape))
-            if mapped.shape != expected or (self._dtype is not None and mapped.dtype != self._dtype):
+            shape = (record.rows, *(mapped.shape[1:] if self._shape is None else self._shape))
+            dtype = mapped.dtype if self._dtype is None else np.dtype(self._dtype)
+            if mapped.shape != shape or mapped.dtype != dtype:
                 raise IndexFaultError(
-                    f"A part holds {mapped.dtype} of shape {mapped.shape}, {expected} is recorded",
+                    f"A part holds {mapped.dtype} of shape {mapped.shape}, {dtype} of {shape} is recorded",
                     where=str(path),
                     fix="run `gistcache verify`",
                 )
