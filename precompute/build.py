@@ -32,6 +32,7 @@ from .guides import AsModel, Guide, guide_of
 from .neighbors import Slice, slices_of
 from .place import Place
 from .reuse import OldVectors
+from .sampling import sample_of
 from .scales import ScaleJob, ScaleReference
 from .scores import ScoreJob, anchor_centroids, found_file, found_folder
 from .search_files import FaissJob
@@ -186,8 +187,7 @@ class _Build:
         """A FAISS file for each slice of documents; what kind it is, with its measured recall."""
         slices = self._slices()
         kept = {number: record for number in range(len(slices)) if (record := self._record("faiss", number))}
-        size = 0 if self.exact else min(faiss_index.SAMPLE_QUERIES, space.queries)
-        ids = np.sort(np.random.default_rng(self.settings.seed).choice(space.queries, size=size, replace=False))
+        ids = sample_of(space.queries, 0 if self.exact else faiss_index.SAMPLE_QUERIES, self.settings.seed)
         sample = space.vectors.take(ids).astype(np.float32)
         job = FaissJob(
             self.place, space.vectors, slices, self.exact, sample, self.settings.neighbors, self.settings.seed, kept,
@@ -208,7 +208,7 @@ class _Build:
             "slices": len(slices),
             "recall": round(float(np.mean(recalls)), 4),
             "recall_at": self.settings.neighbors,
-            "recall_sample": size,
+            "recall_sample": len(ids),
         }
 
     def scores(self, space: Space) -> None:
