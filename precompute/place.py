@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import DTypeLike
 
 from ..shared.errors import IndexFaultError
-from ..shared.parts import PartRecord, commit, commit_array, commit_table, fetch_part, size_fault
+from ..shared.parts import PartRecord, commit, commit_array, commit_table, size_fault
 from ..shared.remote import Remote, cache_folder, is_url
 from ..shared.schema import Layout, PartKind
 from ..shared.vectors import RowStore
@@ -77,7 +77,7 @@ class Place:
             IndexFaultError: It is nowhere, or not the one recorded.
         """
         if size_fault(self.root, record) and self.remote:
-            fetch_part(self.remote, self.root, record)
+            self.remote.fetch(self.root, record)
         if fault := size_fault(self.root, record):
             raise IndexFaultError(
                 f"A part of the unfinished index cannot be found: {fault}",
