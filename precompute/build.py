@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..shared.clock import Clock
+from ..shared.doctor import installed
 from ..shared.evaluation import RetrievalSet
 from ..shared.manifest import Manifest, Request
 from ..shared.pairs import read_pairs
@@ -120,7 +120,8 @@ class _Build:
         with self.clock.measure("scores"):
             self.scores(space)
         measured["outside_top_10"] = outside_top(self.place, self.parts["scores"])
-        return Manifest(request, self.parts, [rejected], measured, _versions())
+        libraries = {name: version for name in LIBRARIES if (version := installed(name))}
+        return Manifest(request, self.parts, [rejected], measured, libraries)
 
     def tables(self) -> PartRecord:
         """Texts and pairs in all their forms, and the rejected rows."""
@@ -266,13 +267,3 @@ class _Build:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.place.root).as_posix()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
