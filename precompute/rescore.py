@@ -76,8 +76,7 @@ def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RescoredFolde
         StaleIndexError: The folder holds scores of another index, reranker or settings; names each difference.
         GistcacheError: The reranker cannot be used, or the folder holds something else, or is being written.
     """
-    model = (settings.reranker, settings.max_length, settings.dtype, settings.device, settings.batch_size)
-    reranker = Reranker(*model)
+    reranker = Reranker(settings)
     request = {
         "rescored_format": RESCORED_FORMAT,
         "index": {"manifest": index.manifest.key},
