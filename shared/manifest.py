@@ -162,12 +162,8 @@ def refuse_other_format(content: dict[str, Any], path: Path) -> None:
 
 def request_from_json(content: dict[str, Any]) -> Request:
     """Take the request's fields out of a manifest or of an unfinished build's ``request.json``."""
-    return Request(
-        guide=dict(content["guide"]),
-        corpus=dict(content["corpus"]),
-        settings=dict(content["settings"]),
-        format=int(content["format"]),
-    )
+    guide, corpus, settings = (dict(content[name]) for name in ("guide", "corpus", "settings"))
+    return Request(guide, corpus, settings, int(content["format"]))
 
 
 def differences(held: Request, asked: Request) -> list[str]:
