@@ -21,18 +21,6 @@ MODEL_ONLY = ("max_length", "dtype", "batch_tokens")
 NOT_FOR = {"api": MODEL_ONLY, "vectors": ("query_prompt", "document_prompt", *MODEL_ONLY)}
 
 
-@dataclass(frozen=True)
-class GuideSettings:
-    """How the guide reads a text. All of it goes into the guide's fingerprint."""
-
-    model: str
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-    max_length: int | None = None
-    dtype: DType = "float32"
-    dim: int | None = None
-
-
 @Parameter(name="*", group="Embeddings endpoint")
 @dataclass(frozen=True, kw_only=True)
 class ApiSettings:
@@ -163,13 +151,6 @@ class IndexSettings:
             raise SettingsError(
                 "Only a guide api:... asks an endpoint", where=flag_of(given), fix="leave it out, or give such a guide"
             )
-
-    @property
-    def guide_settings(self) -> GuideSettings:
-        """What determines a model's vectors."""
-        return GuideSettings(
-            self.guide, self.query_prompt, self.document_prompt, self.max_length, self.dtype or "float32", self.dim
-        )
 
     def for_texts(self, texts: int) -> IndexSettings:
         """With what follows from the size of the corpus: parts so large that the manifest stays small."""
