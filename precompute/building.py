@@ -24,7 +24,7 @@ from ..shared.parts import Journal, PartRecord, whole_file
 from ..shared.progress import console
 from ..shared.remote import cache_folder, copy_of
 from ..shared.schema import Layout
-from ..shared.sealed import parse_object, unsealed, write_sealed
+from ..shared.sealed import read_sealed, write_sealed
 from .place import Place
 
 PUSH_SECONDS = 30.0
@@ -92,10 +92,9 @@ def unfinished(place: Place, request: Request) -> Iterator[Journal]:
             _take_up(place)
         path = place.layout.building / REQUEST
         if path.exists():
-            content = parse_object(path, "unfinished build's request")
+            content = read_sealed(path, "unfinished build's request")
             refuse_other_format(content, path)
-            held = request_from_json(unsealed(content, path, "unfinished build's request"))
-            refuse_differences(str(place), differences(held, request))
+            refuse_differences(str(place), differences(request_from_json(content), request))
         else:
             write_sealed(path, asdict(request))
             place.push(path)

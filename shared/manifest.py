@@ -14,7 +14,7 @@ from .errors import IndexFaultError, StaleIndexError
 from .parts import PartRecord, count_of
 from .rounding import VECTOR_DTYPES
 from .schema import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, UNROUNDED_PAIRS, Layout, PartKind, unrounded_rows
-from .sealed import checksum, parse_object, unsealed, write_sealed
+from .sealed import checksum, read_sealed, write_sealed
 
 # Fields of a request that inform the reader and do not make two indexes different.
 INFORMATION = frozenset({"guide.name", "reranker.name"})
@@ -98,9 +98,8 @@ class Manifest:
             IndexFaultError: The folder is no finished index, or of another format version, or the file is damaged.
         """
         _refuse_unfinished(layout)
-        content = parse_object(layout.manifest, "manifest")
+        content = read_sealed(layout.manifest, "manifest")
         refuse_other_format(content, layout.manifest)
-        content = unsealed(content, layout.manifest, "manifest")
         try:
             manifest = cls(
                 request=request_from_json(content),
