@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
         request = Request(guide.fingerprint(), corpus.fingerprint(), recorded)
     if held := finished(place, request):
         return held
-    with unfinished(place, request) as journal:
+    with unfinished(place, asdict(request)) as journal:
         if place.layout.manifest.exists():  # killed after its last step, or finished by another process just now
             shutil.rmtree(place.layout.building)
             held = finished(place, request)

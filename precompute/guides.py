@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..shared.errors import ModelError, SettingsError
-from ..shared.manifest import named_differences
+from ..shared.manifest import refuse_differences
 from ..shared.progress import Advance
 from ..shared.schema import Role
 from .answers import Answers, answers_in
@@ -142,12 +142,15 @@ def same_guide(kind: Callable[..., Guide], made_of: tuple[Any, ...], fingerprint
         ModelError: It is not the one that the first process has; names each difference.
     """
     guide = kind(*made_of)
-    if found := named_differences(fingerprint, guide.fingerprint(), "the first process"):
-        raise ModelError(
-            "A worker's guide is another one:\n    " + "\n    ".join(found),
-            where=f"{fingerprint['name']} on {socket.gethostname()}",
-            fix="give every machine the same files",
-        )
+    refuse_differences(
+        fingerprint,
+        guide.fingerprint(),
+        "the first process",
+        "A worker's guide is another one",
+        where=f"{fingerprint['name']} on {socket.gethostname()}",
+        fix="give every machine the same files",
+        error=ModelError,
+    )
     return guide
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .errors import IndexFaultError, StaleIndexError
+from .errors import GistcacheError, IndexFaultError, StaleIndexError
 from .parts import PartRecord, count_of
 from .rounding import VECTOR_DTYPES
 from .schema import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, UNROUNDED_PAIRS, Layout, PartKind, unrounded_rows
@@ -165,13 +165,14 @@ def request_from_json(content: dict[str, Any]) -> Request:
     return Request(guide, corpus, settings, int(content["format"]))
 
 
-def differences(held: Request, asked: Request) -> list[str]:
-    """Name each field in which two requests differ, as ``guide.prompts.query: index has 'a', command asks for 'b'``."""
-    return named_differences(asdict(held), asdict(asked), "index")
-
-
 def named_differences(held: dict[str, Any], asked: dict[str, Any], holder: str) -> list[str]:
-    """As ``differences``, of any two JSON objects; ``holder`` is what has the first."""
+    """Each field in which two JSON objects differ, as ``guide.prompts.query: index has 'a', command asks for 'b'``.
+
+    Args:
+        held: What there is.
+        asked: What a command asks for.
+        holder: What is said to have the first: ``index``.
+    """
     old, new = dict(_flat("", held)), dict(_flat("", asked))
     return [
         f"{name}: {holder} has {old.get(name, 'nothing')!r}, command asks for {new.get(name, 'nothing')!r}"
@@ -180,15 +181,19 @@ def named_differences(held: dict[str, Any], asked: dict[str, Any], holder: str) 
     ]
 
 
-def refuse_differences(root: str | Path, found: Iterable[str]) -> None:
-    """Raise StaleIndexError naming each difference, if there is any."""
-    if found := list(found):
-        raise StaleIndexError(
-            "The folder holds an index made of something else:\n    " + "\n    ".join(found),
-            where=str(root),
-            fix="use another --out, or give the settings and files it was made with, or delete it; where the guide is "
-            "the same, `--reuse OLD --out NEW` embeds only what is new",
-        )
+def refuse_differences(
+    held: dict[str, Any],
+    asked: dict[str, Any],
+    holder: str,
+    what: str,
+    *,
+    where: str,
+    fix: str,
+    error: type[GistcacheError] = StaleIndexError,
+) -> None:
+    """Raise ``error`` naming each field in which two JSON objects differ, if any does; see ``named_differences``."""
+    if found := named_differences(held, asked, holder):
+        raise error(f"{what}:\n    " + "\n    ".join(found), where=where, fix=fix)
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (any JSON value)
