@@ -13,7 +13,7 @@ import numpy as np
 
 from ..shared.errors import ModelError
 from ..shared.features import Features
-from ..shared.models import find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
+from ..shared.models import find_model, fingerprint_files, load_model, pick_device, set_prompts
 from ..shared.progress import Advance
 from ..shared.schema import Role
 from .guides import kept_dimensions, same_guide, shown, unit_vectors
@@ -68,16 +68,11 @@ class ModelGuide:
                 return load(attention="flash_attention_2")
         return load()
 
-    def prompt(self, role: Role) -> str:
-        """The prompt put before texts of a role."""
-        override = self.settings.query_prompt if role == "query" else self.settings.document_prompt
-        return prompt_for(self.model, role, override)
-
     @property
     def same_for_both_roles(self) -> bool:
         """Whether a text has one vector whatever its role."""
         routed = any(type(module).__name__ == "Router" for module in self.model.children())
-        return not routed and self.prompt("query") == self.prompt("document")
+        return not routed and self.model.prompts["query"] == self.model.prompts["document"]
 
     def fingerprint(self) -> dict[str, Any]:
         """All that determines a vector, JSON-ready; ``name`` informs only."""
@@ -86,7 +81,7 @@ class ModelGuide:
             "files": fingerprint_files(self.folder),
             "modules": [type(module).__name__ for module in self.model.children()],
             "pooling": _pooling(self.model),
-            "prompts": {"query": self.prompt("query"), "document": self.prompt("document")},
+            "prompts": {role: self.model.prompts[role] for role in ("query", "document")},
             "max_length": self.model.max_seq_length,
             "dtype": self.dtype,
             "dim": self.dim,
@@ -114,7 +109,7 @@ class ModelGuide:
         return vectors
 
     def _tokenize(self, texts: list[str], role: Role) -> Features:
-        return self.model.preprocess(texts, prompt=self.prompt(role) or None, task=role)
+        return self.model.preprocess(texts, prompt=self.model.prompts[role] or None, task=role)
 
     def _embed(self, texts: list[str], role: Role) -> np.ndarray:
         return self.passes.embed(self._tokenize(texts, role))

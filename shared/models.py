@@ -244,23 +244,15 @@ def _load(
         raise ModelError(f"The {what} cannot be loaded", where=f"{folder}: {error}") from error
 
 
-def prompt_for(model: SentenceTransformer, role: str, override: str | None) -> str:
-    """The prompt put before texts of a role: ``override`` when given, else the model's own by name, else none.
-
-    Follows ``SentenceTransformer.encode_query`` and ``encode_document``: a document prompt may be named ``document``,
-    ``passage`` or ``corpus``.
-    """
-    if override is not None:
-        return override
-    names = ("query",) if role == "query" else ("document", "passage", "corpus")
-    prompts: dict[str, Any] = dict(model.prompts or {})
-    for name in names:
-        if prompts.get(name):
-            return prompts[name]
-    return prompts.get(model.default_prompt_name or "") or ""
-
-
 def set_prompts(model: SentenceTransformer, query: str | None, document: str | None) -> None:
-    """Give a model prompts, which its evaluators use and ``save_pretrained`` keeps; None leaves one as it is."""
-    given = {"query": query, "document": document}
-    model.prompts = dict(model.prompts or {}) | {name: text for name, text in given.items() if text is not None}
+    """Settle a model's prompts for both roles: those of training, of its evaluators and of ``save_pretrained``.
+
+    Each is the one given, else the model's own by name (``query``; ``document``, ``passage`` or ``corpus``), else its
+    default. ``encode_document`` takes the first of the names that is there, and ``document`` always is, if only empty.
+    """
+    own = dict(model.prompts or {})
+    default = own.get(model.default_prompt_name or "") or ""
+    names = {"query": (query, ("query",)), "document": (document, ("document", "passage", "corpus"))}
+    for role, (given, known) in names.items():
+        found = next((own[name] for name in known if own.get(name)), default)
+        model.prompts[role] = found if given is None else given

@@ -8,9 +8,9 @@ import torch
 from gistcache.precompute.model_guide import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import ModelError, SettingsError
-from gistcache.shared.models import find_model, load_model
+from gistcache.shared.models import find_model, load_model, set_prompts
 
-from tests.conftest import random_texts
+from tests.conftest import make_model, random_texts
 
 
 @pytest.mark.parametrize("budget", [1, 40, 10_000])
@@ -44,6 +44,16 @@ def test_the_fingerprint_follows_what_changes_a_vector(guide_folder, prompted_gu
     prompted = ModelGuide(IndexSettings(guide=str(prompted_guide_folder), device="cpu"))
     assert prompted.fingerprint()["prompts"] == {"query": "find: ", "document": "text: "}
     assert not prompted.same_for_both_roles
+
+
+def test_a_document_prompt_of_another_name_is_the_evaluators_too(tmp_path):
+    model = load_model(make_model(tmp_path / "model", dim=16, seed=3, prompts={"passage": "text: "}))
+    texts = random_texts(3, seed=43)
+    set_prompts(model, None, None)
+    assert (model.prompts["query"], model.prompts["document"]) == ("", "text: ")
+    assert np.array_equal(model.encode_document(texts), model.encode(texts, prompt="text: "))
+    set_prompts(model, "find: ", "")
+    assert (model.prompts["query"], model.prompts["document"]) == ("find: ", "")
 
 
 def test_models_are_found_by_folder_package_and_hub_id(guide_folder, monkeypatch):
