@@ -246,7 +246,7 @@ class _Build:
     def _run(
         self, kind: PartKind, job: Job[Value], numbers: Sequence[int], advance: Advance
     ) -> list[Mapping[str, Any]]:
-        """Make the parts that are not there yet; returns what is told of each."""
+        """Make the parts that are not there yet, and list them all; returns what is told of each that was made."""
         told = []
         for made in self.engine.run(job, [number for number in numbers if not self._record(kind, number)], advance):
             self._keep(made)
