@@ -13,7 +13,7 @@ import numpy as np
 
 from ..shared.errors import ModelError
 from ..shared.features import Features
-from ..shared.models import find_model, fingerprint_files, load_model, pick_device, set_prompts
+from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, set_prompts
 from ..shared.progress import Advance
 from ..shared.schema import Role
 from .guides import kept_dimensions, same_guide, shown, unit_vectors
@@ -38,7 +38,8 @@ class ModelGuide:
 
     def __init__(self, settings: IndexSettings) -> None:
         self.folder: Path = find_model(settings.guide)
-        self.settings, self.dtype = settings, settings.dtype or "float32"
+        self.settings = settings
+        self.dtype: DType = settings.dtype or "float32"
         self.device = pick_device(settings.device)
         self.model: SentenceTransformer = self._load().eval()
         set_prompts(self.model, settings.query_prompt, settings.document_prompt)

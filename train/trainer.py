@@ -63,7 +63,7 @@ def build_trainer(
     index = indexes[0]
     loss = _loss(settings, indexes, student)
     columns = _columns(settings, loss)
-    query, document = student.prompts["query"], student.prompts["document"]
+    query, document = (student.prompts[role] or "" for role in ("query", "document"))
     prompts = {name: query if name == "anchor" else document for name in columns.names} if query or document else None
     labels = kept_pairs(index, settings.keep_positive_rank, settings.out)
     with first_goes_first():
