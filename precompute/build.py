@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..shared.clock import Clock
+from ..shared.doctor import installed
 from ..shared.evaluation import RetrievalSet
 from ..shared.manifest import Manifest, Request
 from ..shared.pairs import read_pairs
@@ -31,6 +32,7 @@ from .guides import AsModel, Guide, guide_of
 from .neighbors import Slice, slices_of
 from .place import Place
 from .reuse import OldVectors
+from .sampling import sample_of
 from .scales import ScaleJob, ScaleReference
 from .scores import ScoreJob, anchor_centroids, found_file, found_folder
 from .search_files import FaissJob
@@ -41,8 +43,6 @@ from .unrounded import SampledPairs, Unrounded, UnroundedJob
 from .work import Job, Made, Value
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "numpy", "pyarrow", "polars", "faiss-cpu", "faiss-gpu")
-
-Content = TypeVar("Content", pa.Table, np.ndarray)
 
 
 def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) -> Manifest:
@@ -64,10 +64,11 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
         if not has_manifest(place):  # else nothing will be asked for
             old = older_vectors(settings, guide)
             guide.expect(all_texts(corpus, held_out, old, roles_alike=guide.same_for_both_roles))
-        request = _request(guide, corpus, settings, held_out)
+        recorded = settings.recorded() | {"eval_pairs": held_out.fingerprint() if held_out else None}
+        request = Request(guide.fingerprint(), corpus.fingerprint(), recorded)
     if held := finished(place, request):
         return held
-    with unfinished(place, request) as journal:
+    with unfinished(place, asdict(request)) as journal:
         if place.layout.manifest.exists():  # killed after its last step, or finished by another process just now
             shutil.rmtree(place.layout.building)
             held = finished(place, request)
@@ -78,11 +79,6 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
         manifest = _Build(place, journal, guide, corpus, settings, clock, old).run(request, held_out)
         finish(place, manifest)
     return manifest
-
-
-def _request(guide: Guide, corpus: Corpus, settings: IndexSettings, held_out: RetrievalSet | None) -> Request:
-    recorded = settings.recorded() | {"eval_pairs": held_out.fingerprint() if held_out else None}
-    return Request(guide.fingerprint(), corpus.fingerprint(), recorded)
 
 
 class _Build:
@@ -124,36 +120,28 @@ class _Build:
         with self.clock.measure("scores"):
             self.scores(space)
         measured["outside_top_10"] = outside_top(self.place, self.parts["scores"])
-        return Manifest(request, self.parts, [rejected], measured, _versions())
+        libraries = {name: version for name in LIBRARIES if (version := installed(name))}
+        return Manifest(request, self.parts, [rejected], measured, libraries)
 
     def tables(self) -> PartRecord:
         """Texts and pairs in all their forms, and the rejected rows."""
         corpus, rows, place = self.corpus, self.rows, self.place
-        tables: dict[PartKind, Iterator[pa.Table]] = {
+        forms: dict[PartKind, Iterator[pa.Table] | Iterator[np.ndarray]] = {
             "texts": corpus.text_parts(rows),
             "pairs": corpus.pair_parts(rows),
-        }
-        arrays: dict[PartKind, Iterator[np.ndarray]] = {
             "contents": corpus.content_parts(rows),
             "lookup": corpus.lookup_parts(rows),
             "negatives": corpus.negative_parts(rows),
         }
-        for kind, parts in tables.items():
-            self.parts[kind] = [self._kept_or_written(kind, *each, place.commit_table) for each in enumerate(parts)]
-        for kind, parts in arrays.items():
-            self.parts[kind] = [self._kept_or_written(kind, *each, place.commit_array) for each in enumerate(parts)]
+        for kind, parts in forms.items():
+            self.parts[kind] = [
+                self.journal.keep_or_make(
+                    place.layout.part(kind, number), partial(place.commit_part, kind, number, part)
+                )
+                for number, part in enumerate(parts)
+            ]
         path = place.layout.rejected
         return self.journal.keep_or_make(path, lambda: place.commit_table(path, corpus.rejected_table()))
-
-    def _kept_or_written(
-        self,
-        kind: PartKind,
-        number: int,
-        content: Content,
-        commit: Callable[[Path, Content], PartRecord],
-    ) -> PartRecord:
-        path = self.place.layout.part(kind, number)
-        return self.journal.keep_or_make(path, lambda: commit(path, content))
 
     @property
     def _contents(self) -> RowStore:
@@ -171,13 +159,11 @@ class _Build:
             self.unrounded(), self.settings.vector_dtype,
         )  # fmt: skip
         with step("embed texts", self.corpus.texts.height, "texts", done=kept) as advance:
-            for told in self._run("vectors", job, range(first), advance):
-                counts.update(told)
-            of_queries = self.place.rows([self._made("vectors", number) for number in range(first)])
-            job = replace(job, of_queries=of_queries)
-            for told in self._run("vectors", job, range(first, len(ranges)), advance):
-                counts.update(told)
-        self._collect("vectors", len(ranges))
+            told = self._run("vectors", job, range(first), advance)
+            job = replace(job, of_queries=self.place.rows(self.parts["vectors"]))
+            told += self._run("vectors", job, range(first, len(ranges)), advance)
+        for each in told:
+            counts.update(each)
         self.clock.texts = counts
 
     def unrounded(self) -> Unrounded:
@@ -185,8 +171,7 @@ class _Build:
         sample = SampledPairs.of(self.corpus, roles_alike=self.guide.same_for_both_roles)
         job = UnroundedJob(self.place, self.guide, sample, self.old)
         with step("embed a sample", len(sample.pair_ids), "pairs") as advance:
-            list(self._run("unrounded", job, range(1), advance))
-        self._collect("unrounded", 1)
+            self._run("unrounded", job, range(1), advance)
         return Unrounded(sample.keys, self.place.rows(self.parts["unrounded"], (), unrounded_rows(self.guide.dim)))
 
     def scales(self, space: Space) -> dict[str, Any]:
@@ -196,16 +181,14 @@ class _Build:
         ranges = self.corpus.part_ranges(self.rows)
         job = ScaleJob(self.place, space, reference, ranges, self.settings.device)
         with step("scales", self.corpus.texts.height, "texts") as advance:
-            list(self._run("scales", job, range(len(ranges)), advance))
-        self._collect("scales", len(ranges))
+            self._run("scales", job, range(len(ranges)), advance)
         return reference.told()
 
     def search_files(self, space: Space) -> dict[str, Any]:
         """A FAISS file for each slice of documents; what kind it is, with its measured recall."""
         slices = self._slices()
         kept = {number: record for number in range(len(slices)) if (record := self._record("faiss", number))}
-        size = 0 if self.exact else min(faiss_index.SAMPLE_QUERIES, space.queries)
-        ids = np.sort(np.random.default_rng(self.settings.seed).choice(space.queries, size=size, replace=False))
+        ids = sample_of(space.queries, 0 if self.exact else faiss_index.SAMPLE_QUERIES, self.settings.seed)
         sample = space.vectors.take(ids).astype(np.float32)
         job = FaissJob(
             self.place, space.vectors, slices, self.exact, sample, self.settings.neighbors, self.settings.seed, kept,
@@ -216,7 +199,7 @@ class _Build:
             for made in self.engine.run(job, range(len(slices)), advance):
                 told[made.number] = made.told
                 self._keep(made)
-        self._collect("faiss", len(slices))
+        self._collect("faiss", range(len(slices)))
         if self.exact:
             return {"exact": True, "kind": "Flat", "slices": len(slices)}
         recalls = [told[number].get("recall", 1.0) for number in range(len(slices))]
@@ -226,7 +209,7 @@ class _Build:
             "slices": len(slices),
             "recall": round(float(np.mean(recalls)), 4),
             "recall_at": self.settings.neighbors,
-            "recall_sample": size,
+            "recall_sample": len(ids),
         }
 
     def scores(self, space: Space) -> None:
@@ -250,7 +233,7 @@ class _Build:
                     self._keep(made)
                 if documents.number:
                     self.place.drop(found_folder(self.place, documents.number - 1))
-        self._collect("scores", len(parts))
+        self._collect("scores", parts)
 
     def _found(self, slice_number: int, parts: Sequence[int]) -> dict[int, PartRecord]:
         """What the slices up to this one have given, by part."""
@@ -262,36 +245,25 @@ class _Build:
 
     def _run(
         self, kind: PartKind, job: Job[Value], numbers: Sequence[int], advance: Advance
-    ) -> Iterator[Mapping[str, Any]]:
-        """Make the parts that are not there yet; yields what is told of each."""
+    ) -> list[Mapping[str, Any]]:
+        """Make the parts that are not there yet, and list them all; returns what is told of each that was made."""
+        told = []
         for made in self.engine.run(job, [number for number in numbers if not self._record(kind, number)], advance):
             self._keep(made)
-            yield made.told
+            told.append(made.told)
+        self._collect(kind, numbers)
+        return told
 
     def _keep(self, made: Made) -> None:
         if made.record and made.record.path not in self.journal.done:
             self.journal.record(made.record)
 
-    def _collect(self, kind: PartKind, count: int) -> None:
-        self.parts[kind] = [self._made(kind, number) for number in range(count)]
-
-    def _made(self, kind: PartKind, number: int) -> PartRecord:
-        record = self._record(kind, number)
-        assert record, f"{kind} part {number}"
-        return record
+    def _collect(self, kind: PartKind, numbers: Sequence[int]) -> None:
+        paths = [self._name(self.place.layout.part(kind, number)) for number in numbers]
+        self.parts[kind] = [*self.parts.get(kind, []), *(self.journal.done[path] for path in paths)]
 
     def _record(self, kind: PartKind, number: int) -> PartRecord | None:
         return self.journal.done.get(self._name(self.place.layout.part(kind, number)))
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.place.root).as_posix()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

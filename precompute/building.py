@@ -6,29 +6,53 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..shared.checked import refuse_damaged
 from ..shared.errors import IndexFaultError
 from ..shared.lock import folder_lock
-from ..shared.manifest import (
-    Manifest,
-    Request,
-    differences,
-    refuse_differences,
-    refuse_other_format,
-    request_from_json,
-)
+from ..shared.manifest import Manifest, Request, refuse_differences, refuse_other_format
 from ..shared.parts import Journal, PartRecord, whole_file
 from ..shared.progress import console
 from ..shared.remote import cache_folder, copy_of
 from ..shared.schema import Layout
-from ..shared.sealed import parse_object, unsealed, write_sealed
+from ..shared.sealed import read_sealed, write_sealed
 from .place import Place
 
 PUSH_SECONDS = 30.0
 REQUEST, JOURNAL = "request.json", "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a place is to hold, in the words of messages.
+
+    Attributes:
+        name: What it is called.
+        holder: What is said to have something else than a command asks for.
+        stale: What is said where it was made of something else.
+        fix: What to do then.
+    """
+
+    name: str
+    holder: str
+    stale: str
+    fix: str
+
+    def refuse_other(self, place: Place, held: dict[str, Any], asked: dict[str, Any]) -> None:
+        """Raise StaleIndexError naming each difference between the request of what is held and the one asked for."""
+        refuse_differences(held, asked, self.holder, self.stale, where=str(place), fix=self.fix)
+
+
+INDEX = Contents(
+    "guide index",
+    "index",
+    "The folder holds an index made of something else",
+    "use another --out, or give the settings and files it was made with, or delete it; where the guide is the same, "
+    "`--reuse OLD --out NEW` embeds only what is new",
+)
 
 
 def has_manifest(place: Place) -> bool:
@@ -49,10 +73,10 @@ def finished(place: Place, request: Request) -> Manifest | None:
         with whole_file(layout.manifest) as partial:
             place.remote.get("manifest.json", partial)
     elif not layout.manifest.exists() or layout.building.exists():
-        _refuse_foreign(place, names)
+        refuse_foreign(place, INDEX, names)
         return None
     manifest = Manifest.load(layout)
-    refuse_differences(str(place), differences(manifest.request, request))
+    INDEX.refuse_other(place, asdict(manifest.request), asdict(request))
     if place.remote:
         _refuse_missing(place, manifest, names)
     else:
@@ -61,14 +85,15 @@ def finished(place: Place, request: Request) -> Manifest | None:
     return manifest
 
 
-def _refuse_foreign(place: Place, names: dict[str, int]) -> None:
+def refuse_foreign(place: Place, contents: Contents, names: dict[str, int]) -> None:
+    """Raise IndexFaultError where a place that is not begun holds something; ``names`` are the storage's files."""
     root, building = place.root, place.layout.building
     foreign = bool(names) and f"building/{REQUEST}" not in names
     if not place.remote:
         foreign = root.exists() and not building.is_dir() and any(root.iterdir())
     if foreign:
         raise IndexFaultError(
-            "The folder is not empty and holds no guide index",
+            f"The folder is not empty and holds no {contents.name}",
             where=str(place),
             fix="give another --out, or empty the folder",
         )
@@ -85,19 +110,23 @@ def _refuse_missing(place: Place, manifest: Manifest, names: dict[str, int]) -> 
 
 
 @contextmanager
-def unfinished(place: Place, request: Request) -> Iterator[Journal]:
-    """Hold the place for writing; yields the journal of the parts that are there already."""
+def unfinished(place: Place, request: dict[str, Any], contents: Contents = INDEX) -> Iterator[Journal]:
+    """Hold the place for writing; yields the journal of the parts that are there already.
+
+    Raises:
+        StaleIndexError: It was begun with another request; names each difference.
+    """
     with folder_lock(place.layout.building):
         if place.remote:
             _take_up(place)
         path = place.layout.building / REQUEST
         if path.exists():
-            content = parse_object(path, "unfinished build's request")
-            refuse_other_format(content, path)
-            held = request_from_json(unsealed(content, path, "unfinished build's request"))
-            refuse_differences(str(place), differences(held, request))
+            held = read_sealed(path, "unfinished build's request")
+            if contents is INDEX:
+                refuse_other_format(held, path)
+            contents.refuse_other(place, held, request)
         else:
-            write_sealed(path, asdict(request))
+            write_sealed(path, request)
             place.push(path)
         yield _journal(place)
 

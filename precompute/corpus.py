@@ -83,12 +83,9 @@ class Corpus:
             counts.alias("negative_count"),
             pl.col("task").replace_strict(tasks, range(len(tasks)), default=-1).alias("task"),
         )
-        columns = numbered.collect()
+        columns = numbered.collect().select(LOOKUP.names)  # records are converted field by field, in order
         for start, stop in _ranges(0, columns.height, rows):
-            part = np.empty(stop - start, dtype=LOOKUP)
-            for name in columns.columns:
-                part[name] = columns[name][start:stop].to_numpy()
-            yield part
+            yield columns[start:stop].to_numpy(structured=True).astype(LOOKUP)
 
     def negative_parts(self, rows: int) -> Iterator[np.ndarray]:
         """All negatives of each part of pairs, one after the other: (n,) int64."""

@@ -79,7 +79,7 @@ class EncodeJob:
     def commit(self, number: int, value: tuple[np.ndarray, Counter[str]]) -> Made:
         """Write it."""
         vectors, counts = value
-        return Made(number, self.place.commit_array(self.place.layout.part("vectors", number), vectors), counts)
+        return Made(number, self.place.commit_part("vectors", number, vectors), counts)
 
     def _sources(self) -> dict[str, Source]:
         sources: dict[str, Source] = {}

@@ -13,6 +13,7 @@ import numpy as np
 from ..shared.errors import IndexFaultError
 from ..shared.parts import PartRecord, content_fault
 from ..shared.vectors import VectorStore
+from .sampling import sample_of
 from .search import BLOCK_ROWS, Found
 
 TRAIN_PER_LIST = 64
@@ -39,10 +40,10 @@ def build(vectors: VectorStore, start: int, stop: int, *, exact: bool, seed: int
         index: Any = faiss.index_factory(dim, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
         index.cp.seed = seed + 1
         index.cp.min_points_per_centroid = 1
-        sample = np.random.default_rng(seed).choice(count, size=min(count, TRAIN_PER_LIST * lists), replace=False)
-        index.train(vectors.take(np.sort(sample) + start).astype(np.float32))
-    for begin, block in vectors.blocks(start, stop, BLOCK_ROWS):
-        index.add_with_ids(block.astype(np.float32), np.arange(begin, begin + len(block)))
+        sample = sample_of(count, TRAIN_PER_LIST * lists, seed)
+        index.train(vectors.take(sample + start).astype(np.float32))
+    for ids, block in vectors.blocks(start, stop, BLOCK_ROWS):
+        index.add_with_ids(block.astype(np.float32), ids)
     return index
 
 

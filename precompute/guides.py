@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..shared.errors import ModelError, SettingsError
-from ..shared.manifest import named_differences
+from ..shared.manifest import refuse_differences
 from ..shared.progress import Advance
 from ..shared.schema import Role
 from .answers import Answers, answers_in
@@ -88,7 +88,7 @@ def guide_of(settings: IndexSettings, place: Place) -> Guide:
         return VectorsGuide(name, settings.dim, place.layout.building)
     from .model_guide import ModelGuide
 
-    return ModelGuide(settings.guide_settings, settings.device, settings.batch_tokens)
+    return ModelGuide(settings)
 
 
 def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:
@@ -122,14 +122,36 @@ def shown(text: str) -> str:
     return f"{text[:80]!r}{'...' if len(text) > 80 else ''}"
 
 
-def refuse_other_guide(guide: Guide, fingerprint: dict[str, Any]) -> None:
-    """Raise ModelError where a worker's guide is not the one that the first process has."""
-    if found := named_differences(fingerprint, guide.fingerprint(), "the first process"):
+def kept_dimensions(asked: int | None, full: int) -> int:
+    """How many leading dimensions are kept of vectors that have ``full``: those asked for, by default all.
+
+    Raises:
+        ModelError: More were asked for than there are.
+    """
+    if asked is not None and asked > full:
         raise ModelError(
-            "A worker's guide is another one:\n    " + "\n    ".join(found),
-            where=f"{fingerprint['name']} on {socket.gethostname()}",
-            fix="give every machine the same files",
+            f"The guide has {full} dimensions, {asked} were asked for", where="--dim", fix=f"ask for {full} at most"
         )
+    return asked or full
+
+
+def same_guide(kind: Callable[..., Guide], made_of: tuple[Any, ...], fingerprint: dict[str, Any]) -> Guide:
+    """A worker's own guide.
+
+    Raises:
+        ModelError: It is not the one that the first process has; names each difference.
+    """
+    guide = kind(*made_of)
+    refuse_differences(
+        fingerprint,
+        guide.fingerprint(),
+        "the first process",
+        "A worker's guide is another one",
+        where=f"{fingerprint['name']} on {socket.gethostname()}",
+        fix="give every machine the same files",
+        error=ModelError,
+    )
+    return guide
 
 
 class AsModel:

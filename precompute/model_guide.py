@@ -13,12 +13,12 @@ import numpy as np
 
 from ..shared.errors import ModelError
 from ..shared.features import Features
-from ..shared.models import find_model, fingerprint_files, load_model, pick_device, prompt_for, set_prompts
+from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, set_prompts
 from ..shared.progress import Advance
 from ..shared.schema import Role
-from .guides import refuse_other_guide, shown, unit_vectors
+from .guides import kept_dimensions, same_guide, shown, unit_vectors
 from .passes import Passes
-from .settings import GuideSettings
+from .settings import IndexSettings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -30,35 +30,27 @@ class ModelGuide:
     """A frozen SentenceTransformer that embeds texts by role.
 
     Args:
-        settings: Which model, and how it reads a text.
-        device: ``auto``, or a torch device string.
-        batch_tokens: Padded tokens a forward pass; None picks by device. Halved when an accelerator runs out of memory.
+        settings: Which model, how it reads a text, and where it runs.
 
     Raises:
         ModelError: The model is not found, is not safe to load, or has fewer dimensions than asked for.
     """
 
-    def __init__(self, settings: GuideSettings, device: str = "auto", batch_tokens: int | None = None) -> None:
-        self.folder: Path = find_model(settings.model)
+    def __init__(self, settings: IndexSettings) -> None:
+        self.folder: Path = find_model(settings.guide)
         self.settings = settings
-        self.device = pick_device(device)
+        self.dtype: DType = settings.dtype or "float32"
+        self.device = pick_device(settings.device)
         self.model: SentenceTransformer = self._load().eval()
         set_prompts(self.model, settings.query_prompt, settings.document_prompt)
-        self.passes = Passes(self.model, self.device, batch_tokens)
-        self._asked = device, batch_tokens
+        self.passes = Passes(self.model, self.device, settings.batch_tokens)
         full = self.model.get_embedding_dimension()
         self._full = full or self._embed(["probe"], "query").shape[1]
-        self.dim = settings.dim or self._full
-        if self.dim > self._full:
-            raise ModelError(
-                f"The guide has {self._full} dimensions, {self.dim} were asked for",
-                where="--dim",
-                fix=f"ask for {self._full} at most",
-            )
+        self.dim = kept_dimensions(settings.dim, self._full)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker elsewhere loads its own guide, on its own device, and sees that it is the same."""
-        return _same_guide, (self.settings, *self._asked, self.fingerprint())
+        return same_guide, (type(self), (self.settings,), self.fingerprint())
 
     def _load(self) -> SentenceTransformer:
         """The model; with flash attention, and so without padding, where that is installed and the model takes it."""
@@ -66,38 +58,33 @@ class ModelGuide:
             load_model,
             self.folder,
             device=self.device,
-            dtype=self.settings.dtype,
+            dtype=self.dtype,
             max_length=self.settings.max_length,
         )
         from transformers.utils.import_utils import is_flash_attn_2_available
 
-        half = self.settings.dtype != "float32"
+        half = self.dtype != "float32"
         if self.device.startswith("cuda") and half and is_flash_attn_2_available():
             with suppress(ModelError):  # an encoder that knows no flash attention is refused; any other fault returns
                 return load(attention="flash_attention_2")
         return load()
 
-    def prompt(self, role: Role) -> str:
-        """The prompt put before texts of a role."""
-        override = self.settings.query_prompt if role == "query" else self.settings.document_prompt
-        return prompt_for(self.model, role, override)
-
     @property
     def same_for_both_roles(self) -> bool:
         """Whether a text has one vector whatever its role."""
         routed = any(type(module).__name__ == "Router" for module in self.model.children())
-        return not routed and self.prompt("query") == self.prompt("document")
+        return not routed and self.model.prompts["query"] == self.model.prompts["document"]
 
     def fingerprint(self) -> dict[str, Any]:
         """All that determines a vector, JSON-ready; ``name`` informs only."""
         return {
-            "name": self.settings.model,
+            "name": self.settings.guide,
             "files": fingerprint_files(self.folder),
             "modules": [type(module).__name__ for module in self.model.children()],
             "pooling": _pooling(self.model),
-            "prompts": {"query": self.prompt("query"), "document": self.prompt("document")},
+            "prompts": {role: self.model.prompts[role] for role in ("query", "document")},
             "max_length": self.model.max_seq_length,
-            "dtype": self.settings.dtype,
+            "dtype": self.dtype,
             "dim": self.dim,
         }
 
@@ -123,7 +110,7 @@ class ModelGuide:
         return vectors
 
     def _tokenize(self, texts: list[str], role: Role) -> Features:
-        return self.model.preprocess(texts, prompt=self.prompt(role) or None, task=role)
+        return self.model.preprocess(texts, prompt=self.model.prompts[role] or None, task=role)
 
     def _embed(self, texts: list[str], role: Role) -> np.ndarray:
         return self.passes.embed(self._tokenize(texts, role))
@@ -136,15 +123,6 @@ class ModelGuide:
                 fix="check the guide's modules",
             )
         return unit_vectors(vectors, texts, self.dim)
-
-
-def _same_guide(
-    settings: GuideSettings, device: str, batch_tokens: int | None, fingerprint: dict[str, Any]
-) -> ModelGuide:
-    """The guide of these settings, which must be the one that is meant."""
-    guide = ModelGuide(settings, device, batch_tokens)
-    refuse_other_guide(guide, fingerprint)
-    return guide
 
 
 def _pooling(model: SentenceTransformer) -> list[dict[str, Any]]:

@@ -7,15 +7,17 @@ gave, so that a part in flight needs no more than its own top k, whatever the si
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
+from ..shared.schema import TWIN
 from ..shared.vectors import VectorStore
 from . import faiss_index
-from .search import Found, count_above, exact_search
+from .search import BLOCK_ROWS, Blocks, Found, count_above, exact_search
 from .space import Space
 
 RESCORE_ROWS = 512
@@ -59,7 +61,7 @@ class AnchorsOfPart(NamedTuple):
         vectors = space.vectors.take(anchor_ids).astype(np.float32)
         positive_ids = pairs["positive_id"].to_numpy()
         scores = dots(vectors[row_of_pair], space.vectors.take(positive_ids))
-        return cls(row_of_pair, vectors, space.own_document(anchor_ids), positive_ids, scores)
+        return cls(row_of_pair, vectors, space.contents.take(anchor_ids)[:, TWIN], positive_ids, scores)
 
 
 class PartFound(NamedTuple):
@@ -102,7 +104,7 @@ def exact_search_in(space: Space, documents: Slice, device: str) -> Search:
     """Exact search in a slice, the anchor's own text left out."""
 
     def find(anchors: np.ndarray, own: np.ndarray, k: int) -> Found:
-        return exact_search(anchors, lambda: space.document_blocks(*documents[1:]), k, exclude=own, device=device)
+        return exact_search(anchors, _blocks(space, documents), k, exclude=own, device=device)
 
     return find
 
@@ -132,12 +134,17 @@ def found_in_slice(
         above[deep] = count_above(
             part.vectors[part.row_of_pair[deep]],
             part.positive_scores[deep],
-            lambda: space.document_blocks(*documents[1:]),
+            _blocks(space, documents),
             own=part.positive_ids[deep],
             exclude=part.own[part.row_of_pair[deep]],
             device=device,
         )
     return PartFound(found.scores, found.ids, above)
+
+
+def _blocks(space: Space, documents: Slice) -> Blocks:
+    """The vectors of a slice, block by block."""
+    return partial(space.vectors.blocks, documents.start, documents.stop, BLOCK_ROWS)
 
 
 def dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -54,29 +54,26 @@ class Passes:
         Returns:
             (R, D) float32, not normalised, rows in their order.
         """
+        while True:
+            try:
+                return self._embed(features)
+            except torch.OutOfMemoryError:
+                if self.batch_tokens == 1:
+                    raise
+                torch.cuda.empty_cache()
+                self.batch_tokens //= 2
+
+    def _embed(self, features: Features) -> np.ndarray:
         if is_flat_text(features):
-            return self._embed_flat(features)
+            return np.concatenate([self._pass(piece) for piece in split_flat(features, self.batch_tokens)])
         if not is_padded_text(features):
             return self._pass(features)
-        lengths, out = row_lengths(features), None
-        pending = self._batches(features, lengths)
-        while pending:
-            batch, width = pending[0]
-            try:
-                filled = self._filled(batch, lengths)
-                vectors = self._pass(take_rows(features, filled, width))[: len(batch)]
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                self._take_less(len(batch) * width)
-                left = np.concatenate([batch for batch, _ in pending])
-                pending = [(left[again], width) for again, width in self._batches(features, lengths[left])]
-                continue
-            out = np.empty((len(lengths), vectors.shape[1]), dtype=np.float32) if out is None else out
-            out[batch] = vectors
-            pending.pop(0)
-        assert out is not None
-        return out
+        lengths = row_lengths(features)
+        batches = self._batches(features, lengths)
+        vectors = [
+            self._pass(take_rows(features, self._filled(rows, lengths), width))[: len(rows)] for rows, width in batches
+        ]
+        return np.concatenate(vectors)[np.argsort(np.concatenate([rows for rows, _ in batches]))]
 
     def _batches(self, features: Features, lengths: np.ndarray) -> list[tuple[np.ndarray, int]]:
         """Rows that go through the model together, and how wide they are.
@@ -93,24 +90,6 @@ class Passes:
         if self.device != "cpu":
             return batch
         return np.resize(batch, max(len(batch), -(-CPU_LEAST_TOKENS // max(1, int(lengths[batch].min())))))
-
-    def _embed_flat(self, features: Features) -> np.ndarray:
-        """As ``embed``, of texts that flash attention takes without padding."""
-        vectors = []
-        for piece in split_flat(features, self.batch_tokens):
-            try:
-                vectors.append(self._pass(piece))
-            except torch.OutOfMemoryError:
-                if len(piece["cu_seq_lens_q"]) == 2:
-                    raise
-                self._take_less(piece["input_ids"].numel())
-                vectors.append(self._embed_flat(piece))
-        return np.concatenate(vectors)
-
-    def _take_less(self, tokens: int) -> None:
-        """After a batch of so many tokens did not fit into the accelerator's memory: half of it from here on."""
-        torch.cuda.empty_cache()
-        self.batch_tokens = max(1, min(self.batch_tokens, tokens) // 2)
 
     @torch.inference_mode()
     def _pass(self, features: Features) -> np.ndarray:

@@ -6,16 +6,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike
 
 from ..shared.errors import IndexFaultError
-from ..shared.parts import PartRecord, commit, commit_array, commit_table, fetch_part, size_fault
+from ..shared.parts import PartRecord, commit, commit_array, commit_table, size_fault
 from ..shared.remote import Remote, cache_folder, is_url
-from ..shared.schema import Layout
+from ..shared.schema import Layout, PartKind
 from ..shared.vectors import RowStore
 
 
@@ -51,12 +50,15 @@ class Place:
         return self._pushed(commit(self.root, path, rows, write))
 
     def commit_table(self, path: Path, table: pa.Table) -> PartRecord:
-        """Write an Arrow table as one Parquet part."""
+        """Write an Arrow table as one Parquet file."""
         return self._pushed(commit_table(self.root, path, table))
 
-    def commit_array(self, path: Path, array: np.ndarray) -> PartRecord:
-        """Write a NumPy array, first axis rows, as one part."""
-        return self._pushed(commit_array(self.root, path, array))
+    def commit_part(self, kind: PartKind, number: int, content: pa.Table | np.ndarray) -> PartRecord:
+        """Write a part of the index: an Arrow table, or a NumPy array, first axis rows."""
+        path = self.layout.part(kind, number)
+        if isinstance(content, pa.Table):
+            return self.commit_table(path, content)
+        return self._pushed(commit_array(self.root, path, content))
 
     def _pushed(self, record: PartRecord) -> PartRecord:
         if self.remote:
@@ -75,7 +77,7 @@ class Place:
             IndexFaultError: It is nowhere, or not the one recorded.
         """
         if size_fault(self.root, record) and self.remote:
-            fetch_part(self.remote, self.root, record)
+            self.remote.fetch(self.root, record)
         if fault := size_fault(self.root, record):
             raise IndexFaultError(
                 f"A part of the unfinished index cannot be found: {fault}",
@@ -88,26 +90,10 @@ class Place:
         self, records: list[PartRecord], shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
     ) -> RowStore:
         """The rows of parts, each fetched when rows of it are asked for."""
-        return _FetchedRows(self, records, shape, dtype)
+        return RowStore(self.fetched, records, shape, dtype)
 
     def drop(self, folder: Path) -> None:
         """Delete a folder of the index, here and there."""
         shutil.rmtree(folder, ignore_errors=True)
         if self.remote:
             self.remote.remove(folder.relative_to(self.root).as_posix())
-
-
-class _FetchedRows(RowStore):
-    """A RowStore whose parts may still lie elsewhere."""
-
-    def __init__(
-        self, place: Place, records: list[PartRecord], shape: tuple[int, ...] | None, dtype: DTypeLike | None
-    ) -> None:
-        super().__init__(place.root, records, shape, dtype)
-        self._place = place
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._place, self._records, self._shape, self._dtype)
-
-    def _path(self, number: int) -> Path:
-        return self._place.fetched(self._records[number])

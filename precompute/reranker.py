@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..shared.errors import ModelError
 from ..shared.linear import OneDNNLinear
-from ..shared.models import DType, find_model, fingerprint_files, load_reranker, pick_device
+from ..shared.models import find_model, fingerprint_files, load_reranker, pick_device
+
+if TYPE_CHECKING:
+    from .rescore import RescoreSettings
 
 
 class Reranker:
     """A frozen cross-encoder.
 
     Args:
-        model: Its locator: a folder, a hub id, or ``package:DISTRIBUTION``.
-        max_length: Tokens of a pair after which it is cut; None keeps the model's own limit.
-        dtype: Number type it computes in.
-        device: ``auto``, or a torch device string.
-        batch_size: Pairs a forward pass.
+        settings: Which model, and how and where it reads.
 
     Raises:
         ModelError: The model is not found, is not safe to load, or is no reranker.
     """
 
-    def __init__(self, model: str, max_length: int | None, dtype: DType, device: str, batch_size: int) -> None:
-        self.name, self.folder, self.batch_size = model, find_model(model), batch_size
-        self.device = pick_device(device)
-        self.dtype: DType = dtype
-        self.model = load_reranker(self.folder, device=self.device, dtype=dtype, max_length=max_length)
+    def __init__(self, settings: RescoreSettings) -> None:
+        self.settings, self.folder = settings, find_model(settings.reranker)
+        self.device = pick_device(settings.device)
+        self.model = load_reranker(
+            self.folder, device=self.device, dtype=settings.dtype, max_length=settings.max_length
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """All that determines a score, JSON-ready; ``name`` informs only."""
         return {
-            "name": self.name,
+            "name": self.settings.reranker,
             "files": fingerprint_files(self.folder),
             "max_length": self.model.max_seq_length,
-            "dtype": self.dtype,
+            "dtype": self.settings.dtype,
             "activation": type(self.model.activation_fn).__name__,
         }
 
@@ -50,7 +50,7 @@ class Reranker:
         """
         pairs = list(zip(anchors, documents, strict=True))
         with OneDNNLinear() if self.device == "cpu" else nullcontext():
-            scores = self.model.predict(pairs, batch_size=self.batch_size, show_progress_bar=False)
+            scores = self.model.predict(pairs, batch_size=self.settings.batch_size, show_progress_bar=False)
         scores = np.asarray(scores, dtype=np.float32)
         if bad := np.flatnonzero(~np.isfinite(scores)).tolist():
             raise ModelError(

@@ -5,28 +5,35 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from cyclopts import Parameter
 from rich.text import Text
 
-from ..shared.errors import IndexFaultError, SettingsError, StaleIndexError
+from ..shared.errors import refuse_below
 from ..shared.index import GuideIndex
-from ..shared.lock import folder_lock
-from ..shared.manifest import named_differences
 from ..shared.models import DType
 from ..shared.outcome import Outcome
-from ..shared.parts import Journal, PartRecord, commit_table
+from ..shared.parts import Journal, PartRecord
 from ..shared.progress import step
 from ..shared.ragged import as_lists, padded
 from ..shared.rescored import RESCORED_FORMAT, RescoredFolder
-from ..shared.schema import RESCORED, Layout
-from ..shared.sealed import read_sealed, write_sealed
+from ..shared.schema import RESCORED
+from ..shared.sealed import write_sealed
 from ..shared.texts import Texts
+from .building import Contents, refuse_foreign, unfinished
+from .place import Place
 from .reranker import Reranker
+
+SCORES = Contents(
+    "reranker's scores",
+    "folder",
+    "The folder holds scores made of something else",
+    "use another --out, or give the index, reranker and settings it was made with, or delete it",
+)
 
 
 @Parameter(name="*")
@@ -51,10 +58,7 @@ class RescoreSettings:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("max_length", "batch_size", "part_rows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
+        refuse_below(self, 1, "max_length", "batch_size", "part_rows")
 
 
 def rescore(index: str, *, settings: RescoreSettings) -> Outcome:
@@ -79,69 +83,40 @@ def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RescoredFolde
         StaleIndexError: The folder holds scores of another index, reranker or settings; names each difference.
         GistcacheError: The reranker cannot be used, or the folder holds something else, or is being written.
     """
-    model = (settings.reranker, settings.max_length, settings.dtype, settings.device, settings.batch_size)
-    reranker = Reranker(*model)
+    reranker = Reranker(settings)
     request = {
         "rescored_format": RESCORED_FORMAT,
         "index": {"manifest": index.manifest.key},
         "reranker": reranker.fingerprint(),
         "settings": {"part_rows": settings.part_rows},
     }
-    layout = Layout(settings.out.absolute())
-    _refuse_foreign(layout)
-    with folder_lock(layout.building):
-        if not layout.manifest.exists():
-            _refuse_differences(layout, _begun(layout, request), request)
-            parts = _parts(index, reranker, layout, settings.part_rows)
-            write_sealed(layout.manifest, request | {"parts": [asdict(record) for record in parts]})
-        shutil.rmtree(layout.building)
+    place = Place.of(settings.out)
+    layout = place.layout
+    if not layout.manifest.exists() or layout.building.exists():
+        refuse_foreign(place, SCORES, {})
+        with unfinished(place, request, SCORES) as journal:
+            if not layout.manifest.exists():  # else killed after its last step, or finished by another process just now
+                parts = _parts(index, reranker, place, journal, settings.part_rows)
+                write_sealed(layout.manifest, request | {"parts": [asdict(record) for record in parts]})
+            shutil.rmtree(layout.building)
     folder = RescoredFolder.load(layout.root)
-    _refuse_differences(layout, folder.request, request)
+    SCORES.refuse_other(place, folder.request, request)
     return folder
 
 
-def _refuse_foreign(layout: Layout) -> None:
-    ours = layout.manifest.exists() or layout.building.is_dir()
-    if not ours and layout.root.exists() and any(layout.root.iterdir()):
-        raise IndexFaultError(
-            "The folder is not empty and holds no reranker's scores",
-            where=str(layout.root),
-            fix="give another --out, or empty the folder",
-        )
-
-
-def _begun(layout: Layout, request: dict[str, Any]) -> dict[str, Any]:
-    """The request that the folder was begun with: this one, where there is none."""
-    path = layout.building / "request.json"
-    if not path.exists():
-        write_sealed(path, request)
-    return read_sealed(path, "unfinished scores' request")
-
-
-def _refuse_differences(layout: Layout, held: dict[str, Any], request: dict[str, Any]) -> None:
-    if found := named_differences(held, request, "folder"):
-        raise StaleIndexError(
-            "The folder holds scores made of something else:\n    " + "\n    ".join(found),
-            where=str(layout.root),
-            fix="use another --out, or give the index, reranker and settings it was made with, or delete it",
-        )
-
-
-def _parts(index: GuideIndex, reranker: Reranker, layout: Layout, rows: int) -> list[PartRecord]:
+def _parts(index: GuideIndex, reranker: Reranker, place: Place, journal: Journal, rows: int) -> list[PartRecord]:
     """Every part, made or kept."""
-    journal, texts = Journal(layout.building / "journal.jsonl", layout.root), Texts(index)
-    kept = sum(record.rows for record in journal.done.values())
+    texts, kept = Texts(index), sum(record.rows for record in journal.done.values())
 
-    def made(path: Path, pairs: pa.Table) -> PartRecord:
-        record = commit_table(layout.root, path, rescored_table(index, texts, reranker, pairs))
+    def made(number: int, pairs: pa.Table) -> PartRecord:
+        record = place.commit_part("rescored", number, rescored_table(index, texts, reranker, pairs))
         advance(record.rows)
         return record
 
     with step("rescore", len(index), "pairs", done=kept) as advance:
         return [
-            journal.keep_or_make(path, lambda path=path, pairs=pairs: made(path, pairs))
+            journal.keep_or_make(place.layout.part("rescored", number), partial(made, number, pairs))
             for number, pairs in enumerate(_slices(index, rows))
-            for path in [layout.part("rescored", number)]
         ]
 
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from ..shared.errors import StaleIndexError
 from ..shared.index import GuideIndex
-from ..shared.manifest import named_differences
+from ..shared.manifest import refuse_differences
 from ..shared.rounding import VectorDType
 from ..shared.tables import read_table
 
@@ -65,17 +64,14 @@ class OldVectors:
             StaleIndexError: It was made with another guide, or stores vectors as another type, and what is rounded
                 twice is not what a fresh build gives; names each difference.
         """
-        found = named_differences(
+        refuse_differences(
             {"guide": self._index.manifest.request.guide, "settings": {"vector_dtype": self._index.vector_dtype}},
             {"guide": guide.fingerprint(), "settings": {"vector_dtype": dtype}},
             "the older index",
+            "The older index holds other vectors",
+            where=f"--reuse {self._folder}",
+            fix="give the guide and the settings it was made with, or leave --reuse out",
         )
-        if found:
-            raise StaleIndexError(
-                "The older index holds other vectors:\n    " + "\n    ".join(found),
-                where=f"--reuse {self._folder}",
-                fix="give the guide and the settings it was made with, or leave --reuse out",
-            )
 
     def holds(self, texts: pl.DataFrame) -> np.ndarray:
         """Which of n texts (role, text_hash) it has: (n,) bool."""

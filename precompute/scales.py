@@ -12,6 +12,7 @@ from ..shared.models import pick_device
 from ..shared.progress import Advance
 from ..shared.schema import CONTENT
 from .place import Place
+from .sampling import sample_of
 from .search import BLOCK_ROWS, exact_search
 from .space import Space
 from .work import Made
@@ -38,9 +39,7 @@ class ScaleReference:
     def of(cls, content_ids: np.ndarray, k: int, seed: int, sample: int = SCALE_SAMPLE) -> ScaleReference:
         """Draw the reference of a corpus; ``content_ids`` (texts,) is the smallest id of each text."""
         unique = np.flatnonzero(content_ids == np.arange(len(content_ids)))
-        ids = unique
-        if len(unique) > sample:
-            ids = np.sort(np.random.default_rng(seed).choice(unique, size=sample, replace=False))
+        ids = unique[sample_of(len(unique), sample, seed)]
         wanted = min(k, len(unique) - 1)
         return cls(ids, k, max(1, min(round(wanted * len(ids) / len(unique)), len(ids) - 1)))
 
@@ -76,7 +75,7 @@ class ScaleJob:
 
     def commit(self, number: int, value: np.ndarray) -> Made:
         """Write it."""
-        return Made(number, self.place.commit_array(self.place.layout.part("scales", number), value))
+        return Made(number, self.place.commit_part("scales", number, value))
 
 
 def scales(space: Space, reference: ScaleReference, start: int, stop: int, device: str) -> np.ndarray:

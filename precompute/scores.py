@@ -28,6 +28,7 @@ from .neighbors import (
     found_in_slice,
 )
 from .place import Place
+from .sampling import sample_of
 from .space import Space
 from .work import Made
 
@@ -37,8 +38,7 @@ KMEANS_SAMPLE_PER_CLUSTER = 256
 def anchor_centroids(space: Space, clusters: int | None, seed: int) -> np.ndarray:
     """Centroids of the anchors: ``clusters`` of them, by default the square root of how many anchors there are."""
     count = min(clusters or round(np.sqrt(space.queries)), space.queries)
-    size = min(space.queries, KMEANS_SAMPLE_PER_CLUSTER * count)
-    sample = np.sort(np.random.default_rng(seed).choice(space.queries, size=size, replace=False))
+    sample = sample_of(space.queries, KMEANS_SAMPLE_PER_CLUSTER * count, seed)
     return faiss_index.kmeans(space.vectors.take(sample), count, seed)
 
 
@@ -92,7 +92,7 @@ class ScoreJob:
     def commit(self, number: int, value: pa.Table | PartFound) -> Made:
         """Write it: a part of the index, or a file that the next slice takes up."""
         if isinstance(value, pa.Table):
-            return Made(number, self.place.commit_table(self.place.layout.part("scores", number), value))
+            return Made(number, self.place.commit_part("scores", number, value))
         path = found_file(self.place, self.documents.number, number)
         return Made(number, self.place.commit(path, len(value.above), value.write))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,9 +58,8 @@ class FaissJob:
             index = faiss_index.build(self.vectors, documents.start, documents.stop, exact=self.exact, seed=self.seed)
         if not isinstance(index, faiss_index.faiss.IndexIVF):
             return index, faiss_index.describe(index)
-        truth = exact_search(
-            self.sample, lambda: self._blocks(documents), self.neighbors, device=pick_device(self.device)
-        ).ids
+        blocks = partial(self.vectors.blocks, documents.start, documents.stop, BLOCK_ROWS)
+        truth = exact_search(self.sample, blocks, self.neighbors, device=pick_device(self.device)).ids
         if number not in self.kept:
             faiss_index.tune(index, self.sample, truth)
         return index, {**faiss_index.describe(index), "recall": faiss_index.recall(index, self.sample, truth)}
@@ -73,7 +72,3 @@ class FaissJob:
         if number in self.kept or index is None:
             return Made(number, self.kept[number], told)
         return Made(number, self.place.commit(path, rows, lambda to: faiss_index.write(index, to)), told)
-
-    def _blocks(self, documents: Slice) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for begin, block in self.vectors.blocks(documents.start, documents.stop, BLOCK_ROWS):
-            yield np.arange(begin, begin + len(block)), block

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
-from ..shared.errors import SettingsError
+from ..shared.errors import SettingsError, flag_of, refuse_below
 from ..shared.models import DType
 from ..shared.pairs import Columns
 from ..shared.rounding import VectorDType
@@ -19,18 +19,6 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 # What means nothing to a kind of guide is refused, so that nobody believes that it took effect.
 MODEL_ONLY = ("max_length", "dtype", "batch_tokens")
 NOT_FOR = {"api": MODEL_ONLY, "vectors": ("query_prompt", "document_prompt", *MODEL_ONLY)}
-
-
-@dataclass(frozen=True)
-class GuideSettings:
-    """How the guide reads a text. All of it goes into the guide's fingerprint."""
-
-    model: str
-    query_prompt: str | None = None
-    document_prompt: str | None = None
-    max_length: int | None = None
-    dtype: DType = "float32"
-    dim: int | None = None
 
 
 @Parameter(name="*", group="Embeddings endpoint")
@@ -59,13 +47,9 @@ class ApiSettings:
 
     def __post_init__(self) -> None:
         """Check every value; raises SettingsError."""
-        for name in ("api_batch", "api_concurrency", "api_requests_per_minute", "api_timeout"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise SettingsError(f"{value} is too small", where=_flag(name), fix="give more than 0")
-        for name in ("api_retries", "api_price", "api_budget"):
-            if (getattr(self, name) or 0) < 0:
-                raise SettingsError(f"{getattr(self, name)} is too small", where=_flag(name), fix="give 0 or more")
+        positive = ("api_batch", "api_concurrency", "api_requests_per_minute", "api_timeout")
+        refuse_below(self, 0, *positive, strictly=True)
+        refuse_below(self, 0, "api_retries", "api_price", "api_budget")
         if self.api_budget is not None and self.api_price is None:
             raise SettingsError("A budget needs a price", where="--api-budget", fix="give --api-price too")
         parts = urlsplit(self.api_base or "")
@@ -141,21 +125,8 @@ class IndexSettings:
         Raises:
             SettingsError: A number is out of its range.
         """
-        for name in (
-            "neighbors",
-            "scale_k",
-            "exact_limit",
-            "part_rows",
-            "slice_rows",
-            "num_workers",
-            "max_length",
-            "dim",
-            "batch_tokens",
-            "clusters",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{value} is too small", where=_flag(name), fix="give 1 or more")
+        counts = ("neighbors", "scale_k", "exact_limit", "part_rows", "slice_rows", "num_workers")
+        refuse_below(self, 1, *counts, "max_length", "dim", "batch_tokens", "clusters")
         self._refuse_without_meaning()
         if self.ray_address and self.engine != "ray":
             raise SettingsError("Another engine knows no Ray", where="--ray-address", fix="give --engine ray too")
@@ -172,21 +143,14 @@ class IndexSettings:
             if getattr(self, name) is not None:
                 raise SettingsError(
                     f"A guide {kind}:... does not take this setting",
-                    where=_flag(name),
+                    where=flag_of(name),
                     fix="leave it out; how its texts are read is settled where the vectors are made",
                 )
         if kind != "api" and self.api != ApiSettings():
             given = next(each.name for each in fields(self.api) if getattr(self.api, each.name) != each.default)
             raise SettingsError(
-                "Only a guide api:... asks an endpoint", where=_flag(given), fix="leave it out, or give such a guide"
+                "Only a guide api:... asks an endpoint", where=flag_of(given), fix="leave it out, or give such a guide"
             )
-
-    @property
-    def guide_settings(self) -> GuideSettings:
-        """What determines a model's vectors."""
-        return GuideSettings(
-            self.guide, self.query_prompt, self.document_prompt, self.max_length, self.dtype or "float32", self.dim
-        )
 
     def for_texts(self, texts: int) -> IndexSettings:
         """With what follows from the size of the corpus: parts so large that the manifest stays small."""
@@ -196,7 +160,3 @@ class IndexSettings:
         """The part that determines the rest of the index, JSON-ready."""
         names = ("vector_dtype", "neighbors", "scale_k", "clusters", "exact_limit", "part_rows", "slice_rows", "seed")
         return {name: getattr(self, name) for name in names}
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -81,7 +81,7 @@ class UnroundedJob:
 
     def commit(self, number: int, value: np.ndarray) -> Made:
         """Write it."""
-        return Made(number, self.place.commit_array(self.place.layout.part("unrounded", number), value))
+        return Made(number, self.place.commit_part("unrounded", number, value))
 
 
 @dataclass(frozen=True)

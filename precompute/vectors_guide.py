@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..shared.errors import InputError, ModelError
+from ..shared.errors import InputError
 from ..shared.parts import sha256_of
 from ..shared.progress import Advance
 from ..shared.schema import Role
 from ..shared.vectors import let_go
 from .corpus import hash_text
 from .given_vectors import ROLE, GivenVectors
-from .guides import refuse_other_guide, shown, unit_vectors
+from .guides import kept_dimensions, same_guide, shown, unit_vectors
 from .reuse import RowsOfTexts
 
 EXAMPLES = 3
@@ -41,16 +41,9 @@ class VectorsGuide:
     """
 
     def __init__(self, locator: str, dim: int | None, scratch: Path) -> None:
-        self._locator, self._asked, self._scratch = locator, dim, scratch
+        self._locator, self._scratch = locator, scratch
         self._given = GivenVectors.find(locator)
-        full = self._given.dim()
-        self.dim = dim or full
-        if self.dim > full:
-            raise ModelError(
-                f"The vectors have {full} dimensions, {self.dim} were asked for",
-                where="--dim",
-                fix=f"ask for {full} at most",
-            )
+        self.dim = kept_dimensions(dim, self._given.dim())
         texts = self._given.read_texts()
         self.same_for_both_roles = ROLE not in texts.columns
         self._rows = RowsOfTexts(texts)
@@ -63,7 +56,7 @@ class VectorsGuide:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker elsewhere opens the files itself, and sees that they are the same."""
-        return _same_guide, (self._locator, self._asked, self._scratch, self.fingerprint())
+        return same_guide, (type(self), (self._locator, self.dim, self._scratch), self.fingerprint())
 
     @cached_property
     def _files(self) -> dict[str, str]:
@@ -108,10 +101,3 @@ class VectorsGuide:
     def _find(self, texts: list[str], role: Role) -> pl.Series:
         hashes = pl.Series("text_hash", [hash_text(text) for text in texts], dtype=pl.Binary)
         return self._rows.find(pl.DataFrame({ROLE: [role] * len(texts), "text_hash": hashes}))
-
-
-def _same_guide(locator: str, dim: int | None, scratch: Path, fingerprint: dict[str, Any]) -> VectorsGuide:
-    """The guide of these files, which must be the ones that are meant."""
-    guide = VectorsGuide(locator, dim, scratch)
-    refuse_other_guide(guide, fingerprint)
-    return guide

@@ -5,16 +5,15 @@ What has been read and found right is remembered in the user's cache folder, by 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .errors import IndexFaultError
 from .parts import PartRecord, content_fault, size_fault, write_json
+from .remote import cache_folder
 from .sealed import DAMAGED_FIX
 
 logger = logging.getLogger(__name__)
@@ -80,10 +79,8 @@ def _stamp(path: Path) -> Stamp:
 
 def _memory_file(root: Path, records: Sequence[PartRecord]) -> Path:
     """Where it is remembered; another folder and other contents have another place."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     table = sorted((record.path, record.sha256) for record in records)
-    key = hashlib.sha256(json.dumps([str(root.resolve()), table]).encode()).hexdigest()
-    return cache / "gistcache" / "checked" / f"{key[:32]}.json"
+    return cache_folder("checked", json.dumps([str(root.resolve()), table])).with_suffix(".json")
 
 
 def _remembered(memory: Path) -> dict[str, Stamp]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .index import GuideIndex
 
-BATCH_ROWS = 131_072
+BATCH_ROWS = 131_072  # many: opening the file touches each batch, and maps pages around it
 
 
 def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
@@ -34,36 +34,15 @@ def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
 
     key = index.manifest.key
     path = Path(config.HF_DATASETS_CACHE) / "gistcache" / f"{key}-{negatives}.arrow"
-    if not _holds_all(path, index):
+    if not path.exists():
         with (
             whole_file(path, locked=False) as partial,
             pa.OSFile(str(partial), "wb") as file,
             pa.ipc.new_stream(file, _schema(negatives)) as writer,
         ):
-            for table in _in_large_batches(_tables(index, negatives)):
+            for table in _tables(index, negatives):
                 writer.write_table(table)
     return Dataset.from_file(str(path))
-
-
-def _holds_all(path: Path, index: GuideIndex) -> bool:
-    """Whether the file is there and has every pair."""
-    try:
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
-            return sum(len(batch) for batch in stream) == len(index)
-    except (OSError, pa.ArrowException):
-        return False
-
-
-def _in_large_batches(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in batches of at least BATCH_ROWS: opening the file touches each, and maps pages around it."""
-    held: list[pa.Table] = []
-    for table in tables:
-        held.append(table)
-        if sum(len(each) for each in held) >= BATCH_ROWS:
-            yield pa.concat_tables(held).combine_chunks()
-            held = []
-    if held:
-        yield pa.concat_tables(held).combine_chunks()
 
 
 def _schema(negatives: int) -> pa.Schema:
@@ -72,13 +51,9 @@ def _schema(negatives: int) -> pa.Schema:
 
 
 def _tables(index: GuideIndex, negatives: int) -> Iterator[pa.Table]:
-    texts = Texts(index)
-    schema = _schema(negatives)
-    start = 0
-    for record in index.manifest.parts["pairs"]:
-        labels = np.arange(start, start + record.rows)
-        start += record.rows
-        columns = list(index.pairs(labels, negatives).columns().values())
-        arrays = texts.take(np.concatenate(columns))
-        rows = len(labels)
-        yield pa.table([*(arrays.slice(k * rows, rows) for k in range(len(columns))), pa.array(labels)], schema=schema)
+    texts, schema = Texts(index), _schema(negatives)
+    for start in range(0, len(index), BATCH_ROWS):
+        labels = np.arange(start, min(start + BATCH_ROWS, len(index)))
+        columns, rows = list(index.pairs(labels, negatives).columns().values()), len(labels)
+        taken = texts.take(np.concatenate(columns))
+        yield pa.table([*(taken.slice(k * rows, rows) for k in range(len(columns))), pa.array(labels)], schema=schema)

@@ -28,7 +28,7 @@ def doctor() -> Outcome:
     Raises:
         GistcacheError: The package is not installed, so that nobody knows what it needs.
     """
-    if _installed(NAME) is None:
+    if installed(NAME) is None:
         raise GistcacheError(f"{NAME} runs from its folder and is not installed", fix="pip install . in that folder")
     faults = list(_import_faults())  # loads them
     needed = [each for each in _requirements("") if each.name != "faiss-cpu"]  # or faiss-gpu
@@ -37,7 +37,7 @@ def doctor() -> Outcome:
         NAME: version(NAME),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "libraries": {each.name: _installed(each.name) for each in needed},
+        "libraries": {each.name: installed(each.name) for each in needed},
         "devices": _devices(),
         "threads": _threads(),
         "faiss": sorted(set(packages_distributions().get("faiss", []))),
@@ -60,7 +60,8 @@ def _requirements(extra: str) -> Iterator[Requirement]:
             yield from _requirements(inner)
 
 
-def _installed(name: str) -> str | None:
+def installed(name: str) -> str | None:
+    """The version of a distribution; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -69,7 +70,7 @@ def _installed(name: str) -> str | None:
 
 def _missing(requirements: list[Requirement]) -> list[str]:
     """Those that are not installed, or in another version than is asked for."""
-    found = [(each, _installed(each.name)) for each in requirements]
+    found = [(each, installed(each.name)) for each in requirements]
     return [f"{each.name}{each.specifier}" for each, held in found if held is None or held not in each.specifier]
 
 

@@ -73,3 +73,17 @@ class StoppedEarly(GistcacheError):  # noqa: N818 (nothing went wrong)
     """The process was told to end, and what it had done is kept."""
 
     exit_code = 0
+
+
+def flag_of(name: str) -> str:
+    """The flag of the command line that gives a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def refuse_below(settings: object, least: int, *names: str, strictly: bool = False) -> None:
+    """Raise SettingsError where a setting is less than ``least``, or no more than it; None is a setting not given."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and (value < least or (strictly and value == least)):
+            fix = f"give more than {least}" if strictly else f"give {least} or more"
+            raise SettingsError(f"{value} is too small", where=flag_of(name), fix=fix)

@@ -18,7 +18,7 @@ from .manifest import Manifest
 from .ragged import runs
 from .remote import local_copy
 from .rounding import VectorDType
-from .schema import CONTENT, CONTENT_COLUMNS, LOOKUP, Layout, unrounded_rows
+from .schema import CONTENT, Layout
 from .sealed import parse_object
 from .tables import read_table
 from .vectors import RowStore, VectorStore
@@ -55,12 +55,10 @@ class GuideIndex:
 
     def __init__(self, layout: Layout, manifest: Manifest) -> None:
         self.layout, self.manifest = layout, manifest
-        self.stored_vectors = RowStore(layout.root, manifest.parts["vectors"], (self.dim,), self.vector_dtype)
+        forms = manifest.row_forms
+        self._rows = {kind: RowStore(layout.file, manifest.parts[kind], *form) for kind, form in forms.items()}
+        self.stored_vectors = self._rows["vectors"]
         self._vectors = VectorStore(self.stored_vectors)
-        self._scales = RowStore(layout.root, manifest.parts["scales"], (), np.float32)
-        self._contents = RowStore(layout.root, manifest.parts["contents"], (CONTENT_COLUMNS,), np.int64)
-        self._lookup = RowStore(layout.root, manifest.parts["lookup"], (), LOOKUP)
-        self._negatives = RowStore(layout.root, manifest.parts["negatives"], (), np.int64)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool | None = None) -> GuideIndex:
@@ -108,12 +106,12 @@ class GuideIndex:
 
     def unrounded(self) -> np.ndarray:
         """The pairs whose vectors are kept before rounding, (n,) records of ``schema.unrounded_rows``."""
-        rows = RowStore(self.layout.root, self.manifest.parts["unrounded"], (), unrounded_rows(self.dim))
+        rows = self._rows["unrounded"]
         return rows.take(np.arange(len(rows)))
 
     def scales(self, ids: np.ndarray) -> np.ndarray:
         """Each text's guide score with its K-th nearest other text: (n,) -> (n,) float32."""
-        return self._scales.take(ids)
+        return self._rows["scales"].take(ids)
 
     def pairs(self, pair_ids: np.ndarray, negatives: int | None = None) -> PairIds:
         """The text ids of pairs.
@@ -130,11 +128,11 @@ class GuideIndex:
                 fix="the `label` column must come from this index: use index.to_dataset()",
             )
         width = self.max_negatives if negatives is None else negatives
-        rows = self._lookup.take(pair_ids)
+        rows = self._rows["lookup"].take(pair_ids)
         counts = np.minimum(rows["negative_count"], width).astype(np.int64)
-        places, owner = runs(rows["negatives"], counts, len(self._negatives))
+        places, owner = runs(rows["negatives"], counts, len(self._rows["negatives"]))
         ids = np.full((len(pair_ids), width), -1, dtype=np.int64)
-        ids[owner, places - rows["negatives"][owner]] = self._negatives.take(places)
+        ids[owner, places - rows["negatives"][owner]] = self._rows["negatives"].take(places)
         return PairIds(rows["anchor"].copy(), rows["positive"].copy(), ids)
 
     @property
@@ -151,7 +149,7 @@ class GuideIndex:
         Returns:
             int64 of the same shape.
         """
-        found = self._contents.take(np.maximum(ids, 0).ravel())[:, CONTENT].reshape(np.shape(ids))
+        found = self._rows["contents"].take(np.maximum(ids, 0).ravel())[:, CONTENT].reshape(np.shape(ids))
         return np.where(ids < 0, -1, found)
 
     def known_positives(self, pair_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,13 +161,13 @@ class GuideIndex:
         Returns:
             Content ids of the positives, and for each the position in ``pair_ids`` it belongs to; both (m,) int64.
         """
-        rows = self._lookup.take(pair_ids)
+        rows = self._rows["lookup"].take(pair_ids)
         pairs, owner = runs(rows["group"], rows["group_size"], len(self))
-        return self.content_ids(self._lookup.take(pairs)["positive"]), owner
+        return self.content_ids(self._rows["lookup"].take(pairs)["positive"]), owner
 
     def tasks(self, pair_ids: np.ndarray) -> np.ndarray:
         """(B,) int32: number of each pair's task; -1 where it has none."""
-        return self._lookup.take(pair_ids)["task"].copy()
+        return self._rows["lookup"].take(pair_ids)["task"].copy()
 
     def scores(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The score shards, part by part in the order of pair ids, see ``schema.SCORES``.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import IndexFaultError, StaleIndexError
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .errors import GistcacheError, IndexFaultError, StaleIndexError
 from .parts import PartRecord, count_of
 from .rounding import VECTOR_DTYPES
-from .schema import FORMAT_VERSION, UNROUNDED_PAIRS, Layout, PartKind
-from .sealed import checksum, parse_object, unsealed, write_sealed
+from .schema import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, UNROUNDED_PAIRS, Layout, PartKind, unrounded_rows
+from .sealed import checksum, read_sealed, write_sealed
 
 # Fields of a request that inform the reader and do not make two indexes different.
 INFORMATION = frozenset({"guide.name", "reranker.name"})
@@ -57,6 +60,19 @@ class Manifest:
         """Rows by kind of part."""
         return {kind: sum(record.rows for record in records) for kind, records in self.parts.items()}
 
+    @property
+    def row_forms(self) -> dict[PartKind, tuple[tuple[int, ...], DTypeLike]]:
+        """Shape and type of a row of each kind of array."""
+        dim = int(self.request.guide["dim"])
+        return {
+            "contents": ((CONTENT_COLUMNS,), np.int64),
+            "lookup": ((), LOOKUP),
+            "negatives": ((), np.int64),
+            "unrounded": ((), unrounded_rows(dim)),
+            "vectors": ((dim,), self.request.settings["vector_dtype"]),
+            "scales": ((), np.float32),
+        }
+
     def save(self, layout: Layout) -> None:
         """Write ``manifest.json`` whole; from then on the folder is an index."""
         write_sealed(layout.manifest, self._content())
@@ -82,9 +98,8 @@ class Manifest:
             IndexFaultError: The folder is no finished index, or of another format version, or the file is damaged.
         """
         _refuse_unfinished(layout)
-        content = parse_object(layout.manifest, "manifest")
+        content = read_sealed(layout.manifest, "manifest")
         refuse_other_format(content, layout.manifest)
-        content = unsealed(content, layout.manifest, "manifest")
         try:
             manifest = cls(
                 request=request_from_json(content),
@@ -146,21 +161,18 @@ def refuse_other_format(content: dict[str, Any], path: Path) -> None:
 
 def request_from_json(content: dict[str, Any]) -> Request:
     """Take the request's fields out of a manifest or of an unfinished build's ``request.json``."""
-    return Request(
-        guide=dict(content["guide"]),
-        corpus=dict(content["corpus"]),
-        settings=dict(content["settings"]),
-        format=int(content["format"]),
-    )
-
-
-def differences(held: Request, asked: Request) -> list[str]:
-    """Name each field in which two requests differ, as ``guide.prompts.query: index has 'a', command asks for 'b'``."""
-    return named_differences(asdict(held), asdict(asked), "index")
+    guide, corpus, settings = (dict(content[name]) for name in ("guide", "corpus", "settings"))
+    return Request(guide, corpus, settings, int(content["format"]))
 
 
 def named_differences(held: dict[str, Any], asked: dict[str, Any], holder: str) -> list[str]:
-    """As ``differences``, of any two JSON objects; ``holder`` is what has the first."""
+    """Each field in which two JSON objects differ, as ``guide.prompts.query: index has 'a', command asks for 'b'``.
+
+    Args:
+        held: What there is.
+        asked: What a command asks for.
+        holder: What is said to have the first: ``index``.
+    """
     old, new = dict(_flat("", held)), dict(_flat("", asked))
     return [
         f"{name}: {holder} has {old.get(name, 'nothing')!r}, command asks for {new.get(name, 'nothing')!r}"
@@ -169,15 +181,19 @@ def named_differences(held: dict[str, Any], asked: dict[str, Any], holder: str) 
     ]
 
 
-def refuse_differences(root: str | Path, found: Iterable[str]) -> None:
-    """Raise StaleIndexError naming each difference, if there is any."""
-    if found := list(found):
-        raise StaleIndexError(
-            "The folder holds an index made of something else:\n    " + "\n    ".join(found),
-            where=str(root),
-            fix="use another --out, or give the settings and files it was made with, or delete it; where the guide is "
-            "the same, `--reuse OLD --out NEW` embeds only what is new",
-        )
+def refuse_differences(
+    held: dict[str, Any],
+    asked: dict[str, Any],
+    holder: str,
+    what: str,
+    *,
+    where: str,
+    fix: str,
+    error: type[GistcacheError] = StaleIndexError,
+) -> None:
+    """Raise ``error`` naming each field in which two JSON objects differ, if any does; see ``named_differences``."""
+    if found := named_differences(held, asked, holder):
+        raise error(f"{what}:\n    " + "\n    ".join(found), where=where, fix=fix)
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (any JSON value)

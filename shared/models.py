@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
 DType = Literal["float32", "float16", "bfloat16"]
+Model = TypeVar("Model")
 
-# Nothing else of a hub repository is fetched: no pickled weights, no code.
-HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 FOREIGN_BACKENDS = frozenset({"onnx", "openvino"})  # never loaded here; openvino's .bin is no pickle
 SAFE_WEIGHTS = frozenset({"model.safetensors", "model.safetensors.index.json"})
 WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-FINGERPRINT_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken"})
+FINGERPRINT_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken")
+# Nothing else of a hub repository is fetched: no pickled weights, no code.
+HUB_PATTERNS = [f"*{suffix}" for suffix in FINGERPRINT_SUFFIXES]
 # Files that do not change what a model computes.
 FINGERPRINT_IGNORED = frozenset({"README.md", "data_config.json", "model_info.json", "modules_info.json"})
 
@@ -98,18 +100,17 @@ def _hub_folder(name: str, repository: str) -> Path:
 
 def _refuse_unsafe(folder: Path, locator: str) -> None:
     modules = folder / "modules.json"
-    if modules.is_file():
-        own = [entry for entry in _module_types(modules) if not entry.startswith("sentence_transformers.")]
-        if own:
-            raise ModelError(
-                f"The model wants to run code of its own: {', '.join(own)}",
-                where=str(modules),
-                fix="use a model made of sentence-transformers' own modules; foreign code is never run",
-            )
+    entries = _types_and_paths(modules) if modules.is_file() else []
+    if own := [kind for kind, _ in entries if not kind.startswith("sentence_transformers.")]:
+        raise ModelError(
+            f"The model wants to run code of its own: {', '.join(own)}",
+            where=str(modules),
+            fix="use a model made of sentence-transformers' own modules; foreign code is never run",
+        )
     linked = next((path for path in folder.rglob("*") if path.is_symlink() and path.is_dir()), None)
     if linked is not None:
         raise ModelError("The model's folder has a link to another folder", where=str(linked), fix="copy what it means")
-    named = _module_paths(modules) if modules.is_file() else set()
+    named = {part for _, path in entries for part in Path(path).parts[:1]}
     foreign = FOREIGN_BACKENDS - named  # a module may have such a name, and is then loaded
     files = [path for path in folder.rglob("*") if not foreign & set(path.relative_to(folder).parts)]
     safe = {path.parent for path in files if path.name in SAFE_WEIGHTS}
@@ -126,15 +127,10 @@ def _refuse_unsafe(folder: Path, locator: str) -> None:
     raise ModelError("The folder holds no model weights (*.safetensors)", where=locator, fix="check the path")
 
 
-def _module_paths(modules: Path) -> set[str]:
-    """The first folder of each module's path."""
-    entries = json.loads(modules.read_text(encoding="utf-8"))
-    return {part for entry in entries for part in Path(str(entry.get("path", ""))).parts[:1]}
-
-
-def _module_types(modules: Path) -> list[str]:
+def _types_and_paths(modules: Path) -> list[tuple[str, str]]:
     try:
-        return [str(entry["type"]) for entry in json.loads(modules.read_text(encoding="utf-8"))]
+        entries = json.loads(modules.read_text(encoding="utf-8"))
+        return [(str(entry["type"]), str(entry.get("path", ""))) for entry in entries]
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError("modules.json is not readable", where=f"{modules}: {error}") from error
 
@@ -192,15 +188,8 @@ def load_model(
     """
     from sentence_transformers import SentenceTransformer
 
-    kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
-    if attention:
-        kwargs["attn_implementation"] = attention
-    try:
-        model = SentenceTransformer(
-            str(folder), device=device, trust_remote_code=False, local_files_only=True, model_kwargs=kwargs
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
-        raise ModelError("The model cannot be loaded", where=f"{folder}: {error}") from error
+    kwargs = {"attn_implementation": attention} if attention else {}
+    model = _load(SentenceTransformer, "model", folder, device, dtype, kwargs)
     if max_length is not None:
         cut_texts(model, max_length)
     return model
@@ -227,18 +216,7 @@ def load_reranker(
     """
     from sentence_transformers import CrossEncoder
 
-    kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
-    try:
-        model = CrossEncoder(
-            str(folder),
-            device=device,
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs=kwargs,
-            max_length=max_length,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
-        raise ModelError("The reranker cannot be loaded", where=f"{folder}: {error}") from error
+    model = _load(CrossEncoder, "reranker", folder, device, dtype, {}, max_length=max_length)
     if model.num_labels != 1:
         raise ModelError(
             f"The model gives a pair {model.num_labels} scores",
@@ -248,23 +226,33 @@ def load_reranker(
     return model
 
 
-def prompt_for(model: SentenceTransformer, role: str, override: str | None) -> str:
-    """The prompt put before texts of a role: ``override`` when given, else the model's own by name, else none.
-
-    Follows ``SentenceTransformer.encode_query`` and ``encode_document``: a document prompt may be named ``document``,
-    ``passage`` or ``corpus``.
-    """
-    if override is not None:
-        return override
-    names = ("query",) if role == "query" else ("document", "passage", "corpus")
-    prompts: dict[str, Any] = dict(model.prompts or {})
-    for name in names:
-        if prompts.get(name):
-            return prompts[name]
-    return prompts.get(model.default_prompt_name or "") or ""
+def _load(
+    make: Callable[..., Model],
+    what: str,
+    folder: Path,
+    device: str,
+    dtype: DType,
+    kwargs: dict[str, Any],
+    **more: object,
+) -> Model:
+    """A model of local safetensors weights; ``kwargs`` are transformers' own, ``more`` those of ``make``."""
+    kwargs = {"dtype": getattr(torch, dtype), "use_safetensors": True} | kwargs
+    safely = {"trust_remote_code": False, "local_files_only": True, "model_kwargs": kwargs}
+    try:
+        return make(str(folder), device=device, **safely, **more)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
+        raise ModelError(f"The {what} cannot be loaded", where=f"{folder}: {error}") from error
 
 
 def set_prompts(model: SentenceTransformer, query: str | None, document: str | None) -> None:
-    """Give a model prompts, which its evaluators use and ``save_pretrained`` keeps; None leaves one as it is."""
-    given = {"query": query, "document": document}
-    model.prompts = dict(model.prompts or {}) | {name: text for name, text in given.items() if text is not None}
+    """Settle a model's prompts for both roles: those of training, of its evaluators and of ``save_pretrained``.
+
+    Each is the one given, else the model's own by name (``query``; ``document``, ``passage`` or ``corpus``), else its
+    default. ``encode_document`` takes the first of the names that is there, and ``document`` always is, if only empty.
+    """
+    own = dict(model.prompts or {})
+    default = own.get(model.default_prompt_name or "") or ""
+    names = {"query": (query, ("query",)), "document": (document, ("document", "passage", "corpus"))}
+    for role, (given, known) in names.items():
+        found = next((own[name] for name in known if own.get(name)), default)
+        model.prompts[role] = found if given is None else given

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -149,31 +149,6 @@ def content_fault(root: Path, record: PartRecord) -> str | None:
     if sha256_of(root / record.path) != record.sha256:
         return f"{record.path}: checksum differs from the one recorded"
     return None
-
-
-class Storage(Protocol):
-    """Whatever has files by name."""
-
-    def get(self, name: str, to: Path) -> None:
-        """Copy a file to a path."""
-        ...
-
-
-def fetch_part(storage: Storage, root: Path, record: PartRecord) -> PartRecord:
-    """Copy a part from elsewhere into the folder, whole and checked.
-
-    Raises:
-        IndexFaultError: It is not the one recorded.
-    """
-    with whole_file(root / record.path, locked=False) as partial:
-        storage.get(record.path, partial)
-        if partial.stat().st_size != record.bytes or sha256_of(partial) != record.sha256:
-            raise IndexFaultError(
-                "A file in the storage is not the one that the manifest records",
-                where=f"{storage}: {record.path}",
-                fix="if the index is being written again, wait for that; else upload it again",
-            )
-    return record
 
 
 class Journal:

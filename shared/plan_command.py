@@ -7,29 +7,16 @@ from typing import Annotated
 
 import numpy as np
 from cyclopts import Parameter
+from rich.filesize import decimal
 from rich.table import Table
 
-from .errors import SettingsError
+from . import scaling
+from .errors import SettingsError, refuse_below
 from .outcome import Outcome
 from .rounding import VectorDType
-from .scaling import (
-    Corpus,
-    Shape,
-    file_bytes,
-    found_bytes,
-    guide_flops,
-    parts,
-    probed_flops,
-    search_flops,
-    slice_bytes,
-    slices,
-    step_read_bytes,
-    trainer_bytes,
-)
 
 COUNTS = ("hours", "part files", "rows a part", "slices of documents")
 TEXT_COPIES, IDS_A_TEXT = 3, 305  # what reading holds of each text (see docs/SCALING.md)
-UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
 @Parameter(name="*")
@@ -73,9 +60,8 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("texts", "dim", "text_bytes", "text_tokens", "guide_parameters", "teraflops", "slice_rows"):
-            if getattr(self, name) <= 0:
-                raise SettingsError(f"{getattr(self, name)} is too small", where=f"--{name.replace('_', '-')}")
+        sizes = ("texts", "dim", "text_bytes", "text_tokens", "guide_parameters", "teraflops", "slice_rows")
+        refuse_below(self, 0, *sizes, strictly=True)
         if self.documents is not None and not 0 < self.documents < self.texts:
             raise SettingsError("Documents are some of the texts", where="--documents", fix="give fewer than --texts")
 
@@ -86,14 +72,14 @@ def plan(*, settings: PlanSettings) -> Outcome:
     table = Table(title=f"{settings.texts:,.0f} texts, {settings.dim} dimensions", show_header=False)
     for name, value in figures.items():
         plain = f"{value:,.1f}" if name.endswith("hours") else f"{value:,.0f}"
-        table.add_row(name, plain if name.endswith(COUNTS) else told(value))
+        table.add_row(name, plain if name.endswith(COUNTS) else decimal(round(value)))
     return Outcome(figures, (table,))
 
 
 def planned(settings: PlanSettings) -> dict[str, float]:
     """The figures, by what they are."""
     half = settings.texts / 2
-    corpus = Corpus(
+    corpus = scaling.Corpus(
         texts=round(settings.texts),
         pairs=round(half if settings.pairs is None else settings.pairs),
         documents=round(half if settings.documents is None else settings.documents),
@@ -102,30 +88,22 @@ def planned(settings: PlanSettings) -> dict[str, float]:
         negatives=round(settings.negatives * (half if settings.pairs is None else settings.pairs)),
     )
     value_bytes = np.dtype(settings.vector_dtype).itemsize
-    shape = Shape(settings.dim, value_bytes, settings.neighbors, settings.part_rows, settings.slice_rows)
-    sizes = file_bytes(corpus, shape)
+    shape = scaling.Shape(settings.dim, value_bytes, settings.neighbors, settings.part_rows, settings.slice_rows)
+    sizes, slices = scaling.file_bytes(corpus, shape), scaling.slice_bytes(corpus.documents, shape)
     rate = settings.teraflops * 1e12 * 3600
-    probed = probed_flops(corpus, shape, settings.probes) / (rate * settings.search_efficiency)
+    probed = scaling.probed_flops(corpus, shape, settings.probes) / (rate * settings.search_efficiency)
     return {
         **{f"index: {name}": size for name, size in sizes.items()},
         "index: all": sum(sizes.values()),
-        "index: part files": parts(corpus, shape),
+        "index: part files": scaling.parts(corpus, shape),
         "index: rows a part": shape.rows_of_parts(corpus.texts),
-        "index: slices of documents": slices(corpus.documents, shape),
-        "stage 1: guide, device hours": guide_flops(corpus, settings.guide_parameters) / rate,
-        "stage 1: exact search, device hours": search_flops(corpus, shape) / rate,
+        "index: slices of documents": len(slices),
+        "stage 1: guide, device hours": scaling.guide_flops(corpus, settings.guide_parameters) / rate,
+        "stage 1: exact search, device hours": scaling.search_flops(corpus, shape) / rate,
         "stage 1: inverted lists, device hours": probed,
-        "stage 1: memory a slice": slice_bytes(corpus.documents, shape),
-        "stage 1: passed from slice to slice": found_bytes(corpus, shape),
+        "stage 1: memory a slice": max(slices, default=0),
+        "stage 1: passed from slice to slice": scaling.found_bytes(corpus, shape),
         "stage 1: memory of the first process": corpus.texts * (corpus.text_bytes * TEXT_COPIES + IDS_A_TEXT),
-        "stage 2: memory of the plan": trainer_bytes(corpus),
-        "stage 2: read a step, nothing cached": step_read_bytes(settings.batch_size, settings.negatives, shape),
+        "stage 2: memory of the plan": scaling.trainer_bytes(corpus),
+        "stage 2: read a step, nothing cached": scaling.step_read_bytes(settings.batch_size, settings.negatives, shape),
     }
-
-
-def told(count: float) -> str:
-    """A number of bytes in the unit that fits."""
-    unit = 0
-    while count >= 1000 and unit < len(UNITS) - 1:
-        count, unit = count / 1000, unit + 1
-    return f"{count:,.0f} {UNITS[unit]}" if unit == 0 else f"{count:,.1f} {UNITS[unit]}"

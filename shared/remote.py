@@ -20,7 +20,7 @@ from fsspec.core import url_to_fs
 
 from .errors import IndexFaultError, StorageError
 from .lock import folder_lock
-from .parts import PartRecord, fetch_part, sha256_of, size_fault, whole_file
+from .parts import PartRecord, sha256_of, size_fault, whole_file
 from .progress import step
 from .schema import Layout
 
@@ -37,10 +37,10 @@ def is_url(locator: str | Path) -> bool:
     return "://" in str(locator)
 
 
-def cache_folder(purpose: str, url: str) -> Path:
-    """A folder of the user's cache that belongs to a URL."""
+def cache_folder(purpose: str, key: str) -> Path:
+    """Where the user's cache keeps what belongs to a URL, or to another key."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "gistcache" / purpose / hashlib.sha256(url.encode()).hexdigest()[:24]
+    return cache / "gistcache" / purpose / hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,22 @@ class Remote:
     def get(self, name: str, to: Path) -> None:
         """Download a file to a path that nobody reads yet."""
         self._patiently("download", name, lambda fs, source: fs.get_file(source, str(to)))
+
+    def fetch(self, root: Path, record: PartRecord) -> PartRecord:
+        """Copy a part into a folder, whole and checked.
+
+        Raises:
+            IndexFaultError: It is not the one recorded.
+        """
+        with whole_file(root / record.path, locked=False) as partial:
+            self.get(record.path, partial)
+            if partial.stat().st_size != record.bytes or sha256_of(partial) != record.sha256:
+                raise IndexFaultError(
+                    "A file in the storage is not the one that the manifest records",
+                    where=f"{self.url}/{record.path}",
+                    fix="if the index is being written again, wait for that; else upload it again",
+                )
+        return record
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every file, by name."""
@@ -190,7 +206,7 @@ def _fetch(remote: Remote, root: Path, records: list[PartRecord]) -> None:
         step("fetch index", sum(record.bytes for record in records), "bytes") as advance,
         ThreadPoolExecutor(TRANSFERS) as pool,
     ):
-        for record in pool.map(lambda record: fetch_part(remote, root, record), records):
+        for record in pool.map(lambda record: remote.fetch(root, record), records):
             advance(record.bytes)
 
 

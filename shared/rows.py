@@ -25,6 +25,9 @@ PARQUET_BATCH_ROWS = 512
 BOMB_BYTES, BOMB_RATIO = 32 * 2**20, 100
 PARQUET_BOMB_ROWS, PARQUET_ROWS_A_BYTE = 10_000_000, 16
 
+TEXT_TYPES = frozenset(
+    {pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()}
+)
 NAMES_SHOWN = 20
 
 Fields = dict[str, Any]
@@ -130,7 +133,7 @@ def _parquet_rows(source: Source, wanted: Callable[[str], bool] | None) -> Itera
             unpacked += sum(column.nbytes for column in dense)
             if unpacked > max(BOMB_BYTES, BOMB_RATIO * source.bytes):
                 raise _bomb(source, f"more than {BOMB_RATIO} times its size")
-            columns = [_values(column) for column in dense]
+            columns = [map(_text, column.to_pylist()) for column in dense]
             for cells in zip(*columns, strict=True):
                 row += 1
                 yield row, dict(zip(batch.schema.names, cells, strict=True))
@@ -142,30 +145,18 @@ def _as_bytes(column: pa.Array) -> pa.Array:
     return column.cast(_bytes_type(column.type))
 
 
-def _values(column: pa.Array) -> list[Any]:
-    return [_text(value) for value in column.to_pylist()]
-
-
 def _is_of_text(kind: pa.DataType) -> bool:
     """Whether a column holds texts, numbers of tasks, or lists of texts."""
     if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_of_text(kind.value_type)
-    return pa.types.is_null(kind) or pa.types.is_integer(kind) or _is_string(kind) or _is_binary(kind)
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return pa.types.is_null(kind) or pa.types.is_integer(kind) or kind in TEXT_TYPES
 
 
 def _bytes_type(kind: pa.DataType) -> pa.DataType:
     """The type with its strings as bytes: Arrow does not check that they are UTF-8, and decoding them would raise."""
     if pa.types.is_dictionary(kind):
         return _bytes_type(kind.value_type)
-    if _is_string(kind) or _is_binary(kind):
+    if kind in TEXT_TYPES:
         return pa.large_binary()
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.large_list(_bytes_type(kind.value_type))

@@ -87,41 +87,32 @@ def file_bytes(corpus: Corpus, shape: Shape) -> dict[str, int]:
         "vectors": corpus.texts * shape.dim * shape.value_bytes,
         "scales": corpus.texts * FLOAT32,
         "scores": corpus.pairs * (SCORE_ROW_BYTES + neighbors * neighbor),
-        "faiss": faiss_bytes(corpus.documents, shape),
+        "faiss": sum(slice_bytes(corpus.documents, shape)),
         "manifest": parts(corpus, shape) * RECORD_BYTES,
     }
     return {name: round(size) for name, size in sizes.items()}
 
 
-def faiss_bytes(documents: int, shape: Shape) -> int:
-    """Bytes of the FAISS files, one a slice of documents."""
-    whole, rest = divmod(documents, shape.slice_rows)
-    exact = documents <= shape.exact_limit
-    return whole * _slice_bytes(shape.slice_rows, shape, exact) + _slice_bytes(rest, shape, exact)
+def slice_bytes(documents: int, shape: Shape) -> list[int]:
+    """Bytes of each slice of documents: of its FAISS file, and the memory that building or searching it takes."""
+    return [
+        _faiss_bytes(min(shape.slice_rows, documents - start), shape, exact=documents <= shape.exact_limit)
+        for start in range(0, documents, shape.slice_rows)
+    ]
 
 
-def slice_bytes(documents: int, shape: Shape) -> int:
-    """Memory that a worker needs to build or to search one slice."""
-    return _slice_bytes(min(documents, shape.slice_rows), shape, documents <= shape.exact_limit)
-
-
-def _slice_bytes(documents: int, shape: Shape, exact: bool) -> int:
+def _faiss_bytes(documents: int, shape: Shape, *, exact: bool) -> int:
     if exact:
         return documents * (shape.dim * FLOAT32 + INT64)
     lists = round(LISTS_A_ROOT * math.sqrt(documents))
     return documents * (shape.dim * FLOAT16 + INT64) + lists * shape.dim * FLOAT32
 
 
-def slices(documents: int, shape: Shape) -> int:
-    """How many slices of documents, and so FAISS files, there are."""
-    return math.ceil(documents / shape.slice_rows)
-
-
 def parts(corpus: Corpus, shape: Shape) -> int:
     """Part files: four kinds for texts, four for pairs, one for slices, and the unrounded sample."""
     rows = shape.rows_of_parts(corpus.texts)
     of_texts, of_pairs = math.ceil(corpus.texts / rows), math.ceil(corpus.pairs / rows)
-    return 4 * of_texts + 4 * of_pairs + slices(corpus.documents, shape) + 1
+    return 4 * of_texts + 4 * of_pairs + len(slice_bytes(corpus.documents, shape)) + 1
 
 
 def guide_flops(corpus: Corpus, weights: float) -> float:
@@ -136,8 +127,7 @@ def search_flops(corpus: Corpus, shape: Shape) -> float:
 
 def probed_flops(corpus: Corpus, shape: Shape, probes: int) -> float:
     """As ``search_flops``, by inverted lists of which so many are probed in each slice."""
-    count = slices(corpus.documents, shape)
-    rows = min(corpus.documents, shape.slice_rows)
+    count, rows = len(slice_bytes(corpus.documents, shape)), min(corpus.documents, shape.slice_rows)
     lists = LISTS_A_ROOT * math.sqrt(rows)
     looked_at = lists + probes * rows / lists
     return FLOPS_A_WEIGHT * shape.dim * float(corpus.texts - corpus.documents) * count * looked_at
@@ -146,7 +136,7 @@ def probed_flops(corpus: Corpus, shape: Shape, probes: int) -> float:
 def found_bytes(corpus: Corpus, shape: Shape) -> int:
     """Bytes that pass from one slice to the next: the top k of every anchor."""
     anchors = corpus.texts - corpus.documents
-    return anchors * shape.neighbors * (FLOAT32 + INT64) if slices(corpus.documents, shape) > 1 else 0
+    return anchors * shape.neighbors * (FLOAT32 + INT64) if corpus.documents > shape.slice_rows else 0
 
 
 def trainer_bytes(corpus: Corpus) -> int:

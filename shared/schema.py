@@ -4,41 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from .parts import PartRecord
 
 FORMAT_VERSION = 1
 
 Role = Literal["query", "document"]
 PartKind = Literal[
-    "texts",
-    "contents",
-    "pairs",
-    "lookup",
-    "negatives",
-    "unrounded",
-    "vectors",
-    "scales",
-    "faiss",
-    "scores",
-    "rescored",
+    "texts", "contents", "pairs", "lookup", "negatives", "unrounded", "vectors", "scales", "faiss", "scores", "rescored"
 ]
-
-PART_SUFFIX: dict[PartKind, str] = {
-    "texts": "parquet",
-    "contents": "npy",
-    "pairs": "parquet",
-    "lookup": "npy",
-    "negatives": "npy",
-    "unrounded": "npy",
-    "vectors": "npy",
-    "scales": "npy",
-    "faiss": "faiss",
-    "scores": "parquet",
-    "rescored": "parquet",  # in a folder of its own, see rescored.py
-}
 
 # What tells that two text ids are one text, (texts, 2) int64: the smallest id with the same text in either role, and
 # the id of the same text in the other role (-1 where there is none).
@@ -67,53 +46,37 @@ def unrounded_rows(dim: int) -> np.dtype[np.void]:
     return np.dtype([("pair", "<i8"), ("anchor", "<f4", (dim,)), ("positive", "<f4", (dim,))])
 
 
-TEXTS = pa.schema(
-    [
-        pa.field("text_id", pa.int64(), nullable=False),
-        pa.field("role", pa.string(), nullable=False),
-        pa.field("text", pa.large_string(), nullable=False),  # a part may hold more than 2 GiB of text
-        pa.field("text_hash", pa.binary(16), nullable=False),
-    ]
+def _rows(**columns: pa.DataType) -> pa.Schema:
+    """Columns without nulls."""
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+
+
+_IDS, _SCORES = pa.list_(pa.int64()), pa.list_(pa.float32())
+
+# A part of texts may hold more than 2 GiB of them.
+TEXTS = _rows(text_id=pa.int64(), role=pa.string(), text=pa.large_string(), text_hash=pa.binary(16))
+
+PAIRS = _rows(pair_id=pa.int64(), anchor_id=pa.int64(), positive_id=pa.int64(), negative_ids=_IDS).append(
+    pa.field("task", pa.string())
 )
 
-PAIRS = pa.schema(
-    [
-        pa.field("pair_id", pa.int64(), nullable=False),
-        pa.field("anchor_id", pa.int64(), nullable=False),
-        pa.field("positive_id", pa.int64(), nullable=False),
-        pa.field("negative_ids", pa.list_(pa.int64()), nullable=False),
-        pa.field("task", pa.string()),
-    ]
+SCORES = _rows(
+    pair_id=pa.int64(),
+    positive_score=pa.float32(),
+    negative_scores=_SCORES,
+    neighbor_ids=_IDS,
+    neighbor_scores=_SCORES,
+    positive_rank=pa.int64(),
+    cluster=pa.int32(),
 )
 
-SCORES = pa.schema(
-    [
-        pa.field("pair_id", pa.int64(), nullable=False),
-        pa.field("positive_score", pa.float32(), nullable=False),
-        pa.field("negative_scores", pa.list_(pa.float32()), nullable=False),
-        pa.field("neighbor_ids", pa.list_(pa.int64()), nullable=False),
-        pa.field("neighbor_scores", pa.list_(pa.float32()), nullable=False),
-        pa.field("positive_rank", pa.int64(), nullable=False),
-        pa.field("cluster", pa.int32(), nullable=False),
-    ]
-)
+RESCORED = _rows(pair_id=pa.int64(), positive_score=pa.float32(), negative_scores=_SCORES, neighbor_scores=_SCORES)
 
-RESCORED = pa.schema(
-    [
-        pa.field("pair_id", pa.int64(), nullable=False),
-        pa.field("positive_score", pa.float32(), nullable=False),
-        pa.field("negative_scores", pa.list_(pa.float32()), nullable=False),
-        pa.field("neighbor_scores", pa.list_(pa.float32()), nullable=False),
-    ]
-)
+REJECTED = _rows(file=pa.string(), line=pa.int64(), reason=pa.string())
 
-REJECTED = pa.schema(
-    [
-        pa.field("file", pa.string(), nullable=False),
-        pa.field("line", pa.int64(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-    ]
-)
+# The kinds of part that are tables; the others are arrays, FAISS's files apart. Rescored ones have a folder of their
+# own, see rescored.py.
+SCHEMAS: dict[PartKind, pa.Schema] = {"texts": TEXTS, "pairs": PAIRS, "scores": SCORES, "rescored": RESCORED}
 
 
 @dataclass(frozen=True)
@@ -142,6 +105,11 @@ class Layout:
         """Seconds and memory of the last build: beside the index, because no clock time goes into it."""
         return self.root.parent / f"{self.root.name}.summary.json"
 
+    def file(self, record: PartRecord) -> Path:
+        """The file of a record."""
+        return self.root / record.path
+
     def part(self, kind: PartKind, number: int) -> Path:
         """Part ``number`` of ``kind``."""
-        return self.root / kind / f"part-{number:05d}.{PART_SUFFIX[kind]}"
+        suffix = "parquet" if kind in SCHEMAS else "faiss" if kind == "faiss" else "npy"
+        return self.root / kind / f"part-{number:05d}.{suffix}"

@@ -31,11 +31,7 @@ def read_sealed(path: Path, name: str) -> dict[str, Any]:
         IndexFaultError: It cannot be read, is no JSON object, or its checksum differs.
         OSError: It cannot be opened.
     """
-    return unsealed(parse_object(path, name), path, name)
-
-
-def unsealed(content: dict[str, Any], path: Path, name: str) -> dict[str, Any]:
-    """The content of a sealed object without its checksum, which must agree; see ``read_sealed``."""
+    content = parse_object(path, name)
     if content.pop(SEAL, None) != checksum(content):
         raise IndexFaultError(
             f"The {name} is damaged: its checksum differs from the one it carries", where=str(path), fix=DAMAGED_FIX

@@ -77,18 +77,15 @@ def find_sources(inputs: Iterable[str]) -> list[Source]:
 
 
 def _resolve(text: str) -> list[Source]:
+    scheme = text.partition("://")[0] + "://" if "://" in text else ""
     try:
         filesystem, path = url_to_fs(text)
         paths = _expand(filesystem, path)
+        sources = [_source(filesystem, each, scheme) for each in paths]
     except Exception as error:  # as in open(): no common base class
         raise unreadable(text, error) from error
-    scheme = text.partition("://")[0] + "://" if "://" in text else ""
     if not paths:
         raise InputError("This input does not exist or matches no file", where=text, fix="check the path or the glob")
-    try:
-        sources = [_source(filesystem, each, scheme) for each in paths]
-    except Exception as error:
-        raise unreadable(text, error) from error
     if path in paths and sources[0] is None:
         raise InputError("The file is of no known format", where=text, fix=f"give {KNOWN}")
     known = [source for source in sources if source is not None]

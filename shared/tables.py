@@ -10,9 +10,7 @@ import pyarrow.parquet as pq
 
 from .errors import IndexFaultError
 from .parts import PartRecord
-from .schema import PAIRS, RESCORED, SCORES, TEXTS, PartKind
-
-SCHEMAS: dict[PartKind, pa.Schema] = {"texts": TEXTS, "pairs": PAIRS, "scores": SCORES, "rescored": RESCORED}
+from .schema import SCHEMAS, PartKind
 
 
 def read_table(root: Path, record: PartRecord, kind: PartKind, columns: Sequence[str] | None = None) -> pa.Table:

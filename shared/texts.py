@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,12 +22,13 @@ class Texts:
     def __init__(self, index: GuideIndex) -> None:
         records = index.manifest.parts["texts"]
         self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])])
-        self._read: Callable[[int], pa.Array] = lambda number: (
-            read_table(index.layout.root, records[number], "texts", ["text"])["text"]
-            .cast(pa.large_string())
-            .combine_chunks()
-        )
-        self._parts: OrderedDict[int, pa.Array] = OrderedDict()
+
+        @lru_cache(CACHED_TEXT_PARTS)
+        def part(number: int) -> pa.Array:
+            texts = read_table(index.layout.root, records[number], "texts", ["text"])["text"]
+            return texts.cast(pa.large_string()).combine_chunks()
+
+        self._part = part
 
     def take(self, ids: np.ndarray) -> pa.Array:
         """(n,) ids -> n texts, in order."""
@@ -41,11 +41,3 @@ class Texts:
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return pa.concat_arrays(chunks).take(pa.array(back))
-
-    def _part(self, number: int) -> pa.Array:
-        if number not in self._parts:
-            self._parts[number] = self._read(number)
-            if len(self._parts) > CACHED_TEXT_PARTS:
-                self._parts.popitem(last=False)
-        self._parts.move_to_end(number)
-        return self._parts[number]

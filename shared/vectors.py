@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,20 @@ class RowStore:
     """The rows of consecutive ``.npy`` parts, addressed by one row number (the text id).
 
     Args:
-        root: The index folder.
-        records: Its parts, in order.
+        path_of: Says where the file of a part is, and may fetch it.
+        records: The parts, in order.
         shape: Of one row, where it is known beforehand.
         dtype: Of the parts, where it is known beforehand.
     """
 
     def __init__(
         self,
-        root: Path,
+        path_of: Callable[[PartRecord], Path],
         records: Sequence[PartRecord],
         shape: tuple[int, ...] | None = None,
         dtype: DTypeLike | None = None,
     ) -> None:
-        self._root, self._records, self._shape, self._dtype = root, records, shape, dtype
+        self._path_of, self._records, self._shape, self._dtype = path_of, records, shape, dtype
         self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(np.int64)
         self._maps: list[np.ndarray | None] = [None] * len(records)
 
@@ -49,10 +49,7 @@ class RowStore:
         return int(self._starts[-1])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._root, self._records, self._shape, self._dtype)
-
-    def _path(self, number: int) -> Path:
-        return self._root / self._records[number].path
+        return type(self), (self._path_of, self._records, self._shape, self._dtype)
 
     @property
     def _row(self) -> np.ndarray:
@@ -64,17 +61,19 @@ class RowStore:
         """Part ``number``, mapped read-only."""
         mapped = self._maps[number]
         if mapped is None:
-            path, rows = self._path(number), int(self._starts[number + 1] - self._starts[number])
+            record = self._records[number]
+            path = self._path_of(record)
             try:
                 mapped = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise IndexFaultError(
-                    "A part cannot be read", where=f"{path}: {error}", fix="run `gistcache verify`"
+                    f"A part cannot be read: {error}", where=str(path), fix="run `gistcache verify`"
                 ) from error
-            expected = (rows, *(mapped.shape[1:] if self._shape is None else self._shape))
-            if mapped.shape != expected or (self._dtype is not None and mapped.dtype != self._dtype):
+            shape = (record.rows, *(mapped.shape[1:] if self._shape is None else self._shape))
+            dtype = mapped.dtype if self._dtype is None else np.dtype(self._dtype)
+            if mapped.shape != shape or mapped.dtype != dtype:
                 raise IndexFaultError(
-                    f"A part holds {mapped.dtype} of shape {mapped.shape}, {expected} is recorded",
+                    f"A part holds {mapped.dtype} of shape {mapped.shape}, {dtype} of {shape} is recorded",
                     where=str(path),
                     fix="run `gistcache verify`",
                 )
@@ -127,7 +126,8 @@ class VectorStore:
         """Text ids (n,) -> unit vectors (n, dim): float16, or float32 where int8 is stored."""
         return restored(self.rows.take(ids))
 
-    def blocks(self, start: int, stop: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield ``(first row, rows)`` over ``start .. stop`` in blocks of at most ``size`` rows."""
+    def blocks(self, start: int, stop: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield text ids and their vectors over ``start .. stop``, in blocks of at most ``size``."""
         for begin in range(start, stop, size):
-            yield begin, self.take(np.arange(begin, min(begin + size, stop)))
+            ids = np.arange(begin, min(begin + size, stop))
+            yield ids, self.take(ids)

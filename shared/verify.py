@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,24 +18,12 @@ from .parts import PartRecord, content_fault
 from .progress import step
 from .remote import local_copy
 from .rounding import restored
-from .schema import CONTENT_COLUMNS, LOOKUP, Layout, PartKind, unrounded_rows
-from .tables import SCHEMAS, read_table
+from .schema import SCHEMAS, Layout, PartKind
+from .tables import read_table
+from .vectors import RowStore
 
 # A unit vector rounded to float16 is this close to length one.
 NORM_TOLERANCE = 5e-3
-
-
-def _row_forms(manifest: Manifest) -> dict[PartKind, tuple[tuple[int, ...], Any]]:
-    """Shape and type of a row of each kind of array."""
-    dim = int(manifest.request.guide["dim"])
-    return {
-        "contents": ((CONTENT_COLUMNS,), np.int64),
-        "lookup": ((), LOOKUP),
-        "negatives": ((), np.int64),
-        "unrounded": ((), unrounded_rows(dim)),
-        "vectors": ((dim,), np.dtype(manifest.request.settings["vector_dtype"])),
-        "scales": ((), np.float32),
-    }
 
 
 def verify(index: str) -> Outcome:
@@ -68,25 +55,18 @@ def verify(index: str) -> Outcome:
 
 def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:
     """Every fault of an index, one line each, starting with the file it is in."""
-    rows, forms = manifest.rows, _row_forms(manifest)
+    rows, forms = manifest.rows, manifest.row_forms
+    of_kinds = [(kind, record) for kind, records in manifest.parts.items() for record in records]
     with step("verify", sum(record.bytes for record in manifest.records), "bytes") as advance:
-        for kind, record in _kinds(manifest):
+        for kind, record in [*of_kinds, *((None, record) for record in manifest.files)]:
             fault = content_fault(layout.root, record)
             if fault:
                 yield fault
             elif kind in SCHEMAS:
                 yield from _parquet_faults(layout.root, kind, record, rows["texts"])
             elif kind in forms:
-                yield from _array_faults(layout.root, kind, record, forms[kind], rows)
+                yield from _array_faults(kind, record, RowStore(layout.file, [record], *forms[kind]), rows)
             advance(record.bytes)
-
-
-def _kinds(manifest: Manifest) -> Iterator[tuple[PartKind | None, PartRecord]]:
-    for kind, records in manifest.parts.items():
-        for record in records:
-            yield kind, record
-    for record in manifest.files:
-        yield None, record
 
 
 def _parquet_faults(root: Path, kind: PartKind, record: PartRecord, texts: int) -> Iterator[str]:
@@ -106,17 +86,11 @@ def _outside(column: pa.ChunkedArray, texts: int) -> int:
     return int(((ids < 0) | (ids >= texts)).sum())
 
 
-def _array_faults(
-    root: Path, kind: PartKind, record: PartRecord, form: tuple[tuple[int, ...], Any], rows: dict[str, int]
-) -> Iterator[str]:
+def _array_faults(kind: PartKind, record: PartRecord, held: RowStore, rows: dict[str, int]) -> Iterator[str]:
     try:
-        array = np.load(root / record.path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        yield f"{record.path}: not readable: {error}"
-        return
-    shape, dtype = (record.rows, *form[0]), form[1]
-    if array.shape != shape or array.dtype != dtype:
-        yield f"{record.path}: {array.dtype} of shape {array.shape}, {np.dtype(dtype)} of {shape} expected"
+        array = held.part(0)
+    except IndexFaultError as error:
+        yield f"{record.path}: {error.what}"
         return
     if kind in ("vectors", "scales"):
         yield from _value_faults(record, restored(array).astype(np.float32))

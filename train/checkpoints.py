@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from ..shared.errors import GistcacheError, IndexFaultError, StaleIndexError
-from ..shared.manifest import named_differences
+from ..shared.errors import GistcacheError, IndexFaultError
+from ..shared.manifest import refuse_differences
 from ..shared.parts import sha256_of
 from ..shared.sealed import read_sealed, write_sealed
 from .cells import CellCounts
@@ -158,12 +158,11 @@ def all_checkpoints(folder: Path) -> list[Path]:
 
 def refuse_other_run(folder: Path, held: dict[str, Any], asked: dict[str, Any], holder: str) -> None:
     """Raise StaleIndexError naming each way in which a folder's run differs from the one asked for."""
-    if found := named_differences(held, asked, holder):
-        raise StaleIndexError(
-            "The folder holds a run with other settings:\n    " + "\n    ".join(found),
-            where=str(folder),
-            fix="give the settings it was begun with, or use another --out",
-        )
+    what, fix = (
+        "The folder holds a run with other settings",
+        "give the settings it was begun with, or use another --out",
+    )
+    refuse_differences(held, asked, holder, what, where=str(folder), fix=fix)
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from cyclopts import Parameter
 
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
+from ..shared.mask import PairVectors
 from ..shared.ragged import padded
 from .judges import GuideView, Judge, MarginStrategy, PositiveJudge, excess_of_candidates
-from .mask import PairVectors
 from .reranker import Reranked
 from .scratch import scratch
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
-from .mask import Blocks, PairVectors, similarities
+from ..shared.mask import Blocks, PairVectors, similarities
 
 MarginStrategy = Literal["absolute", "relative"]
 JudgeName = Literal["positive", "neighborhood"]

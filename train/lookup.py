@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ..shared.index import GuideIndex, PairIds
+from ..shared.mask import BatchTexts, PairVectors
 from .judges import GuideView
-from .mask import BatchTexts, PairVectors
 from .panel import matched_ids
 from .reranker import ScoredBatch, scored_cells
 from .rescored import Rescored

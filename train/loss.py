@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from ..shared.errors import SettingsError
 from ..shared.features import Features
 from ..shared.index import GuideIndex
+from ..shared.mask import Blocks, PairVectors, same_text, self_cells, similarities
 from ..shared.models import public_name
 from .cells import Cells
 from .forward import embed_columns
 from .gradients import GradientCache, in_row_slices
 from .judges import Judge, JudgeName, MarginStrategy, make_judge
 from .lookup import BatchGuide, Guides
-from .mask import Blocks, PairVectors, same_text, self_cells, similarities
 from .panel import Vote, agreed, score_spread
 from .ranks import gather, sum_gradients
 from .reranker import Reranked

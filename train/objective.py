@@ -7,7 +7,7 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from ..shared.errors import SettingsError
+from ..shared.errors import SettingsError, refuse_below
 from .hard_negatives import Mining
 from .judges import JudgeName, MarginStrategy
 from .panel import Vote
@@ -31,7 +31,7 @@ class Judging:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        _refuse_below_zero(self, "margin")
+        refuse_below(self, 0, "margin")
 
 
 @Parameter(name="*")
@@ -65,11 +65,4 @@ class LossSettings(Judging):
         super().__post_init__()
         if self.temperature <= 0:
             raise SettingsError(f"{self.temperature} is no temperature", where="--temperature", fix="give more than 0")
-        _refuse_below_zero(self, "judge_softness", "negatives")
-
-
-def _refuse_below_zero(settings: Judging, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and value < 0:
-            raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 0 or more")
+        refuse_below(self, 0, "judge_softness", "negatives")

@@ -12,8 +12,8 @@ import torch
 
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
+from ..shared.mask import Blocks
 from ..shared.tables import read_table
-from .mask import Blocks
 
 Vote = Literal["any", "all", "mean"]
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..shared.mask import Blocks
 from ..shared.ragged import runs
 from .judges import MarginStrategy, thresholds
-from .mask import Blocks
 from .rescored import Rescored, ScoredPairs
 
 

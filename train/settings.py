@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-from ..shared.errors import SettingsError
+from ..shared.errors import SettingsError, refuse_below
 from .hub import refuse_no_repository
 from .objective import LossSettings
 
@@ -124,10 +124,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in POSITIVE:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{value} is too small", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
+        refuse_below(self, 1, *POSITIVE)
         if self.static and (self.layers or self.lora_rank):
             raise SettingsError(
                 "A static student has no layers",
@@ -146,8 +143,7 @@ class TrainSettings:
             raise SettingsError(
                 "Seed and hardness are 0 or more", where=f"--seed {self.seed} --hardness {self.hardness}"
             )
-        if self.save_minutes <= 0:
-            raise SettingsError(f"{self.save_minutes} is too small", where="--save-minutes", fix="give more than 0")
+        refuse_below(self, 0, "save_minutes", strictly=True)
         if self.epochs <= 0 or self.learning_rate <= 0 or not 0 <= self.warmup < 1:
             raise SettingsError(
                 "Epochs and learning rate must be above 0, warm-up from 0 to below 1",

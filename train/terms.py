@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from torch import Tensor
 
 from ..shared.errors import SettingsError
-from .mask import Blocks, PairVectors, similarities
+from ..shared.mask import Blocks, PairVectors, similarities
 
 
 @Parameter(name="*", group="Learning from the guide's scores")

@@ -16,7 +16,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from ..shared.errors import SettingsError
 from ..shared.evaluation import PRIMARY_METRIC, RetrievalSet
 from ..shared.index import GuideIndex
-from ..shared.models import pick_device, prompt_for
+from ..shared.models import pick_device
 from ..shared.progress import console
 from ..shared.schema import Role
 from ..shared.texts import Texts
@@ -63,8 +63,7 @@ def build_trainer(
     index = indexes[0]
     loss = _loss(settings, indexes, student)
     columns = _columns(settings, loss)
-    query = prompt_for(student, "query", settings.query_prompt)
-    document = prompt_for(student, "document", settings.document_prompt)
+    query, document = (student.prompts[role] or "" for role in ("query", "document"))
     prompts = {name: query if name == "anchor" else document for name in columns.names} if query or document else None
     labels = kept_pairs(index, settings.keep_positive_rank, settings.out)
     with first_goes_first():

@@ -1,6 +1,6 @@
 """False negatives that random batches of a sample hold, and texts that are nearly the same.
 
-NumPy on the cached vectors; the cells are those of the loss (``train/mask.py``), without mined negatives.
+Computed from the cached vectors; the cells are those of the loss (``shared/mask.py``), without mined negatives.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from ...shared.index import GuideIndex
+from ...shared.mask import BatchTexts, PairVectors, same_text, similarities
 from .sample import SEED, ScoredPairs
 
 BATCH_SIZES = (16, 64, 256, 1024)
@@ -43,14 +45,14 @@ class RandomBatches:
     @classmethod
     def of(cls, index: GuideIndex, sample: ScoredPairs, most: int) -> RandomBatches:
         """Deal the sample into batches of each size; name at most ``most`` false negatives."""
-        cells, per_anchor = _Cells.read(index, sample), {}
+        per_anchor: dict[int, np.ndarray] = {}
         clearest: list[FalseNegative] = []
         sizes = [size for size in BATCH_SIZES if size <= len(sample)] or [len(sample)]
         for size in sizes:
             counts, batches = np.zeros(len(MARGINS), dtype=np.int64), len(sample) // size
             order = np.random.default_rng([SEED, size]).permutation(len(sample))
             for batch in order[: batches * size].reshape(batches, size):
-                blocks = cells.excess(batch)
+                blocks = _excess(index, sample, batch)
                 counts += sum(_above(block) for block in blocks)
                 if size == sizes[-1]:
                     clearest += _clearest(batch, blocks[0], sample.scores)
@@ -58,51 +60,24 @@ class RandomBatches:
         return cls(per_anchor, sorted(clearest, key=lambda found: -found.score)[:most])
 
 
-class _Cells(NamedTuple):
-    """The sample's texts: unit vectors (n, dim) float32, content ids (n,), known positives by pair."""
+def _excess(index: GuideIndex, sample: ScoredPairs, batch: np.ndarray) -> list[np.ndarray]:
+    """How far each candidate's guide score is above that of the row's own positive: (B, B) of each block.
 
-    anchors: np.ndarray
-    positives: np.ndarray
-    anchor_contents: np.ndarray
-    positive_contents: np.ndarray
-    known: np.ndarray
-    owner: np.ndarray
-
-    @classmethod
-    def read(cls, index: GuideIndex, sample: ScoredPairs) -> _Cells:
-        known, owner = index.known_positives(sample.pair_ids)
-        return cls(
-            anchors=index.vectors(sample.anchors).astype(np.float32),
-            positives=index.vectors(sample.positives).astype(np.float32),
-            anchor_contents=index.content_ids(sample.anchors),
-            positive_contents=index.content_ids(sample.positives),
-            known=known,
-            owner=owner,
-        )
-
-    def excess(self, batch: np.ndarray) -> list[np.ndarray]:
-        """How far each candidate's guide score is above that of the row's own positive: (B, B) of each block.
-
-        A cell whose text is the row's anchor or one of its known positives is -inf: it leaves whatever the guide says.
-        """
-        anchors, positives = self.anchors[batch], self.positives[batch]
-        ap = anchors @ positives.T
-        limits = ap.diagonal()[:, None].copy()
-        own_positive, own_anchor = self._own(batch, self.positive_contents), self._own(batch, self.anchor_contents)
-        blocks = ((ap, own_positive), (anchors @ anchors.T, own_anchor), (positives @ positives.T, own_positive))
-        return [np.where(own, -np.inf, scores - limits) for scores, own in blocks]
-
-    def _own(self, batch: np.ndarray, contents: np.ndarray) -> np.ndarray:
-        """(B, B) whether a candidate's text is the row's anchor or a known positive of it."""
-        candidates = contents[batch]
-        own = candidates == self.anchor_contents[batch][:, None]
-        place = np.full(len(contents), -1)
-        place[batch] = np.arange(len(batch))
-        row = place[self.owner]
-        held = (row >= 0) & np.isin(self.known, candidates)
-        for row_of, content in zip(row[held], self.known[held], strict=True):
-            own[row_of, candidates == content] = True
-        return own
+    A cell whose text is the row's anchor or one of its known positives is -inf: it leaves whatever the guide says.
+    """
+    ids, rows = (sample.anchors[batch], sample.positives[batch]), torch.arange(len(batch))
+    anchors, positives = (torch.from_numpy(index.vectors(each).astype(np.float32)) for each in ids)
+    contents = map(torch.from_numpy, (*map(index.content_ids, ids), *index.known_positives(sample.pair_ids[batch])))
+    anchor_texts, positive_texts, known, known_rows = contents
+    texts = BatchTexts(anchor_texts, positive_texts, rows[:0], known, known_rows)
+    vectors = PairVectors(anchors, positives, anchors[:0])
+    scores = similarities(vectors, rows, contrast_anchors=True, contrast_positives=True)
+    limits = scores.ap.diagonal()[:, None]
+    return [
+        torch.where(own, -torch.inf, block - limits).numpy()
+        for block, own in zip(scores, same_text(texts, rows, scores), strict=True)
+        if block is not None and own is not None
+    ]
 
 
 def _above(excess: np.ndarray) -> np.ndarray:

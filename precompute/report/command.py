@@ -12,7 +12,7 @@ import numpy as np
 from cyclopts import Parameter
 from rich.text import Text
 
-from ...shared.errors import SettingsError
+from ...shared.errors import SettingsError, refuse_below
 from ...shared.index import GuideIndex
 from ...shared.outcome import Outcome
 from ...shared.parts import whole_file
@@ -51,8 +51,7 @@ class ReportSettings:
         """
         if len(self.runs) > MOST_RUNS:
             raise SettingsError(f"A page shows {MOST_RUNS} runs at most", where="--runs", fix="give fewer")
-        if self.sample < 1:
-            raise SettingsError(f"{self.sample} is too small", where="--sample", fix="give 1 or more")
+        refuse_below(self, 1, "sample")
 
 
 def report(index: str, *, settings: ReportSettings = ReportSettings()) -> Outcome:

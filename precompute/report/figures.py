@@ -17,6 +17,7 @@ from plotly.subplots import make_subplots
 
 from ...shared.evaluation import PRIMARY_METRIC
 from ...shared.index import GuideIndex
+from ..sampling import sample_of
 from .batches import BLOCKS, MARGINS, RandomBatches
 from .runs import CURVES, Run
 from .sample import RANK_EDGES, SEED, Excerpt, ScoredPairs, clipped, principal_plane
@@ -56,8 +57,7 @@ class Figure:
 
 def drawn(sample: ScoredPairs) -> np.ndarray:
     """The pairs of the sample that become points, by position: at most POINTS, ascending."""
-    random = np.random.default_rng(SEED)
-    return np.sort(random.choice(len(sample), size=min(POINTS, len(sample)), replace=False))
+    return sample_of(len(sample), POINTS, SEED)
 
 
 def scores_figure(sample: ScoredPairs, texts: dict[int, Excerpt]) -> Figure:

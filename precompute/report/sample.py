@@ -16,6 +16,7 @@ import pyarrow as pa
 from ...shared.index import GuideIndex
 from ...shared.ragged import padded
 from ...shared.tables import read_table
+from ..sampling import sample_of
 
 SEED = 0
 # The least rank of each bar; the last bar has no end.
@@ -25,8 +26,7 @@ EXCERPT_CHARACTERS = 4_000
 
 def sampled_pairs(index: GuideIndex, most: int) -> np.ndarray:
     """At most ``most`` pair ids, drawn with a fixed seed: (n,) int64, ascending."""
-    random = np.random.default_rng(SEED)
-    return np.sort(random.choice(len(index), size=min(most, len(index)), replace=False))
+    return sample_of(len(index), most, SEED)
 
 
 def positive_ranks(index: GuideIndex, worst: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_data import STUDENT
-from gistcache.precompute.model_guide import GuideSettings, ModelGuide
+from gistcache.precompute.model_guide import ModelGuide
+from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import find_model, load_model
 from gistcache.train.loss import GuidedContrastiveLoss
@@ -88,7 +89,7 @@ def training_step(device: str, batch_size: int, rounds: int, layers: int) -> Fig
 
 def encoding(device: str, layers: int, texts: int) -> Figures:
     """Texts a second of the large guide in bf16 and the share of the card's matrix rate."""
-    guide = ModelGuide(GuideSettings(model=str(guide_folder(layers)), dtype="bfloat16"), device=device)
+    guide = ModelGuide(IndexSettings(guide=str(guide_folder(layers)), dtype="bfloat16", device=device))
     import pyarrow.parquet as pq
 
     sample = pq.read_table(pairs_of(100_000))["anchor"].to_pylist()[:texts]

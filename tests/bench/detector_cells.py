@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gistcache.shared.index import GuideIndex
-from gistcache.train.judges import MarginStrategy, thresholds
-from gistcache.train.lookup import Guides
-from gistcache.train.mask import (
+from gistcache.shared.mask import (
     Blocks,
     PairVectors,
     same_text,
     self_cells,
     similarities,
 )
+from gistcache.train.judges import MarginStrategy, thresholds
+from gistcache.train.lookup import Guides
 from gistcache.train.sampler import plan_of_index
 from torch import Tensor
 

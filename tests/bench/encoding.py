@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from banking77_scores import read_questions
 from bench_data import BANKING, DOCS, GUIDE, MAX_LENGTH, STUDENT
-from gistcache.precompute.model_guide import GuideSettings, ModelGuide
+from gistcache.precompute.model_guide import ModelGuide
+from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.features import row_lengths
 from gistcache.shared.linear import OneDNNLinear
 from gistcache.shared.models import find_model, load_model
@@ -58,7 +59,7 @@ def measure(count: int, rounds: int) -> Figures:
     """Seconds of both for every guide and source."""
     figures: Figures = {}
     for name, locator in GUIDES.items():
-        guide = ModelGuide(GuideSettings(model=locator, max_length=MAX_LENGTH))
+        guide = ModelGuide(IndexSettings(guide=locator, max_length=MAX_LENGTH))
         for source, texts in texts_of(count).items():
             variants = {
                 "gistcache": lambda _, guide=guide, texts=texts: guide.encode(texts, "document"),

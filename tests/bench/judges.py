@@ -18,8 +18,8 @@ import torch
 from banking77_scores import make_pairs, read_questions
 from bench_data import DOCS, STUDENT, gistcache
 from gistcache.shared.index import GuideIndex
+from gistcache.shared.mask import PairVectors
 from gistcache.train.judges import GuideView, relatedness
-from gistcache.train.mask import PairVectors
 from interleaved import WORK
 
 SAMPLE, ROW_BLOCK = 3_000, 2_048

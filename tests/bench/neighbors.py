@@ -20,6 +20,7 @@ from gistcache.precompute import faiss_index
 from gistcache.precompute.search import BLOCK_ROWS, exact_search
 from gistcache.shared.clock import peak_memory_bytes
 from gistcache.shared.parts import commit_array
+from gistcache.shared.schema import Layout
 from gistcache.shared.vectors import RowStore, VectorStore
 from interleaved import Figures
 
@@ -39,7 +40,8 @@ def clustered(rows: int, seed: int) -> np.ndarray:
 def stored(vectors: np.ndarray) -> VectorStore:
     """The vectors as an index stores them."""
     folder = Path(tempfile.mkdtemp())
-    return VectorStore(RowStore(folder, [commit_array(folder, folder / "part-00000.npy", vectors)]))
+    record = commit_array(folder, folder / "part-00000.npy", vectors)
+    return VectorStore(RowStore(Layout(folder).file, [record]))
 
 
 def measure(rows: int) -> Figures:

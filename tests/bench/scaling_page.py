@@ -5,9 +5,10 @@ python tests/bench/scaling_page.py
 
 from __future__ import annotations
 
-from gistcache.shared.plan_command import PlanSettings, planned, told
+from gistcache.shared.plan_command import PlanSettings, planned
 from gistcache.shared.rounding import VECTOR_DTYPES
 from interleaved import REPOSITORY
+from rich.filesize import decimal
 
 SIZES = (1e7, 1e8, 1e9)
 SHAPES = tuple((dim, dtype) for dim in (768, 1024) for dtype in VECTOR_DTYPES)
@@ -42,7 +43,7 @@ def table(names: tuple[str, ...]) -> str:
 def _told(name: str, value: float) -> str:
     if name.endswith("hours"):
         return f"{value:,.1f}"
-    return f"{value:,.0f}" if name.endswith(("files", "part", "documents")) else told(value)
+    return f"{value:,.0f}" if name.endswith(("files", "part", "documents")) else decimal(round(value))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from gistcache.precompute import endpoint
 from gistcache.precompute.answers import Answers
 from gistcache.precompute.build import Journal
 from gistcache.precompute.guides import guide_of
-from gistcache.precompute.model_guide import GuideSettings, ModelGuide
+from gistcache.precompute.model_guide import ModelGuide
 from gistcache.precompute.place import Place
 from gistcache.precompute.settings import ApiSettings, IndexSettings
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError, StaleIndexError
@@ -67,7 +67,7 @@ def guide(tmp_path, server, name=NAME, dim=None, **settings):
 def test_the_vectors_are_those_of_the_model_that_runs_here(tmp_path, server, guide_folder, dim):
     texts = random_texts(40, seed=91)
     found = guide(tmp_path, server, dim=dim).encode(texts, "query")
-    local = ModelGuide(GuideSettings(str(guide_folder), dim=dim), "cpu").encode(texts, "query")
+    local = ModelGuide(IndexSettings(guide=str(guide_folder), dim=dim, device="cpu")).encode(texts, "query")
     assert found.dtype == np.float32
     assert found.shape == local.shape
     assert np.abs(found - local).max() < 1e-5

@@ -10,7 +10,9 @@ import numpy as np
 import psutil
 import pytest
 from gistcache.precompute import build as build_module
+from gistcache.precompute.guides import same_guide
 from gistcache.precompute.model_guide import ModelGuide
+from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError
 from gistcache.shared.index import GuideIndex
 
@@ -120,11 +122,9 @@ def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide
 
 
 def test_a_worker_with_another_guide_is_refused(tmp_path, guide_folder, prompted_guide_folder):
-    from gistcache.precompute.model_guide import GuideSettings, _same_guide
-
-    fingerprint = ModelGuide(GuideSettings(str(guide_folder))).fingerprint()
+    fingerprint = ModelGuide(IndexSettings(guide=str(guide_folder))).fingerprint()
     with pytest.raises(ModelError, match=r"prompts.query: the first process has '', command asks for 'find: '"):
-        _same_guide(GuideSettings(str(prompted_guide_folder)), "cpu", None, fingerprint)
+        same_guide(ModelGuide, (IndexSettings(guide=str(prompted_guide_folder)),), fingerprint)
 
 
 @pytest.mark.parametrize("engine", [{"num_workers": 2}, RAY])
@@ -158,7 +158,5 @@ _tables = build_module._Build.tables
 
 
 def test_an_address_without_ray_is_refused():
-    from gistcache.precompute.settings import IndexSettings
-
     with pytest.raises(SettingsError, match="--ray-address"):
         IndexSettings(guide="x", ray_address="auto")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gistcache.precompute.model_guide import GuideSettings, ModelGuide
+from gistcache.precompute.model_guide import ModelGuide
+from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import ModelError, SettingsError
-from gistcache.shared.models import find_model, load_model
+from gistcache.shared.models import find_model, load_model, set_prompts
 
-from tests.conftest import random_texts
+from tests.conftest import make_model, random_texts
 
 
 @pytest.mark.parametrize("budget", [1, 40, 10_000])
 def test_vectors_are_the_librarys_own_in_any_batch(guide_folder, budget):
     texts = random_texts(70, seed=40)
-    vectors = ModelGuide(GuideSettings(str(guide_folder)), "cpu", budget).encode(texts, "query")
+    vectors = ModelGuide(IndexSettings(guide=str(guide_folder), device="cpu", batch_tokens=budget)).encode(
+        texts, "query"
+    )
     expected = load_model(guide_folder).encode(texts, normalize_embeddings=True)
     assert vectors.dtype == np.float32
     assert np.abs(vectors - expected).max() < 1e-6
@@ -23,24 +26,34 @@ def test_vectors_are_the_librarys_own_in_any_batch(guide_folder, budget):
 
 def test_fewer_dimensions_are_the_first_ones_scaled_again(guide_folder):
     texts = random_texts(5, seed=41)
-    vectors = ModelGuide(GuideSettings(str(guide_folder), dim=8), "cpu").encode(texts, "document")
+    vectors = ModelGuide(IndexSettings(guide=str(guide_folder), dim=8, device="cpu")).encode(texts, "document")
     expected = load_model(guide_folder).encode(texts, truncate_dim=8, normalize_embeddings=True)
     assert np.abs(vectors - expected).max() < 1e-6
     with pytest.raises(ModelError, match="32 dimensions"):
-        ModelGuide(GuideSettings(str(guide_folder), dim=33), "cpu")
+        ModelGuide(IndexSettings(guide=str(guide_folder), dim=33, device="cpu"))
 
 
 def test_the_fingerprint_follows_what_changes_a_vector(guide_folder, prompted_guide_folder):
     def fingerprint(**changes):
-        return ModelGuide(GuideSettings(str(guide_folder), **changes), "cpu").fingerprint()
+        return ModelGuide(IndexSettings(guide=str(guide_folder), **changes, device="cpu")).fingerprint()
 
     base = fingerprint()
     assert base == fingerprint()
     for changes in ({"query_prompt": "red "}, {"max_length": 9}, {"dtype": "bfloat16"}, {"dim": 8}):
         assert fingerprint(**changes) != base
-    prompted = ModelGuide(GuideSettings(str(prompted_guide_folder)), "cpu")
+    prompted = ModelGuide(IndexSettings(guide=str(prompted_guide_folder), device="cpu"))
     assert prompted.fingerprint()["prompts"] == {"query": "find: ", "document": "text: "}
     assert not prompted.same_for_both_roles
+
+
+def test_a_document_prompt_of_another_name_is_the_evaluators_too(tmp_path):
+    model = load_model(make_model(tmp_path / "model", dim=16, seed=3, prompts={"passage": "text: "}))
+    texts = random_texts(3, seed=43)
+    set_prompts(model, None, None)
+    assert (model.prompts["query"], model.prompts["document"]) == ("", "text: ")
+    assert np.array_equal(model.encode_document(texts), model.encode(texts, prompt="text: "))
+    set_prompts(model, "find: ", "")
+    assert (model.prompts["query"], model.prompts["document"]) == ("find: ", "")
 
 
 def test_models_are_found_by_folder_package_and_hub_id(guide_folder, monkeypatch):
@@ -71,4 +84,4 @@ def test_a_device_that_is_not_there_is_an_error(guide_folder):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(SettingsError, match="cuda"):
-        ModelGuide(GuideSettings(str(guide_folder)), "cuda")
+        ModelGuide(IndexSettings(guide=str(guide_folder), device="cuda"))

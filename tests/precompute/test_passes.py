@@ -7,8 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from gistcache.precompute.model_guide import GuideSettings, ModelGuide
+from gistcache.precompute.model_guide import ModelGuide
 from gistcache.precompute.passes import Passes
+from gistcache.precompute.settings import IndexSettings
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import AutoConfig, AutoModel, DataCollatorWithFlattening
@@ -31,7 +32,9 @@ def padded_guide(folder, tokenizer_of) -> str:
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_vector_does_not_depend_on_the_texts_computed_with_it(tmp_path, guide_folder, packed):
-    guide = ModelGuide(GuideSettings(str(guide_folder) if packed else padded_guide(tmp_path, guide_folder)), "cpu")
+    guide = ModelGuide(
+        IndexSettings(guide=str(guide_folder) if packed else padded_guide(tmp_path, guide_folder), device="cpu")
+    )
     texts = [text[: 5 + 3 * number] for number, text in enumerate(random_texts(60, seed=9))]
     together = guide.passes.embed(guide.model.preprocess(texts))
     for chosen in ([3], [59], [0, 59], list(range(0, 60, 7))):
@@ -42,7 +45,7 @@ def test_a_vector_does_not_depend_on_the_texts_computed_with_it(tmp_path, guide_
 
 def test_running_out_of_memory_halves_the_budget_and_goes_on(guide_folder, monkeypatch):
     texts = random_texts(60, seed=42)
-    guide = ModelGuide(GuideSettings(str(guide_folder)), "cpu", 1_000)
+    guide = ModelGuide(IndexSettings(guide=str(guide_folder), device="cpu", batch_tokens=1_000))
     expected = guide.encode(texts, "query")
     passes, original = [], Passes._pass
 
@@ -65,7 +68,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(guide_folder, monke
 
 
 def test_flat_features_of_flash_attention_are_cut_to_the_budget(guide_folder, monkeypatch):
-    guide = ModelGuide(GuideSettings(str(guide_folder)), "cpu", batch_tokens=64)
+    guide = ModelGuide(IndexSettings(guide=str(guide_folder), device="cpu", batch_tokens=64))
     texts = random_texts(60, seed=8)
     expected = guide.encode(texts, "query")
     flatten = DataCollatorWithFlattening(return_seq_idx=True, return_flash_attn_kwargs=True, return_position_ids=True)

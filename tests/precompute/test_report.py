@@ -1,4 +1,4 @@
-"""The figures behind the report against plain loops, the trainer's own judge and scikit-learn; and what is refused."""
+"""The figures behind the report against plain loops and scikit-learn; and what is refused."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from gistcache.precompute.report import command as report_module
-from gistcache.precompute.report.batches import BLOCKS, MARGINS, NearDuplicate, RandomBatches, near_duplicates
+from gistcache.precompute.report.batches import MARGINS, NearDuplicate, RandomBatches, near_duplicates
 from gistcache.precompute.report.command import ReportSettings, report
 from gistcache.precompute.report.costs import saved
 from gistcache.precompute.report.figures import (
@@ -35,8 +34,6 @@ from gistcache.precompute.report.tables import final_figures, mislabelled
 from gistcache.precompute.report.tables import near_duplicates as near_duplicates_table
 from gistcache.shared.errors import InputError, SettingsError
 from gistcache.shared.index import GuideIndex
-from gistcache.train.judges import GuideView, PositiveJudge
-from gistcache.train.mask import BatchTexts, PairVectors, same_text, self_cells
 
 from tests.conftest import build_test_index
 
@@ -79,19 +76,19 @@ def test_ranks_are_of_all_pairs_and_the_worst_are_named(index):
     assert sorted(ranks[worst]) == sorted(ranks)[-9:]
 
 
-def test_false_negatives_are_those_of_the_trainers_judge(index, sample):
+def test_false_negatives_are_the_cells_above_the_threshold(index, sample):
     batches = RandomBatches.of(index, sample, most=500)
     assert list(batches.per_anchor) == [16, 64]
     for size, found in batches.per_anchor.items():
         order = np.random.default_rng([SEED, size]).permutation(len(sample))
         dealt = order[: len(order) // size * size].reshape(-1, size)
         for margin in (0, 10):
-            cells = [cell for batch in dealt for cell in removed_by_the_trainer(index, sample, batch, MARGINS[margin])]
+            cells = [cell for batch in dealt for cell in removed(index, sample, batch, MARGINS[margin])]
             assert found[margin] == pytest.approx(len(cells) / dealt.size, abs=2 / dealt.size)
-    # Each anchor's clearest: of the positives that the judge takes out, the one with the highest score.
+    # Each anchor's clearest: of the positives that leave, the one with the highest score.
     taken_out = {}
     for batch in dealt:
-        for block, row, column in removed_by_the_trainer(index, sample, batch, 0.0):
+        for block, row, column in removed(index, sample, batch, 0.0):
             if block == 0:
                 taken_out.setdefault(batch[row], []).append(batch[column])
     assert {each.pair for each in batches.clearest} == set(taken_out)
@@ -102,21 +99,21 @@ def test_false_negatives_are_those_of_the_trainers_judge(index, sample):
         assert each.score == pytest.approx(scores.max(), abs=1e-5)
 
 
-def removed_by_the_trainer(index, sample, batch, margin):
-    """Cells (block, row, column) that lie above the threshold and are no known positive, by the trainer's own code."""
-    anchors, positives = (
-        torch.from_numpy(index.vectors(ids[batch]).astype(np.float32)) for ids in (sample.anchors, sample.positives)
-    )
-    nothing, rows = torch.empty(0, anchors.shape[1]), torch.arange(len(batch))
-    view = GuideView(PairVectors(anchors, positives, nothing), PairVectors(rows, rows, rows[:0]))
-    excess = PositiveJudge(float(margin)).excess(view, rows, contrast_anchors=True, contrast_positives=True)
-    contents = [torch.from_numpy(index.content_ids(ids[batch])) for ids in (sample.anchors, sample.positives)]
-    known, owner = map(torch.from_numpy, index.known_positives(sample.pair_ids[batch]))
-    texts = BatchTexts(*contents, torch.empty(0, dtype=torch.int64), known, owner)
-    own = same_text(texts, rows, excess).or_(self_cells(rows, excess))
-    for block in range(BLOCKS):
-        for row, column in ((excess[block] > 0) & ~own[block]).nonzero().tolist():
-            yield block, row, column
+def removed(index, sample, batch, margin):
+    """Cells (block, row, column) that lie above the row's threshold and are no known positive, one by one."""
+    ids = (sample.anchors[batch], sample.positives[batch])
+    anchors, positives = (index.vectors(each).astype(np.float32) for each in ids)
+    anchor_texts, positive_texts = map(index.content_ids, ids)
+    known, owner = index.known_positives(sample.pair_ids[batch])
+    blocks = ((anchors, positives, positive_texts), (anchors, anchors, anchor_texts))
+    blocks += ((positives, positives, positive_texts),)
+    for row in range(len(batch)):
+        threshold = anchors[row] @ positives[row] - margin
+        own = {anchor_texts[row], *known[owner == row]}
+        for block, (left, right, texts) in enumerate(blocks):
+            for column in range(len(batch)):
+                if left[row] @ right[column] > threshold and texts[column] not in own:
+                    yield block, row, column
 
 
 def test_near_duplicates_are_the_closest_of_anchors_and_their_neighbours(index, sample):

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from gistcache.precompute.model_guide import GuideSettings, ModelGuide
+from gistcache.precompute.model_guide import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.precompute.vectors_guide import VectorsGuide
 from gistcache.shared.errors import InputError, ModelError, SettingsError, StaleIndexError
@@ -77,7 +77,7 @@ def test_each_form_gives_what_the_model_gives(tmp_path, given, guide_folder, for
     locator = written(tmp_path / "given", form, texts, vectors)
     guide = VectorsGuide(locator, None, tmp_path / "scratch")
     asked = [texts[number] for number in np.random.default_rng(1).permutation(len(texts))[:70]]
-    local = ModelGuide(GuideSettings(str(guide_folder)), "cpu").encode(asked, "query")
+    local = ModelGuide(IndexSettings(guide=str(guide_folder), device="cpu")).encode(asked, "query")
     near = 1e-3 if form.startswith("float16") else 1e-5
     assert np.abs(guide.encode(asked, "document") - local).max() < near
     assert guide.same_for_both_roles

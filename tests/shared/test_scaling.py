@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gistcache.shared.index import GuideIndex
-from gistcache.shared.plan_command import PlanSettings, planned, told
+from gistcache.shared.plan_command import PlanSettings, planned
 from gistcache.shared.scaling import Corpus, Shape, file_bytes, parts
 
 from tests.conftest import build_test_index, random_pairs
@@ -82,5 +82,3 @@ def test_a_billion_texts_fit_the_arithmetic():
     assert figures["index: vectors"] == 2 * 1024 * 1e9
     assert planned(PlanSettings(texts=1e9, dim=1024, vector_dtype="int8"))["index: vectors"] == 1024 * 1e9
     assert figures["stage 1: guide, device hours"] == pytest.approx(2 * 303e6 * 50e9 / 100e12 / 3600)
-    assert told(2.048e12) == "2.0 TB"
-    assert told(999) == "999 bytes"

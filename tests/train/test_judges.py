@@ -7,9 +7,9 @@ import pytest
 import torch
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.index import GuideIndex
+from gistcache.shared.mask import PairVectors
 from gistcache.train import GuidedContrastiveLoss
 from gistcache.train.judges import GuideView, NeighborhoodJudge, make_judge, relatedness, usual_relatedness
-from gistcache.train.mask import PairVectors
 
 
 def view_of(pairs: int, negatives: int, seed: int) -> GuideView:

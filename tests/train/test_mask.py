@@ -9,12 +9,12 @@ import pytest
 import torch
 from gistcache.shared.decisions import above_positive
 from gistcache.shared.index import GuideIndex
+from gistcache.shared.mask import PairVectors, same_text, self_cells, similarities
 from gistcache.shared.models import find_model, load_model
 from gistcache.shared.rounding import restored, rounded
 from gistcache.train.judges import GuideView, PositiveJudge
 from gistcache.train.lookup import Guides
 from gistcache.train.loss import GuidedContrastiveLoss
-from gistcache.train.mask import PairVectors, same_text, self_cells, similarities
 from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss
 
 from tests.conftest import build_test_index, random_texts

@@ -7,12 +7,12 @@ import pytest
 import torch
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.index import GuideIndex
+from gistcache.shared.mask import Blocks
 from gistcache.shared.models import load_model
 from gistcache.shared.texts import Texts
 from gistcache.train import GuidedContrastiveLoss
 from gistcache.train.cells import CellCounts
 from gistcache.train.lookup import Guides
-from gistcache.train.mask import Blocks
 from gistcache.train.panel import agreed, matched_ids, score_spread
 
 from tests.conftest import build_test_index, make_model, random_pairs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gistcache.shared.errors import SettingsError
-from gistcache.train.mask import Blocks, PairVectors, self_cells, similarities
+from gistcache.shared.mask import Blocks, PairVectors, self_cells, similarities
 from gistcache.train.terms import ScoreTerms, guide_kl, margin_mse, regression, score_terms
 from scipy.special import log_softmax
 
