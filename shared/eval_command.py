@@ -11,7 +11,7 @@ from rich.table import Table
 from .benchmark import evaluate_tasks, find_tasks
 from .errors import SettingsError
 from .evaluation import RetrievalSet, evaluate_sts
-from .models import find_model, load_model, pick_device
+from .models import find_model, load_model, pick_device, set_prompts
 from .outcome import Outcome
 from .pairs import Columns
 from .parts import write_json
@@ -56,6 +56,7 @@ def evaluate(
     tasks = find_tasks(mteb) if mteb else []
     held_out = RetrievalSet.read(pairs, columns) if pairs else None
     loaded = load_model(find_model(model), device=pick_device(device), max_length=max_length)
+    set_prompts(loaded, None, None)
     figures: dict[str, Any] = {}
     if held_out:
         figures |= held_out.evaluate(loaded)
