@@ -86,9 +86,8 @@ class LogCells(TrainerCallback):
         self.reported = CellCounts()
 
     def on_train_begin(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        del args, state, control, kwargs
         self.reported = self.cells.counts()
 
     def on_log(  # noqa: D102
@@ -97,9 +96,8 @@ class LogCells(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
-        **kwargs: object,
+        **_: object,
     ) -> None:
-        del args, control, kwargs
         counts = self.cells.counts()
         if logs is not None and "loss" in logs:
             means = {name: round(value, 5) for name, value in counts.since(self.reported).means().items()}

@@ -95,9 +95,8 @@ class _TellEpoch(TrainerCallback):
         self.hard = hard
 
     def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        del args, control, kwargs
         self.hard.epoch = int(state.epoch or 0)
 
 
