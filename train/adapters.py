@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformerTrainer
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 
 from ..shared.errors import SettingsError
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 NAME = "default"
 ALPHA = 2  # alpha over rank: what the adapters' product is multiplied by

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses import CachedLossMixin, RandContext, has_static_embedding_input
 from torch import Tensor, nn
 
@@ -30,9 +31,6 @@ from .ranks import gather, sum_gradients
 from .reranker import Reranked
 from .rescored import Rescored
 from .terms import ScoreTerms, score_terms
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 # Cells of the score matrix that are held at once: 16 MiB in float32, and a few copies of it.
 SLICE_CELLS = 2**22

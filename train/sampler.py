@@ -6,9 +6,9 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
+from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from ..shared.errors import SettingsError
@@ -16,9 +16,6 @@ from ..shared.index import GuideIndex
 from ..shared.scaling import PLAN_BLOCK
 from .hard_batches import nearby_pairs
 from .plan import batch_plan
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from datasets import config
+from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from ..shared.checked import damage
@@ -33,9 +34,6 @@ from ..shared.schema import Role
 from ..shared.sealed import read_sealed, write_sealed
 from ..shared.tables import read_table
 from ..shared.vectors import let_go
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from sentence_transformers import SentenceTransformerTrainer
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -35,10 +35,6 @@ from .settings import TrainSettings
 from .students import matryoshka_dims
 from .tokens import TokenCache
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
-
 
 def checkpoint_folder(settings: TrainSettings) -> Path:
     """Where the trainer keeps its checkpoints."""
@@ -52,8 +48,6 @@ def build_trainer(
     held_out: RetrievalSet | None,
 ) -> tuple[SentenceTransformerTrainer, GuidedContrastiveLoss]:
     """The trainer and its loss, ready to run."""
-    from datasets import Dataset
-
     if settings.batch_size % get_world_size():
         raise SettingsError(
             f"{settings.batch_size} pairs cannot be shared out among {get_world_size()} processes",
@@ -174,8 +168,6 @@ def _arguments(
     batch_sampler: Callable[..., PlannedBatches],
     prompts: dict[str, str] | None,
 ) -> SentenceTransformerTrainingArguments:
-    from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
-
     saving = settings.save_steps or settings.eval_steps
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(checkpoint_folder(settings)),
