@@ -54,17 +54,15 @@ class Columns:
         return torch.from_numpy(np.column_stack([labels, drawn])), ids.columns()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CachedTokens(SentenceTransformerDataCollator):
     """Reads a batch's tokens from the token cache by the rows' labels (pair ids)."""
 
-    tokens: TokenCache | None = None
-    columns: Columns | None = None
+    tokens: TokenCache
+    columns: Columns
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with a label -> the features of every column, named as the trainer expects them."""
-        assert self.tokens is not None
-        assert self.columns is not None
         label, columns = self.columns.of(_labels(features))
         batch: dict[str, Any] = {"label": label}
         for column, ids in columns.items():
@@ -73,17 +71,15 @@ class CachedTokens(SentenceTransformerDataCollator):
         return batch
 
 
-@dataclass
+@dataclass(kw_only=True)
 class WithHardTexts(SentenceTransformerDataCollator):
     """Adds the texts of hard negatives to a batch's rows before they are tokenised, for students without a cache."""
 
-    texts: Texts | None = None
-    columns: Columns | None = None
+    texts: Texts
+    columns: Columns
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with texts and label -> the features of every column, named as the trainer expects them."""
-        assert self.texts is not None
-        assert self.columns is not None
         label, columns = self.columns.of(_labels(features))
         added = {name: self.texts.take(ids).to_pylist() for name, ids in columns.items() if name not in features[0]}
         rows = [row | {name: texts[k] for name, texts in added.items()} for k, row in enumerate(features)]
