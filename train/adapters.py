@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers import SentenceTransformer
 
 from ..shared.errors import SettingsError
 
@@ -59,15 +59,10 @@ def merge_adapters(student: SentenceTransformer) -> None:
     encoder.delete_adapter(NAME)
 
 
-class AdapterTrainer(SentenceTransformerTrainer):
-    """Takes a checkpoint's adapters into the student at hand.
+def load_adapters(student: SentenceTransformer, checkpoint: Path) -> None:
+    """Take a checkpoint's adapters into a student that has some, in place."""
+    from peft import set_peft_model_state_dict
 
-    The library would load the base model anew, by name and with all of its layers.
-    """
-
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        from peft import set_peft_model_state_dict
-
-        encoder: Any = self.model.transformers_model  # type: ignore[union-attr]
-        held = load_file(Path(checkpoint_path) / FILE)
-        set_peft_model_state_dict(encoder, {name.removeprefix(PREFIX): value for name, value in held.items()}, NAME)
+    encoder: Any = student.transformers_model
+    held = load_file(checkpoint / FILE)
+    set_peft_model_state_dict(encoder, {name.removeprefix(PREFIX): value for name, value in held.items()}, NAME)

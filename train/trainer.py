@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -20,9 +21,9 @@ from ..shared.models import pick_device, prompt_for
 from ..shared.progress import console
 from ..shared.schema import Role
 from ..shared.texts import Texts
-from .adapters import AdapterTrainer
+from .adapters import load_adapters
 from .card import describe_data
-from .cells import LogCells
+from .cells import Cells
 from .collators import CachedTokens, Columns, WithHardTexts
 from .consistency import kept_pairs
 from .hard_negatives import HardNegatives
@@ -65,7 +66,9 @@ def build_trainer(
         dataset = index.to_dataset(columns.own)
     rows = dataset if len(labels) == len(dataset) else dataset.select(labels)
     collator = _collator(settings, student, columns, {"query": query, "document": document}, prompts)
-    trainer = (AdapterTrainer if settings.lora_rank else SentenceTransformerTrainer)(
+    trainer = StudentTrainer(
+        loss.cells,
+        adapted=bool(settings.lora_rank),
         model=student,
         args=_arguments(settings, PlannedBatches.of(index, columns.own, hardness=settings.hardness), prompts),
         train_dataset=rows,
@@ -75,11 +78,31 @@ def build_trainer(
         callbacks=[_TellEpoch(columns.hard)] if columns.hard else None,
     )
     trainer.remove_callback(PrinterCallback)  # see step_display.py
-    trainer.callback_handler.callbacks.insert(0, LogCells(loss.cells))  # loggers come after it, and see what it adds
     describe_data(student, rows, trainer.loss)
     if isinstance(collator, CachedTokens):  # the card has been told of the texts; from here on, pair ids are enough
         trainer.train_dataset = Dataset.from_dict({"label": labels})
     return trainer, loss
+
+
+class StudentTrainer(SentenceTransformerTrainer):
+    """Reports what became of the cells beside the loss, and takes a checkpoint's adapters into the student at hand.
+
+    The library would load an adapted student's base model anew, by name and with all of its layers.
+    """
+
+    def __init__(self, cells: Cells, *, adapted: bool, **given: Any) -> None:  # noqa: ANN401 (the library's own)
+        super().__init__(**given)
+        self.cells, self.adapted = cells, adapted
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Hand a report on to log history and loggers."""
+        super().log(logs | self.cells.news() if "loss" in logs else logs, start_time)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        if self.adapted:
+            load_adapters(self.model, Path(checkpoint_path))  # type: ignore[arg-type]
+        else:
+            super()._load_from_checkpoint(checkpoint_path)
 
 
 class _TellEpoch(TrainerCallback):
