@@ -43,15 +43,16 @@ class Columns:
             labels: (B,) pair ids.
 
         Returns:
-            (B,) pair ids, or (B, 1 + H) with the text ids of hard negatives, -1 for none; and the columns. A negative
-            that is not there is the pair's positive, which the loss leaves out.
+            (B,) pair ids, or (B, 1 + H, 1) with the text ids of hard negatives, -1 for none; and the columns. A
+            negative that is not there is the pair's positive, which the loss leaves out. (``MatryoshkaLoss`` would take
+            labels whose last axis is as long as an embedding for embeddings, and cut them.)
         """
         ids = self.index.pairs(labels, self.own)
         if self.hard is None:
             return torch.from_numpy(labels), ids.columns()
         drawn = self.hard.take(labels)
         ids = ids._replace(negatives=np.concatenate([ids.negatives, drawn], axis=1))
-        return torch.from_numpy(np.column_stack([labels, drawn])), ids.columns()
+        return torch.from_numpy(np.column_stack([labels, drawn])[..., None]), ids.columns()
 
 
 @dataclass(kw_only=True)

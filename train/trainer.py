@@ -145,15 +145,7 @@ def _at_each_dimension(
 ) -> GuidedContrastiveLoss | MatryoshkaLoss:
     """The loss as it is; with --matryoshka, its sum over the dimensions."""
     dims = matryoshka_dims(student, settings.matryoshka)
-    if not dims:
-        return loss
-    if settings.objective.mining.hard_negatives + 1 == dims[0]:
-        raise SettingsError(
-            "MatryoshkaLoss takes labels that are as wide as the student's embeddings for embeddings",
-            where=f"--matryoshka with --hard-negatives {dims[0] - 1}",
-            fix="give another number of hard negatives",
-        )
-    return MatryoshkaLoss(student, loss, dims)
+    return MatryoshkaLoss(student, loss, dims) if dims else loss
 
 
 def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss) -> Columns:
