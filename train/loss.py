@@ -35,6 +35,9 @@ from .terms import ScoreTerms, score_terms
 # Cells of the score matrix that are held at once: 16 MiB in float32, and a few copies of it.
 SLICE_CELLS = 2**22
 STATE = "guide_map.safetensors"
+# Settings that the model card tells under the names they have here.
+CARD = ("judge_softness", "vote", "temperature", "margin", "margin_strategy", "contrast_anchors", "contrast_positives")
+CARD += ("known_positives", "mini_batch_num_tokens")
 
 
 def contrastive_loss(logits: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
@@ -265,24 +268,16 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         return {
             "judge": self.judges[0].name if self.judges else None,
             "judge_threshold": getattr(self.judges[0], "threshold", None) if self.judges else None,
-            "judge_softness": self.judge_softness,
             "guides": [public_name(index.manifest.request.guide["name"]) for index in self.guides.indexes],
             "reranker": public_name(self.reranked.rescored.folder.request["reranker"]["name"])
             if self.reranked
             else None,
-            "vote": self.vote,
             **{
                 name: value
                 for name, value in asdict(self.terms).items()
                 if not name.startswith("kl_") or self.terms.kl_weight
             },
-            "temperature": self.temperature,
-            "margin": self.margin,
-            "margin_strategy": self.margin_strategy,
-            "contrast_anchors": self.contrast_anchors,
-            "contrast_positives": self.contrast_positives,
-            "known_positives": self.known_positives,
-            "mini_batch_num_tokens": self.mini_batch_num_tokens,
+            **{name: getattr(self, name) for name in CARD},
         }
 
     @property

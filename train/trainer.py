@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from .collators import CachedTokens, Columns, WithHardTexts
 from .consistency import kept_pairs
 from .hard_negatives import HardNegatives
 from .loss import GuidedContrastiveLoss
+from .objective import LossSettings
 from .ranks import first_goes_first
 from .rescored import Rescored
 from .run_folder import CHECKPOINTS
@@ -120,22 +122,13 @@ class _TellEpoch(TrainerCallback):
 def _loss(
     settings: TrainSettings, indexes: Sequence[GuideIndex], student: SentenceTransformer
 ) -> GuidedContrastiveLoss:
-    objective = settings.objective
+    names = {each.name for each in fields(LossSettings)} - {"loss", "negatives", "mining"}
     return GuidedContrastiveLoss(
         student,
         indexes,
-        temperature=objective.temperature,
-        judge=objective.judge,
-        judge_threshold=objective.judge_threshold,
-        judge_softness=objective.judge_softness,
-        margin=objective.margin,
-        margin_strategy=objective.margin_strategy,
+        **{name: getattr(settings.objective, name) for name in names},
+        guided=settings.objective.loss == "guided",
         rescored=Rescored(settings.rescored, indexes[0]) if settings.rescored else None,
-        vote=objective.vote,
-        terms=objective.terms,
-        contrast_anchors=objective.contrast_anchors,
-        contrast_positives=objective.contrast_positives,
-        guided=objective.loss == "guided",
         mini_batch_num_tokens=settings.mini_batch_num_tokens,
     )
 
