@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformerTrainer
+from sentence_transformers import SentenceTransformer
 
 from ..shared.errors import SettingsError
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 NAME = "default"
 ALPHA = 2  # alpha over rank: what the adapters' product is multiplied by
@@ -62,15 +59,10 @@ def merge_adapters(student: SentenceTransformer) -> None:
     encoder.delete_adapter(NAME)
 
 
-class AdapterTrainer(SentenceTransformerTrainer):
-    """Takes a checkpoint's adapters into the student at hand.
+def load_adapters(student: SentenceTransformer, checkpoint: Path) -> None:
+    """Take a checkpoint's adapters into a student that has some, in place."""
+    from peft import set_peft_model_state_dict
 
-    The library would load the base model anew, by name and with all of its layers.
-    """
-
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        from peft import set_peft_model_state_dict
-
-        encoder: Any = self.model.transformers_model  # type: ignore[union-attr]
-        held = load_file(Path(checkpoint_path) / FILE)
-        set_peft_model_state_dict(encoder, {name.removeprefix(PREFIX): value for name, value in held.items()}, NAME)
+    encoder: Any = student.transformers_model
+    held = load_file(checkpoint / FILE)
+    set_peft_model_state_dict(encoder, {name.removeprefix(PREFIX): value for name, value in held.items()}, NAME)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.model_card import generate_model_card
 
 from ..shared.evaluation import METRICS
 from ..shared.index import GuideIndex
 from ..shared.models import hub_id, public_name
 from ..shared.parts import whole_file
 from .footprint import told
+from .settings import TrainSettings
 
 FENCE = "```"
 HELD_OUT = "held-out-pairs"
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from sentence_transformers import SentenceTransformer
-
-    from .settings import TrainSettings
 
 
 def describe_student(student: SentenceTransformer, settings: TrainSettings) -> None:
@@ -42,8 +41,6 @@ def describe_data(student: SentenceTransformer, rows: Dataset, loss: Any) -> Non
 
 def write_card(card: Path, student: SentenceTransformer, index: GuideIndex, metrics: dict[str, Any]) -> None:
     """Write sentence-transformers' own card with the results of the trained student, and after it ``section``."""
-    from sentence_transformers.base.model_card import generate_model_card
-
     data = student.model_card_data
     for evaluator, figures in list((data.eval_results_dict or {}).items())[:1]:  # of all its dimensions
         evaluator.name = HELD_OUT  # type: ignore[attr-defined]

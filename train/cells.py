@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .ranks import is_first, sum_of_all
 
@@ -51,6 +50,7 @@ class Cells:
 
     def __init__(self) -> None:
         self._sums: Tensor | None = None
+        self._told = CellCounts()
 
     def count(self, judged: Tensor, weights: Tensor, own: Tensor, thresholds: Tensor, rows: Tensor) -> None:
         """Add rows of a batch.
@@ -72,37 +72,15 @@ class Cells:
     def start_from(self, counts: CellCounts) -> None:
         """Go on counting from an earlier run's counts; the first process holds them for all."""
         self._sums = torch.tensor(counts if is_first() else CellCounts())
+        self._told = counts
 
     def counts(self) -> CellCounts:
         """The counts so far, of all processes; all of them have to ask."""
         return CellCounts(*sum_of_all(CellCounts() if self._sums is None else self._sums.tolist()))
 
-
-class LogCells(TrainerCallback):
-    """Puts the means since the last report into the trainer's logs; stands before the loggers, which read them."""
-
-    def __init__(self, cells: Cells) -> None:
-        self.cells = cells
-        self.reported = CellCounts()
-
-    def on_train_begin(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        del args, state, control, kwargs
-        self.reported = self.cells.counts()
-
-    def on_log(  # noqa: D102
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: object,
-    ) -> None:
-        del args, control, kwargs
-        counts = self.cells.counts()
-        if logs is not None and "loss" in logs:
-            means = {name: round(value, 5) for name, value in counts.since(self.reported).means().items()}
-            logs |= means
-            state.log_history[-1] |= means  # the trainer has copied the logs there already
-            self.reported = counts
+    def news(self) -> dict[str, float]:
+        """The means since the last call, rounded; all processes have to ask."""
+        counts = self.counts()
+        means = counts.since(self._told).means()
+        self._told = counts
+        return {name: round(value, 5) for name, value in means.items()}

@@ -67,10 +67,7 @@ class Checkpoints(TrainerCallback):
         self.told_to_end = False
         self._last = time.monotonic()
 
-    def on_step_end(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        del args, state, kwargs
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:  # noqa: D102
         due = is_first() and time.monotonic() - self._last > 60 * self.minutes
         told, save = sum_of_all([self.told_to_end, due])  # all processes save, or none
         if told:
@@ -79,10 +76,7 @@ class Checkpoints(TrainerCallback):
         elif save:
             control.should_save = True
 
-    def on_save(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        del control, kwargs
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:  # noqa: D102
         folder, counts = Path(str(args.output_dir)), self.loss.cells.counts()
         checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         wait()  # each process writes its own random state
@@ -106,7 +100,6 @@ class Checkpoints(TrainerCallback):
             return
 
         def told(number: int, frame: FrameType | None) -> None:
-            del number, frame
             self.told_to_end = True
 
         before = signal.signal(signal.SIGTERM, told)

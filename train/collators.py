@@ -43,28 +43,27 @@ class Columns:
             labels: (B,) pair ids.
 
         Returns:
-            (B,) pair ids, or (B, 1 + H) with the text ids of hard negatives, -1 for none; and the columns. A negative
-            that is not there is the pair's positive, which the loss leaves out.
+            (B,) pair ids, or (B, 1 + H, 1) with the text ids of hard negatives, -1 for none; and the columns. A
+            negative that is not there is the pair's positive, which the loss leaves out. (``MatryoshkaLoss`` would take
+            labels whose last axis is as long as an embedding for embeddings, and cut them.)
         """
         ids = self.index.pairs(labels, self.own)
         if self.hard is None:
             return torch.from_numpy(labels), ids.columns()
         drawn = self.hard.take(labels)
         ids = ids._replace(negatives=np.concatenate([ids.negatives, drawn], axis=1))
-        return torch.from_numpy(np.column_stack([labels, drawn])), ids.columns()
+        return torch.from_numpy(np.column_stack([labels, drawn])[..., None]), ids.columns()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CachedTokens(SentenceTransformerDataCollator):
     """Reads a batch's tokens from the token cache by the rows' labels (pair ids)."""
 
-    tokens: TokenCache | None = None
-    columns: Columns | None = None
+    tokens: TokenCache
+    columns: Columns
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with a label -> the features of every column, named as the trainer expects them."""
-        assert self.tokens is not None
-        assert self.columns is not None
         label, columns = self.columns.of(_labels(features))
         batch: dict[str, Any] = {"label": label}
         for column, ids in columns.items():
@@ -73,17 +72,15 @@ class CachedTokens(SentenceTransformerDataCollator):
         return batch
 
 
-@dataclass
+@dataclass(kw_only=True)
 class WithHardTexts(SentenceTransformerDataCollator):
     """Adds the texts of hard negatives to a batch's rows before they are tokenised, for students without a cache."""
 
-    texts: Texts | None = None
-    columns: Columns | None = None
+    texts: Texts
+    columns: Columns
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with texts and label -> the features of every column, named as the trainer expects them."""
-        assert self.texts is not None
-        assert self.columns is not None
         label, columns = self.columns.of(_labels(features))
         added = {name: self.texts.take(ids).to_pylist() for name, ids in columns.items() if name not in features[0]}
         rows = [row | {name: texts[k] for name, texts in added.items()} for k, row in enumerate(features)]

@@ -38,7 +38,6 @@ class QuickDropout(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 (whatever the function returns)
         """Answer for dropout; hand on everything else."""
-        del types
         if func is F.dropout:
             return self._dropout(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

@@ -57,6 +57,14 @@ def groups_of(columns: Sequence[Features]) -> list[Features]:
     return [first | merged]
 
 
+def longest_first(column: Features) -> tuple[Features, Tensor | slice]:
+    """A column sorted by length, and what puts its embeddings back in order; what is no padded text stays as it is."""
+    if not is_padded_text(column):
+        return column, slice(None)
+    order = np.argsort(-row_lengths(column), kind="stable")
+    return take_rows(column, order, column["input_ids"].shape[1]), torch.as_tensor(np.argsort(order))
+
+
 def embed(model: nn.Module, features: Features) -> Tensor:
     """(rows, D) embeddings of one column or of several that are one."""
     if not is_padded_text(features):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..shared.index import GuideIndex
+from ..shared.ragged import padded
 
 WIDTH = 20  # neighbours that a walk can go on to from one pair
 
@@ -39,24 +40,18 @@ def nearby_pairs(index: GuideIndex, labels: np.ndarray, hardness: int) -> Nearby
     ids = index.pairs(labels, 0)
     positives, anchors = index.content_ids(ids.positives), index.content_ids(ids.anchors)
     documents, first = np.unique(positives, return_index=True)
-    order = np.argsort(labels)
+    order, width = np.argsort(labels), int(index.manifest.request.settings["neighbors"])
     rows = np.full((len(labels), WIDTH), -1, dtype=np.int32)
     for table in index.scores(["pair_id", "neighbor_ids"]):
         _, places, here = np.intersect1d(table["pair_id"].to_numpy(), labels[order], return_indices=True)
-        lists = table["neighbor_ids"].combine_chunks().take(places.astype(np.int64))
-        of_row = np.repeat(order[here], lists.value_lengths().to_numpy())
-        content = index.content_ids(lists.flatten().to_numpy())
+        of_row = order[here]
+        content = index.content_ids(padded(table["neighbor_ids"].take(places), width, -1, np.int64))
         found = np.minimum(np.searchsorted(documents, content), len(documents) - 1)
         other = first[found]
-        held = (documents[found] == content) & (anchors[other] != anchors[of_row]) & (content != positives[of_row])
-        of_row, other = of_row[held], other[held]
-        counts = np.bincount(of_row, minlength=len(labels))
-        begins = np.cumsum(counts) - counts
-        place = np.empty(len(of_row), dtype=np.int64)
-        by_row = np.argsort(of_row, kind="stable")
-        place[by_row] = np.arange(len(of_row)) - begins[of_row[by_row]]
-        kept = place < WIDTH
-        rows[of_row[kept], place[kept]] = other[kept]
+        held = (documents[found] == content) & (anchors[other] != anchors[of_row, None])
+        held &= content != positives[of_row, None]
+        kept = np.argsort(~held, axis=1, kind="stable")[:, :WIDTH]
+        rows[of_row, : kept.shape[1]] = np.take_along_axis(np.where(held, other, -1), kept, axis=1)
     return Nearby(rows, hardness)
 
 

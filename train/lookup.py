@@ -51,14 +51,15 @@ class Guides:
         """Look a batch up.
 
         Args:
-            labels: (B,) pair ids; or (B, 1 + H): pair ids, and text ids of hard negatives, -1 for none.
+            labels: (B,) pair ids; or (B, 1 + H, 1): pair ids, and text ids of hard negatives, -1 for none.
             negatives: K: the H hard negatives, and before them the pairs' own.
             device: Where the loss is computed.
 
         Raises:
             IndexFaultError: A label is no pair id of the index.
         """
-        pairs, hard = (labels[:, 0], labels[:, 1:]) if labels.ndim > 1 else (labels, labels[:, None][:, :0])
+        rows = labels.reshape(len(labels), -1)
+        pairs, hard = rows[:, 0], rows[:, 1:]
         ids = self.indexes[0].pairs(pairs, negatives - hard.shape[1])
         ids = ids._replace(negatives=np.concatenate([ids.negatives, hard], axis=1))
         views = (_view(index, ids, held, device) for index, held in zip(self.indexes, self._maps, strict=True))

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.losses import CachedLossMixin, RandContext, has_static_embedding_input
 from torch import Tensor, nn
 
 from ..shared.errors import SettingsError
-from ..shared.features import Features
+from ..shared.features import Features, is_padded_text, take_rows
 from ..shared.index import GuideIndex
 from ..shared.mask import Blocks, PairVectors, same_text, self_cells, similarities
 from ..shared.models import public_name
 from .cells import Cells
-from .forward import embed_columns
-from .gradients import GradientCache, in_row_slices
+from .forward import embed, embed_columns, longest_first
+from .gradients import in_row_slices
 from .judges import Judge, JudgeName, MarginStrategy, make_judge
 from .lookup import BatchGuide, Guides
 from .panel import Vote, agreed, score_spread
@@ -28,12 +32,12 @@ from .reranker import Reranked
 from .rescored import Rescored
 from .terms import ScoreTerms, score_terms
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 # Cells of the score matrix that are held at once: 16 MiB in float32, and a few copies of it.
 SLICE_CELLS = 2**22
 STATE = "guide_map.safetensors"
+# Settings that the model card tells under the names they have here.
+CARD = ("judge_softness", "vote", "temperature", "margin", "margin_strategy", "contrast_anchors", "contrast_positives")
+CARD += ("known_positives", "mini_batch_num_tokens")
 
 
 def contrastive_loss(logits: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
@@ -48,7 +52,7 @@ def contrastive_loss(logits: Tensor, weights: Tensor, targets: Tensor) -> Tensor
     return F.cross_entropy(logits + weights.scatter(1, targets[:, None], 0.0), targets, reduction="sum")
 
 
-class GuidedContrastiveLoss(nn.Module):
+class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
     """GISTEmbed's loss (Solatorio 2024, arXiv 2402.16829) with the guide's vectors read from a guide index.
 
     A row of the softmax holds the anchor against all positives, against all anchors, its positive against all
@@ -76,7 +80,7 @@ class GuidedContrastiveLoss(nn.Module):
         guided: False trains without the judge; the other two rules stay.
         known_positives: False lets texts that are known positives stay, as the public implementations do.
         mini_batch_num_tokens: Embed so many tokens at a time, twice, so that memory does not grow with the batch
-            (gradient caching); None embeds the batch once.
+            (gradient caching; Gao et al. 2021, arXiv 2101.06983); None embeds the batch once, as does a static student.
 
     Inputs:
         Columns anchor, positive, any number of negatives, and ``label``: the pair id, as ``index.to_dataset()`` has
@@ -86,6 +90,8 @@ class GuidedContrastiveLoss(nn.Module):
         >>> loss = GuidedContrastiveLoss(student, GuideIndex.open("guide-index"))  # doctest: +SKIP
         >>> trainer = SentenceTransformerTrainer(student, train_dataset=index.to_dataset(), loss=loss)  # doctest: +SKIP
     """
+
+    mini_batch_size = 0  # texts, which the mixin asks for; mini-batches are cut by tokens
 
     def __init__(
         self,
@@ -118,6 +124,7 @@ class GuidedContrastiveLoss(nn.Module):
         self.contrast_anchors, self.contrast_positives = contrast_anchors, contrast_positives
         self.known_positives = known_positives
         self.mini_batch_num_tokens = mini_batch_num_tokens
+        self.uses_gradient_cache = mini_batch_num_tokens is not None and not has_static_embedding_input(model)
         self.judge_softness, self.terms = judge_softness, terms or ScoreTerms()
         self.vote: Vote = vote
         self.judges: list[Judge] = [
@@ -144,11 +151,6 @@ class GuidedContrastiveLoss(nn.Module):
         if self.guide_map is not None:
             self.guide_map.load_state_dict(load_file(checkpoint / STATE))
 
-    @property
-    def uses_gradient_cache(self) -> bool:
-        """Whether texts are embedded again in the backward pass; ``MatryoshkaLoss`` asks."""
-        return self.mini_batch_num_tokens is not None
-
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The mean loss of a batch.
 
@@ -166,25 +168,50 @@ class GuidedContrastiveLoss(nn.Module):
                 fix="train on index.to_dataset(), and keep its label column",
             )
         columns = list(sentence_features)
-        if self.mini_batch_num_tokens is None or not torch.is_grad_enabled():
+        if not (self.uses_gradient_cache and torch.is_grad_enabled()):
             return self.calculate_loss([[each] for each in embed_columns(self.model, columns)], labels)
-        cache = GradientCache(self.model, columns, self.mini_batch_num_tokens)
-        value = self.calculate_loss([[each] for each in cache.embeddings], labels, with_backward=True)
-        return cache.attach(value)
+        columns, places = zip(*map(longest_first, columns), strict=True)
+        return self.forward_cached(columns, (labels, places))  # type: ignore[arg-type]  (handed on as they are)
 
-    def calculate_loss(self, reps: list[list[Tensor]], labels: Tensor, *, with_backward: bool = False) -> Tensor:
+    def embed_minibatch(
+        self,
+        sentence_feature: Features,
+        begin: int,
+        end: int,
+        with_grad: bool,
+        copy_random_state: bool,
+        random_state: RandContext | None = None,
+    ) -> tuple[Tensor, RandContext | None]:
+        """Embed some rows of a column, longest first; the mixin asks for it, without a graph and then with one."""
+        if not is_padded_text(sentence_feature):
+            return super().embed_minibatch(sentence_feature, begin, end, with_grad, copy_random_state, random_state)
+        width = int(sentence_feature["attention_mask"][begin].sum())
+        piece = take_rows(sentence_feature, np.arange(begin, end), width)
+        random = RandContext(*piece.values()) if copy_random_state else None
+        with random_state or nullcontext(), torch.set_grad_enabled(with_grad):
+            return embed(self.model, piece).float(), random
+
+    def calculate_loss(
+        self,
+        reps: list[list[Tensor]],
+        labels: Any = None,  # noqa: ANN401
+        *,
+        with_backward: bool = False,
+    ) -> Tensor:
         """The mean loss of a batch whose texts are embedded; named and formed as ``MatryoshkaLoss`` looks for it.
 
         In a run of several processes the rows are this process's, the candidates those of all.
 
         Args:
             reps: For each column its (rows, D) embeddings, in one or several pieces.
-            labels: (B,) pair ids.
+            labels: (B,) pair ids; or these, and for each column the places of its rows.
             with_backward: Whether to give the embeddings their gradients at once.
         """
         device = reps[0][0].device
+        labels, places = labels if isinstance(labels, tuple) else (labels, [slice(None)] * len(reps))
         with torch.autocast(device.type, enabled=False):  # a score rounded to half precision would move a threshold
-            own = [F.normalize(torch.cat(pieces).float(), dim=-1) for pieces in reps]
+            embedded = [torch.cat(pieces)[place] for pieces, place in zip(reps, places, strict=True)]
+            own = [F.normalize(each.float(), dim=-1) for each in embedded]
             embeddings, all_labels, first = gather(own, labels)
             negatives = torch.cat(embeddings[2:]) if embeddings[2:] else embeddings[0][:0]
             student = PairVectors(embeddings[0], embeddings[1], negatives)
@@ -241,24 +268,16 @@ class GuidedContrastiveLoss(nn.Module):
         return {
             "judge": self.judges[0].name if self.judges else None,
             "judge_threshold": getattr(self.judges[0], "threshold", None) if self.judges else None,
-            "judge_softness": self.judge_softness,
             "guides": [public_name(index.manifest.request.guide["name"]) for index in self.guides.indexes],
             "reranker": public_name(self.reranked.rescored.folder.request["reranker"]["name"])
             if self.reranked
             else None,
-            "vote": self.vote,
             **{
                 name: value
                 for name, value in asdict(self.terms).items()
                 if not name.startswith("kl_") or self.terms.kl_weight
             },
-            "temperature": self.temperature,
-            "margin": self.margin,
-            "margin_strategy": self.margin_strategy,
-            "contrast_anchors": self.contrast_anchors,
-            "contrast_positives": self.contrast_positives,
-            "known_positives": self.known_positives,
-            "mini_batch_num_tokens": self.mini_batch_num_tokens,
+            **{name: getattr(self, name) for name in CARD},
         }
 
     @property

@@ -107,10 +107,8 @@ def _repair(texts: np.ndarray, plan: np.ndarray, random: np.random.Generator) ->
         to = random.choice(flat.size, size=count, replace=False)
         free = ~np.isin(to, from_)
         from_, to = from_[free], to[free]
-        swapped = plan.copy()
-        swapped.ravel()[from_], swapped.ravel()[to] = flat[to], flat[from_]
-        now = _clashes(texts, swapped)
-        plan[:], clashing = swapped, now
+        flat[from_], flat[to] = flat[to], flat[from_]
+        clashing = _clashes(texts, plan)
     return clashing
 
 

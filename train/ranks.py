@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -21,31 +20,21 @@ from ..shared.errors import GistcacheError
 from ..shared.progress import console
 
 
-class Gathered(NamedTuple):
-    """A batch of all processes, B pairs from each of W.
-
-    Attributes:
-        columns: (W * B, D) embeddings of each column, those of other processes with their gradients.
-        labels: (W * B,) pair ids.
-        first: Which of these rows is this process's first.
-    """
-
-    columns: list[Tensor]
-    labels: Tensor
-    first: int
-
-
-def gather(columns: Sequence[Tensor], labels: Tensor) -> Gathered:
+def gather(columns: Sequence[Tensor], labels: Tensor) -> tuple[list[Tensor], Tensor, int]:
     """Exchange embeddings and pair ids; what a guide says of them each process reads from its own copy of the index.
 
     Args:
         columns: (B, D) for each column; B is the same for all processes.
         labels: (B,) pair ids.
+
+    Returns:
+        (W * B, D) embeddings of each column of all W processes, with their gradients; (W * B,) pair ids; and which of
+        these rows is this process's first.
     """
     if get_world_size() == 1:
-        return Gathered(list(columns), labels, 0)
+        return list(columns), labels, 0
     everything = all_gather(torch.stack(list(columns), dim=1), with_grad=True)  # one exchange for all columns
-    return Gathered(list(everything.unbind(1)), all_gather(labels), get_rank() * len(labels))
+    return list(everything.unbind(1)), all_gather(labels), get_rank() * len(labels)
 
 
 @contextmanager

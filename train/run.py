@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from torch.nn import Parameter
 
 from ..shared.clock import Clock, peak_memory_bytes
@@ -34,9 +35,6 @@ from .settings import TrainSettings
 from .step_display import StepsShown
 from .students import load_student, matryoshka_dims
 from .trainer import build_trainer, checkpoint_folder
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 
 
 def train_student(settings: TrainSettings) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
+from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from ..shared.errors import SettingsError
@@ -16,9 +16,6 @@ from ..shared.index import GuideIndex
 from ..shared.scaling import PLAN_BLOCK
 from .hard_batches import nearby_pairs
 from .plan import batch_plan
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -86,16 +83,19 @@ class PlannedBatches(DefaultBatchSampler):
 
     def __init__(
         self,
-        index: GuideIndex,
+        index: GuideIndex | Mapping[str, GuideIndex],
+        negatives: int | None,
+        block: int,
+        hardness: int,
         dataset: Dataset,
         batch_size: int,
-        seed: int,
-        negatives: int,
-        block: int = PLAN_BLOCK,
-        hardness: int = 0,
+        seed: int = 0,
+        **_: object,
     ) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=True, seed=seed)
-        self.index = index
+        self.index = index if isinstance(index, GuideIndex) else _index_of(index, dataset)
+        if negatives is None:
+            negatives = sum(name.startswith("negative") for name in dataset.column_names)
         self.labels = np.asarray(dataset.with_format("numpy")["label"][:], dtype=np.int64)
         self.negatives, self.hardness = negatives, hardness
         self.blocks = max(1, math.ceil(len(dataset) / block))
@@ -117,7 +117,7 @@ class PlannedBatches(DefaultBatchSampler):
             block: Pairs dealt at a time; it is part of what determines the plan.
             hardness: Pairs that each pair brings along from its anchor's neighbours; 0 for random batches.
         """
-        return partial(_planned, index, negatives, block, hardness)
+        return partial(PlannedBatches, index, negatives, block, hardness)
 
     def deal(self, block: int) -> np.ndarray:
         """One block of the current epoch: (batches, batch_size) int64 rows of the data set."""
@@ -147,23 +147,6 @@ class PlannedBatches(DefaultBatchSampler):
                 logger.info("epoch %d: %d of %d pairs sit out", self.epoch, left_out, len(self.labels))
             self._lengths = {self.epoch: length}
         return self._lengths[self.epoch]
-
-
-def _planned(
-    index: GuideIndex | Mapping[str, GuideIndex],
-    negatives: int | None,
-    block: int,
-    hardness: int,
-    dataset: Dataset,
-    batch_size: int,
-    seed: int = 0,
-    **_: object,
-) -> PlannedBatches:
-    if not isinstance(index, GuideIndex):
-        index = _index_of(index, dataset)
-    if negatives is None:
-        negatives = sum(name.startswith("negative") for name in dataset.column_names)
-    return PlannedBatches(index, dataset, batch_size, seed, negatives, block, hardness)
 
 
 def _index_of(indexes: Mapping[str, GuideIndex], dataset: Dataset) -> GuideIndex:

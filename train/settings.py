@@ -34,7 +34,6 @@ FREE_ON_RESUME = frozenset(
 
 def dimensions(type_: object, tokens: Sequence[Token]) -> tuple[int, ...]:
     """Numbers with commas between them, from the command line, or a list of a TOML file, which may be empty."""
-    del type_
     return tuple(int(number) for token in tokens for number in token.value.split(",") if number)
 
 

@@ -22,9 +22,8 @@ class StepsShown(TrainerCallback):
         self._note = ""
 
     def on_train_begin(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        del args, control, kwargs
         self._advance = self._shown_until.enter_context(step("train", state.max_steps, "steps", state.global_step))
 
     def on_log(  # noqa: D102
@@ -33,15 +32,11 @@ class StepsShown(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
-        **kwargs: object,
+        **_: object,
     ) -> None:
-        del args, state, control, kwargs
         if logs and "loss" in logs:
             self._note = f"loss {logs['loss']:.4g}"
 
-    def on_step_end(  # noqa: D102
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
-    ) -> None:
-        del args, state, control, kwargs
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:  # noqa: D102
         if self._advance:
             self._advance(1, self._note)

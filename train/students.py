@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 from torch import nn
 
 from ..shared.errors import ModelError, SettingsError
 from ..shared.models import cut_texts, find_model, load_model
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 TABLE_NAMES = {"embedding.weight", "embeddings"}  # sentence-transformers' and model2vec's
 
@@ -61,9 +59,6 @@ def static_student(folder: Path) -> SentenceTransformer:
     Raises:
         ModelError: There is no such table, or no row for some token.
     """
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
-
     prompts: dict[str, Any] = {}
     if _is_table(folder):
         table = _given_table(folder)
@@ -95,8 +90,6 @@ def _is_table(folder: Path) -> bool:
 
 
 def _given_table(folder: Path) -> StaticEmbedding:
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
     try:
         return StaticEmbedding.load(str(folder), local_files_only=True)
     except Exception as error:  # tokenizers raises nothing narrower
@@ -105,8 +98,6 @@ def _given_table(folder: Path) -> StaticEmbedding:
 
 def _own_table(model: SentenceTransformer, folder: Path) -> StaticEmbedding:
     """A transformer's tokenizer and its table of input embeddings."""
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
     rules: Any = getattr(model.tokenizer, "backend_tokenizer", None)
     embeddings: Any = model.transformers_model and model.transformers_model.get_input_embeddings()
     if rules is None or not isinstance(embeddings, nn.Embedding):

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from datasets import config
+from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from ..shared.checked import damage
@@ -34,11 +35,9 @@ from ..shared.sealed import read_sealed, write_sealed
 from ..shared.tables import read_table
 from ..shared.vectors import let_go
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 logger = logging.getLogger(__name__)
 
+MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
 TOKENIZE_ROWS = 2_048
 PADDED, BAG = {"input_ids", "attention_mask", "token_type_ids"}, {"input_ids", "offsets"}
 ROLES: tuple[Role, Role] = ("query", "document")
@@ -197,7 +196,7 @@ def _fingerprint(student: SentenceTransformer) -> str | None:
 
 def _finished(folder: Path, key: dict[str, Any]) -> list[PartRecord] | None:
     """The parts of a finished cache of this key; None where there is none, or a damaged one, which is made again."""
-    manifest = folder / "manifest.json"
+    manifest = folder / MANIFEST
     if not manifest.is_file():
         return None
     try:
@@ -217,8 +216,10 @@ def _make(
     index: GuideIndex, student: SentenceTransformer, prompts: dict[Role, str], folder: Path, key: dict[str, Any]
 ) -> list[PartRecord]:
     with folder_lock(folder):
-        _forget_other_key(folder, key)
-        journal = Journal(folder / "journal.jsonl", folder)
+        if (folder / MANIFEST).exists():  # damaged, or another tokenizer's: nothing of it is kept
+            (folder / JOURNAL).unlink(missing_ok=True)
+            (folder / MANIFEST).unlink()
+        journal = Journal(folder / JOURNAL, folder)
         parts = index.manifest.parts["texts"]
         with step("tokenise", sum(part.rows for part in parts), "texts") as advance:
             for number, part in enumerate(parts):
@@ -232,20 +233,8 @@ def _make(
         records = [
             journal.done[f"{kind}-{number:05d}.npy"] for number in range(len(parts)) for kind in ("offsets", "ids")
         ]
-        write_sealed(folder / "manifest.json", {"key": key, "parts": [asdict(record) for record in records]})
+        write_sealed(folder / MANIFEST, {"key": key, "parts": [asdict(record) for record in records]})
     return records
-
-
-def _forget_other_key(folder: Path, key: dict[str, Any]) -> None:
-    """Keep parts of an unfinished cache only where it was begun with this key."""
-    request = folder / "request.json"
-    try:
-        same = read_sealed(request, "token cache's request") == key
-    except (OSError, IndexFaultError):
-        same = False
-    if not same:
-        (folder / "journal.jsonl").unlink(missing_ok=True)
-        write_sealed(request, key)
 
 
 def _tokenised(student: SentenceTransformer, texts: list[str], prompt: str) -> tuple[np.ndarray, np.ndarray]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
-from sentence_transformers import SentenceTransformerTrainer
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -20,13 +22,14 @@ from ..shared.models import pick_device
 from ..shared.progress import console
 from ..shared.schema import Role
 from ..shared.texts import Texts
-from .adapters import AdapterTrainer
+from .adapters import load_adapters
 from .card import describe_data
-from .cells import LogCells
+from .cells import Cells
 from .collators import CachedTokens, Columns, WithHardTexts
 from .consistency import kept_pairs
 from .hard_negatives import HardNegatives
 from .loss import GuidedContrastiveLoss
+from .objective import LossSettings
 from .ranks import first_goes_first
 from .rescored import Rescored
 from .run_folder import CHECKPOINTS
@@ -34,10 +37,6 @@ from .sampler import PlannedBatches
 from .settings import TrainSettings
 from .students import matryoshka_dims
 from .tokens import TokenCache
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 
 
 def checkpoint_folder(settings: TrainSettings) -> Path:
@@ -52,8 +51,6 @@ def build_trainer(
     held_out: RetrievalSet | None,
 ) -> tuple[SentenceTransformerTrainer, GuidedContrastiveLoss]:
     """The trainer and its loss, ready to run."""
-    from datasets import Dataset
-
     if settings.batch_size % get_world_size():
         raise SettingsError(
             f"{settings.batch_size} pairs cannot be shared out among {get_world_size()} processes",
@@ -70,7 +67,9 @@ def build_trainer(
         dataset = index.to_dataset(columns.own)
     rows = dataset if len(labels) == len(dataset) else dataset.select(labels)
     collator = _collator(settings, student, columns, {"query": query, "document": document}, prompts)
-    trainer = (AdapterTrainer if settings.lora_rank else SentenceTransformerTrainer)(
+    trainer = StudentTrainer(
+        loss.cells,
+        adapted=bool(settings.lora_rank),
         model=student,
         args=_arguments(settings, PlannedBatches.of(index, columns.own, hardness=settings.hardness), prompts),
         train_dataset=rows,
@@ -80,11 +79,31 @@ def build_trainer(
         callbacks=[_TellEpoch(columns.hard)] if columns.hard else None,
     )
     trainer.remove_callback(PrinterCallback)  # see step_display.py
-    trainer.callback_handler.callbacks.insert(0, LogCells(loss.cells))  # loggers come after it, and see what it adds
     describe_data(student, rows, trainer.loss)
     if isinstance(collator, CachedTokens):  # the card has been told of the texts; from here on, pair ids are enough
         trainer.train_dataset = Dataset.from_dict({"label": labels})
     return trainer, loss
+
+
+class StudentTrainer(SentenceTransformerTrainer):
+    """Reports what became of the cells beside the loss, and takes a checkpoint's adapters into the student at hand.
+
+    The library would load an adapted student's base model anew, by name and with all of its layers.
+    """
+
+    def __init__(self, cells: Cells, *, adapted: bool, **given: Any) -> None:  # noqa: ANN401 (the library's own)
+        super().__init__(**given)
+        self.cells, self.adapted = cells, adapted
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Hand a report on to log history and loggers."""
+        super().log(logs | self.cells.news() if "loss" in logs else logs, start_time)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        if self.adapted:
+            load_adapters(self.model, Path(checkpoint_path))  # type: ignore[arg-type]
+        else:
+            super()._load_from_checkpoint(checkpoint_path)
 
 
 class _TellEpoch(TrainerCallback):
@@ -94,31 +113,21 @@ class _TellEpoch(TrainerCallback):
         self.hard = hard
 
     def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        del args, control, kwargs
         self.hard.epoch = int(state.epoch or 0)
 
 
 def _loss(
     settings: TrainSettings, indexes: Sequence[GuideIndex], student: SentenceTransformer
 ) -> GuidedContrastiveLoss:
-    objective = settings.objective
+    names = {each.name for each in fields(LossSettings)} - {"loss", "negatives", "mining"}
     return GuidedContrastiveLoss(
         student,
         indexes,
-        temperature=objective.temperature,
-        judge=objective.judge,
-        judge_threshold=objective.judge_threshold,
-        judge_softness=objective.judge_softness,
-        margin=objective.margin,
-        margin_strategy=objective.margin_strategy,
+        **{name: getattr(settings.objective, name) for name in names},
+        guided=settings.objective.loss == "guided",
         rescored=Rescored(settings.rescored, indexes[0]) if settings.rescored else None,
-        vote=objective.vote,
-        terms=objective.terms,
-        contrast_anchors=objective.contrast_anchors,
-        contrast_positives=objective.contrast_positives,
-        guided=objective.loss == "guided",
         mini_batch_num_tokens=settings.mini_batch_num_tokens,
     )
 
@@ -128,15 +137,7 @@ def _at_each_dimension(
 ) -> GuidedContrastiveLoss | MatryoshkaLoss:
     """The loss as it is; with --matryoshka, its sum over the dimensions."""
     dims = matryoshka_dims(student, settings.matryoshka)
-    if not dims:
-        return loss
-    if settings.objective.mining.hard_negatives + 1 == dims[0]:
-        raise SettingsError(
-            "MatryoshkaLoss takes labels that are as wide as the student's embeddings for embeddings",
-            where=f"--matryoshka with --hard-negatives {dims[0] - 1}",
-            fix="give another number of hard negatives",
-        )
-    return MatryoshkaLoss(student, loss, dims)
+    return MatryoshkaLoss(student, loss, dims) if dims else loss
 
 
 def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss) -> Columns:
@@ -174,8 +175,6 @@ def _arguments(
     batch_sampler: Callable[..., PlannedBatches],
     prompts: dict[str, str] | None,
 ) -> SentenceTransformerTrainingArguments:
-    from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
-
     saving = settings.save_steps or settings.eval_steps
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(checkpoint_folder(settings)),

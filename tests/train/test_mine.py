@@ -109,7 +109,7 @@ def test_training_with_the_same_flags_gets_the_same_negatives(
     class Watched(collators.Columns):
         def of(self, labels):
             label, columns = super().of(labels)
-            seen.update({int(row[0]): row[1:].tolist() for row in label})
+            seen.update({int(row[0]): row[1:, 0].tolist() for row in label})
             return label, columns
 
     monkeypatch.setattr("gistcache.train.trainer.Columns", Watched)
