@@ -88,6 +88,7 @@ BEST = [
         "longer, paper, KL three times": (*LONGER, "--kl-weight", "3"),
         "longer, paper, 0.05 below, KL": (*LONGER, "--kl-weight", "1", "--margin", "0.05"),
         "longer, neighborhood, KL": (*NEIGHBORHOOD, *LONGER, "--kl-weight", "1"),
+        "three layers, longer, paper, KL": (*LONGER, "--kl-weight", "1", "--layers", "3"),
         "longer, neighborhood, KL, half the rate": (
             *NEIGHBORHOOD,
             *LONGER,
@@ -109,7 +110,12 @@ MAIN = [
 BEST_RECIPE = (*LONGER, "--kl-weight", "1")
 MAIN += [
     Recipe("the best recipe", "main", BEST_RECIPE, tasks=BANKING_ONLY),
-    Recipe("the best recipe, three layers", "main", (*BEST_RECIPE, "--layers", "3"), tasks=BANKING_ONLY),
+    Recipe(
+        "the best recipe, three layers",
+        "main",
+        (*BEST_RECIPE, "--layers", "3", "--learning-rate", "3e-4"),
+        tasks=BANKING_ONLY,
+    ),
 ]
 ONE_TECHNIQUE = [
     Recipe(name, "one technique", (*at(0.05), *flags), tasks=BANKING_ONLY)
