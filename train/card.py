@@ -20,6 +20,7 @@ from .settings import TrainSettings
 
 FENCE = "```"
 HELD_OUT = "held-out-pairs"
+SAMPLE = 1_000
 
 
 def describe_student(student: SentenceTransformer, settings: TrainSettings) -> None:
@@ -36,7 +37,14 @@ def describe_student(student: SentenceTransformer, settings: TrainSettings) -> N
 def describe_data(student: SentenceTransformer, rows: Dataset, loss: Any) -> None:  # noqa: ANN401 (the trainer's)
     """Tell the card of the texts again without the pair ids, which it would take for classes."""
     data = student.model_card_data
-    data.compute_dataset_metrics(rows.remove_columns("label"), data.train_datasets[0], loss)
+    sample = rows[:SAMPLE]
+    padded = [name for name in rows.column_names if name.startswith("negative_") and _holds_positives(sample, name)]
+    data.compute_dataset_metrics(rows.remove_columns(["label", *padded]), data.train_datasets[0], loss)
+
+
+def _holds_positives(sample: dict[str, list[str]], column: str) -> bool:
+    """Whether positives fill a column of negatives up, for pairs that have fewer; the loss leaves them out."""
+    return any(map(str.__eq__, sample[column], sample["positive"]))
 
 
 def write_card(card: Path, student: SentenceTransformer, index: GuideIndex, metrics: dict[str, Any]) -> None:

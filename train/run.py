@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from torch.nn import Parameter
 
 from ..shared.clock import Clock, peak_memory_bytes
-from ..shared.errors import StaleIndexError, StoppedEarly
+from ..shared.errors import SettingsError, StaleIndexError, StoppedEarly
 from ..shared.evaluation import RetrievalSet
 from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
@@ -30,11 +30,12 @@ from .footprint import encoding_speed
 from .hub import push
 from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first, is_first, taking_part, wait
-from .run_folder import METRICS
+from .run_folder import CHECKPOINTS, METRICS, SWEEP_LOG
+from .sampler import refuse_too_few
 from .settings import TrainSettings
 from .step_display import StepsShown
 from .students import load_student, matryoshka_dims
-from .trainer import build_trainer, checkpoint_folder
+from .trainer import build_trainer, checkpoint_folder, refuse_unknown_loggers
 
 
 def train_student(settings: TrainSettings) -> dict[str, Any]:
@@ -53,8 +54,11 @@ def train_student(settings: TrainSettings) -> dict[str, Any]:
 
 def _student_trained(settings: TrainSettings) -> dict[str, Any]:
     folder = checkpoint_folder(settings)
+    refuse_unknown_loggers(settings.report_to)
     with first_goes_first():
+        _refuse_foreign(settings.out)
         indexes, held_out, run = _inputs(settings)
+        refuse_too_few(len(indexes[0]), settings.batch_size, indexes[0])
         finished = _finished(settings, run)
     if finished:
         console.print(f"{settings.out} already holds this model, nothing to do", highlight=False)
@@ -184,6 +188,20 @@ def _run(settings: TrainSettings, indexes: list[GuideIndex], held_out: Retrieval
     return json.loads(json.dumps({"index": first, **named, "student": student, "settings": determining}))
 
 
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder with other files than those of a run, which would be written among them, or over them."""
+    if out.is_file():
+        raise SettingsError("There is a file of this name", where=f"--out {out}", fix="give a folder")
+    if (out / METRICS).is_file() or (out / CHECKPOINTS).is_dir() or not out.is_dir():
+        return
+    if found := sorted({path.name for path in out.iterdir()} - {SWEEP_LOG}):
+        raise StaleIndexError(
+            f"The folder is not empty and holds no run: {', '.join(found[:3])}",
+            where=str(out),
+            fix="give another --out",
+        )
+
+
 def _finished(settings: TrainSettings, run: dict[str, Any]) -> dict[str, Any] | None:
     path = settings.out / METRICS
     if not path.is_file():
@@ -211,7 +229,11 @@ def _resumed(settings: TrainSettings, run: dict[str, Any]) -> Resumed | None:
 
 def _mean_loss(log: list[dict[str, Any]]) -> float | None:
     """The mean of the logged losses; the trainer's own forgets what was before a resume."""
-    losses = [entry["loss"] for entry in log if "loss" in entry]
+    losses = [entry["loss"] for entry in log if "loss" in entry] or [
+        entry["train_loss"]
+        for entry in log
+        if "train_loss" in entry  # fewer steps than --logging-steps
+    ]
     return sum(losses) / len(losses) if losses else None
 
 
@@ -225,8 +247,10 @@ def _save_model(student: SentenceTransformer, out: Path) -> int:
     shutil.rmtree(partial, ignore_errors=True)
     student.save_pretrained(str(partial), create_model_card=False)
     size = sum(path.stat().st_size for path in partial.rglob("*.safetensors"))
+    mode = (partial / "modules.json").stat().st_mode  # safetensors makes files that nobody else may read
     for path in sorted(partial.rglob("*")):
         if path.is_file():
+            path.chmod(mode)
             with whole_file(out / path.relative_to(partial)) as target:
                 path.rename(target)
     shutil.rmtree(partial)

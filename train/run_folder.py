@@ -4,3 +4,4 @@ from __future__ import annotations
 
 METRICS = "metrics.json"
 CHECKPOINTS = "checkpoints"
+SWEEP_LOG = "train.log"

@@ -137,6 +137,7 @@ class PlannedBatches(DefaultBatchSampler):
     def __len__(self) -> int:
         if self.epoch not in self._lengths:
             length = sum(len(self.deal(block)) for block in range(self.blocks))
+            refuse_too_few(len(self.labels), self.batch_size, self.index)
             if not length:
                 raise SettingsError(
                     f"Not one batch of {self.batch_size} pairs can be filled without a text standing twice in it",
@@ -147,6 +148,16 @@ class PlannedBatches(DefaultBatchSampler):
                 logger.info("epoch %d: %d of %d pairs sit out", self.epoch, left_out, len(self.labels))
             self._lengths = {self.epoch: length}
         return self._lengths[self.epoch]
+
+
+def refuse_too_few(pairs: int, batch_size: int, index: GuideIndex) -> None:
+    """Raise SettingsError where pairs do not fill one batch."""
+    if pairs < batch_size:
+        raise SettingsError(
+            f"{pairs} pairs are fewer than a batch of {batch_size}",
+            where=f"--batch-size, {index.layout.root}",
+            fix=f"give --batch-size {pairs} or less",
+        )
 
 
 def _index_of(indexes: Mapping[str, GuideIndex], dataset: Dataset) -> GuideIndex:

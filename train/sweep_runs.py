@@ -18,10 +18,9 @@ import torch
 from ..shared.errors import GistcacheError
 from ..shared.progress import console, step
 from ..shared.sealed import parse_object
-from .run_folder import METRICS
+from .run_folder import METRICS, SWEEP_LOG
 from .sweep_file import Run
 
-LOG = "train.log"
 LAST_LINES = 5
 MOST_TOLD = 2_000
 
@@ -84,7 +83,7 @@ class _Children:
 
     def train(self, run: Run) -> Ended:
         """Train one run to its end."""
-        slot, log = self._slots.get(), run.settings.out / LOG
+        slot, log = self._slots.get(), run.settings.out / SWEEP_LOG
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as said:

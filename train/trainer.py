@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..shared.errors import SettingsError
 from ..shared.evaluation import PRIMARY_METRIC, RetrievalSet
@@ -198,7 +198,7 @@ def _arguments(
         metric_for_best_model=f"eval_cosine_{PRIMARY_METRIC}" if settings.eval_steps else None,
         greater_is_better=True if settings.eval_steps else None,
         logging_steps=settings.logging_steps,
-        report_to=_known_loggers(settings.report_to) or "none",
+        report_to=list(settings.report_to) or "none",
         seed=settings.seed,
         dataloader_drop_last=True,
         disable_tqdm=True,
@@ -211,11 +211,15 @@ def _arguments(
     return arguments
 
 
-def _known_loggers(names: Sequence[str]) -> list[str]:
+def refuse_unknown_loggers(names: Sequence[str]) -> None:
+    """Raise SettingsError where a logger is none of the trainer's, or is not installed."""
     if unknown := set(names) - {*INTEGRATION_TO_CALLBACK, "all", "none"}:
         raise SettingsError(
             f"There is no logger {sorted(unknown)[0]!r}",
             where="--report-to",
             fix=f"give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
         )
-    return list(names)
+    # The trainer's own list leaves flyte out, which needs a task of its own around it.
+    if absent := set(names) - {*get_available_reporting_integrations(), "all", "none", "flyte"}:
+        name = sorted(absent)[0]
+        raise SettingsError(f"{name} is not installed", where=f"--report-to {name}", fix=f"pip install {name}")

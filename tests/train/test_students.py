@@ -14,7 +14,7 @@ from gistcache.shared.evaluation import RetrievalSet
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import load_model
 from gistcache.train.adapters import add_adapters, merge_adapters
-from gistcache.train.command import results_table
+from gistcache.train.command import costs
 from gistcache.train.forward import embed_columns
 from gistcache.train.loss import GuidedContrastiveLoss
 from gistcache.train.run import train_student
@@ -102,7 +102,7 @@ def test_a_static_student_is_trained_and_loads_plain(trained, held_out):
     assert metrics["texts_per_second"] > 0
     assert metrics["encoded"]["batch_size"] == 32
     assert f"{metrics['parameters']:,} parameters" in (out / "README.md").read_text()
-    assert "texts/s (cpu, batches of 32)" in str(results_table(metrics).caption)
+    assert "texts/s (cpu, batches of 32)" in costs(metrics).plain
     (out / "metrics.json").unlink()
     shutil.rmtree(out / "checkpoints" / "checkpoint-6")
     first = load_file(out / "model.safetensors")

@@ -17,6 +17,7 @@ import pytest
 from gistcache.shared.errors import GistcacheError, SettingsError
 from gistcache.train import leaderboard, sweep_runs
 from gistcache.train.run import train_student
+from gistcache.train.run_folder import SWEEP_LOG
 from gistcache.train.sweep_command import sweep
 from gistcache.train.sweep_file import as_words, read_sweep
 
@@ -212,7 +213,7 @@ def test_children_share_the_threads_and_the_gpus(pretended, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     runs = pretended('echo "$OMP_NUM_THREADS gpu $CUDA_VISIBLE_DEVICES $@"; sleep 0.2; echo "error: no"; exit 3')
     ended = sweep_runs.train_all(runs, 3)
-    said = [(run.settings.out / sweep_runs.LOG).read_text() for run in runs]
+    said = [(run.settings.out / SWEEP_LOG).read_text() for run in runs]
     assert all(
         text.startswith("2 gpu ") and "-m gistcache.train --index" in text and "--resume" in text for text in said
     )
@@ -234,14 +235,14 @@ def test_the_reason_of_a_failure_is_told(pretended, script, told):
     (ended,) = sweep_runs.train_all(pretended(script)[:1], 1)
     assert ended.metrics is None
     assert told in ended.error
-    assert sweep_runs.LOG in ended.error
+    assert SWEEP_LOG in ended.error
 
 
 def test_ctrl_c_lets_runs_end_with_a_checkpoint_and_starts_no_other(pretended, request):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     runs = pretended("trap 'echo checkpoint; exit 0' TERM; echo begun; sleep 60 & wait")
-    logs = [run.settings.out / sweep_runs.LOG for run in runs]
+    logs = [run.settings.out / SWEEP_LOG for run in runs]
 
     def interrupt():
         while not all(log.exists() and "begun" in log.read_text() for log in logs[:2]):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from gistcache.shared.errors import ModelError, SettingsError
+from gistcache.shared.errors import ModelError, SettingsError, StaleIndexError
 from gistcache.shared.evaluation import RetrievalSet
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import load_model
@@ -237,3 +239,26 @@ def test_several_data_sets_have_an_index_a_loss_and_a_plan_each(tmp_path, guide_
     assert all(loss.cells.counts().rows >= 8 * 5 for loss in losses.values())
     with pytest.raises(SettingsError, match="no index for the data set 'two'"):
         trainer_of({"one": indexes["one"]}).get_train_dataloader()
+
+
+def test_what_cannot_be_trained_is_told_first(index_folder, student_folder, tmp_path):
+    """But for one, the student is nowhere: that would be the error if it were looked for."""
+    foreign = tmp_path / "project"
+    foreign.mkdir()
+    (foreign / "README.md").write_text("my own")
+
+    def asked(**changes):
+        return settings_for(index_folder, tmp_path / "no student", tmp_path / "out", **changes)
+
+    with pytest.raises(StaleIndexError, match=r"holds no run: README\.md"):
+        train_student(replace(asked(), out=foreign))
+    assert (foreign / "README.md").read_text() == "my own"
+    with pytest.raises(SettingsError, match="file of this name"):
+        train_student(replace(asked(), out=foreign / "README.md"))
+    with pytest.raises(SettingsError, match="160 pairs are fewer than a batch of 161"):
+        train_student(replace(asked(batch_size=161), student=str(student_folder)))
+    with pytest.raises(SettingsError, match="no logger 'wandbb'"):
+        train_student(asked(report_to=("wandbb",)))
+    absent = next(name for name in ("neptune", "comet_ml", "clearml") if find_spec(name) is None)
+    with pytest.raises(SettingsError, match=f"{absent} is not installed"):
+        train_student(asked(report_to=(absent,)))
