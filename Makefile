@@ -6,7 +6,7 @@ INDEX  ?= guide-index
 OUT    ?= runs/docs-student
 PAIRS  ?= data/docs/train.parquet
 HELD_OUT ?= $(if $(filter data/docs/train.parquet,$(PAIRS)),data/docs/heldout.parquet)
-# The recipe of the default student, chosen by data/README.md's measurements.
+# The recipe of the default student.
 INDEX_FLAGS ?= --max-length 128
 TRAIN_FLAGS ?= --layers 3 --max-length 96 --learning-rate 3e-4 --temperature 0.02
 
@@ -75,7 +75,7 @@ $(VENV)/docs: $(VENV)/product
 	@touch $@
 
 docs: $(VENV)/docs
-	$(BIN)/mkdocs build --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 release: $(VENV)/development
 	rm -rf build dist
