@@ -54,9 +54,9 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
     Raises:
         GistcacheError: See the errors of each step.
     """
-    place = Place.of(settings.out)
+    place, inputs = Place.of(settings.out), list(inputs)
     with clock.measure("read pairs"):
-        corpus = read_corpus(read_pairs(inputs, settings.columns, strict=settings.strict))
+        corpus = read_corpus(read_pairs(inputs, settings.columns, strict=settings.strict), ", ".join(inputs))
         held_out = RetrievalSet.read(settings.eval_pairs, settings.columns) if settings.eval_pairs else None
         settings = settings.for_texts(corpus.texts.height)
     with clock.measure("load guide"):

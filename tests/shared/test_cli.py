@@ -130,6 +130,7 @@ def test_printed_settings_hold_every_flag_that_has_a_value():
         ("[plan]\nneighbrs = 3\n", "--neighbors"),
         ("\xff", "no TOML"),
         ("[plane]", "did you mean [plan]?"),
+        ('[sweep]\nindex = ["i"]\n[settings]\n', "gistcache sweep FILE"),
     ],
 )
 def test_a_faulty_config_file_is_told(command, tmp_path, content, told):
@@ -140,6 +141,15 @@ def test_a_faulty_config_file_is_told(command, tmp_path, content, told):
     assert (code, out) == (2, "")
     assert told in " ".join(err.split())
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("inside", ["", "folder"])
+def test_a_file_is_no_place_for_an_index(command, tmp_path, guide_folder, held, inside):
+    (tmp_path / "taken").write_text("mine")
+    code, _, err = command("index", held, "--guide", guide_folder, "--out", tmp_path / "taken" / inside)
+    assert code == 2
+    assert "give a folder" in " ".join(err.split())
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_help_documents_every_exit_code(command):
