@@ -75,6 +75,13 @@ def test_what_a_library_prints_is_no_result(command, monkeypatch):
     assert "index: all" in json.loads(out)
 
 
+def test_a_plan_says_what_its_device_hours_assume(command):
+    words = ("plan", "--texts", "1e6", "--guide-parameters", "22e6", "--teraflops", "40")
+    assert "22 million weights (--guide-parameters)" in " ".join(command(*words)[1].split())
+    assumed = json.loads(command(*words, "--json")[1])["assumed"]
+    assert (assumed["guide_parameters"], assumed["teraflops"], assumed["text_tokens"]) == (22e6, 40, 50)
+
+
 def test_quiet_says_nothing_but_faults(command, small_index, tmp_path):
     assert command("verify", small_index, "--quiet") == (0, "", "")
     broken = shutil.copytree(small_index, tmp_path / "broken")
