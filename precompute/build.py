@@ -170,7 +170,7 @@ class _Build:
         """The vectors of the sample of pairs that is kept as the guide gives it."""
         sample = SampledPairs.of(self.corpus, roles_alike=self.guide.same_for_both_roles)
         job = UnroundedJob(self.place, self.guide, sample, self.old)
-        with step("embed a sample", len(sample.pair_ids), "pairs") as advance:
+        with step("embed a sample, kept unrounded for verify", len(sample.pair_ids), "pairs") as advance:
             self._run("unrounded", job, range(1), advance)
         return Unrounded(sample.keys, self.place.rows(self.parts["unrounded"], (), unrounded_rows(self.guide.dim)))
 
