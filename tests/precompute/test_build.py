@@ -166,12 +166,15 @@ def test_a_second_writer_is_told_who_is_at_work(tmp_path, guide_folder):
         build_test_index(tmp_path / "index", rows, guide_folder)
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path, guide_folder):
+def test_a_folder_of_something_else_is_left_alone(tmp_path, guide_folder, monkeypatch):
+    monkeypatch.setattr(build_module, "read_corpus", lambda *_: pytest.fail("pairs were read"))
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "thesis.tex").write_text("mine")
     with pytest.raises(IndexFaultError, match="not empty"):
         build_test_index(tmp_path / "index", random_pairs(10), guide_folder)
     assert [path.name for path in (tmp_path / "index").iterdir()] == ["thesis.tex"]
+    with pytest.raises(ModelError, match="no model folder"):
+        build_test_index(tmp_path / "other", random_pairs(10), guide_folder.parent / "misspelt")
 
 
 @pytest.mark.parametrize(
