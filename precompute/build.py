@@ -17,13 +17,14 @@ from ..shared.clock import Clock
 from ..shared.doctor import installed
 from ..shared.evaluation import RetrievalSet
 from ..shared.manifest import Manifest, Request
+from ..shared.models import find_model
 from ..shared.pairs import read_pairs
 from ..shared.parts import Journal, PartRecord
 from ..shared.progress import Advance, step
 from ..shared.schema import CONTENT_COLUMNS, PartKind, unrounded_rows
 from ..shared.vectors import RowStore, VectorStore
 from . import faiss_index
-from .building import finish, finished, has_manifest, unfinished
+from .building import INDEX, finish, finished, has_manifest, refuse_foreign, unfinished
 from .corpus import Corpus, read_corpus
 from .encode import KEPT, EncodeJob
 from .engines import Engine, engine_of
@@ -36,7 +37,7 @@ from .sampling import sample_of
 from .scales import ScaleJob, ScaleReference
 from .scores import ScoreJob, anchor_centroids, found_file, found_folder
 from .search_files import FaissJob
-from .settings import IndexSettings
+from .settings import NOT_FOR, IndexSettings
 from .space import Space
 from .summary import outside_top
 from .unrounded import SampledPairs, Unrounded, UnroundedJob
@@ -54,9 +55,10 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
     Raises:
         GistcacheError: See the errors of each step.
     """
-    place = Place.of(settings.out)
+    place, inputs = Place.of(settings.out), list(inputs)
+    _refuse_early(settings, place)
     with clock.measure("read pairs"):
-        corpus = read_corpus(read_pairs(inputs, settings.columns, strict=settings.strict))
+        corpus = read_corpus(read_pairs(inputs, settings.columns, strict=settings.strict), ", ".join(inputs))
         held_out = RetrievalSet.read(settings.eval_pairs, settings.columns) if settings.eval_pairs else None
         settings = settings.for_texts(corpus.texts.height)
     with clock.measure("load guide"):
@@ -79,6 +81,14 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
         manifest = _Build(place, journal, guide, corpus, settings, clock, old).run(request, held_out)
         finish(place, manifest)
     return manifest
+
+
+def _refuse_early(settings: IndexSettings, place: Place) -> None:
+    """What can be seen before a pair is read: a folder of something else, a guide that is not there."""
+    if not has_manifest(place):
+        refuse_foreign(place, INDEX, place.remote.sizes() if place.remote else {})
+    if settings.guide.partition(":")[0] not in NOT_FOR:
+        find_model(settings.guide)
 
 
 class _Build:
@@ -170,7 +180,7 @@ class _Build:
         """The vectors of the sample of pairs that is kept as the guide gives it."""
         sample = SampledPairs.of(self.corpus, roles_alike=self.guide.same_for_both_roles)
         job = UnroundedJob(self.place, self.guide, sample, self.old)
-        with step("embed a sample", len(sample.pair_ids), "pairs") as advance:
+        with step("embed a sample, kept unrounded for verify", len(sample.pair_ids), "pairs") as advance:
             self._run("unrounded", job, range(1), advance)
         return Unrounded(sample.keys, self.place.rows(self.parts["unrounded"], (), unrounded_rows(self.guide.dim)))
 

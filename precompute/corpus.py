@@ -129,8 +129,8 @@ def _ranges(start: int, stop: int, rows: int) -> list[tuple[int, int]]:
     return [(begin, min(begin + rows, stop)) for begin in range(start, stop, rows)]
 
 
-def read_corpus(rows: Iterable[Pair | Reject]) -> Corpus:
-    """Collect pairs and rejects into a corpus.
+def read_corpus(rows: Iterable[Pair | Reject], where: str = "") -> Corpus:
+    """Collect pairs and rejects into a corpus; ``where`` they come from is for the message.
 
     Raises:
         InputError: Not one pair is left.
@@ -148,7 +148,7 @@ def read_corpus(rows: Iterable[Pair | Reject]) -> Corpus:
     rejected = pl.concat(rejects) if rejects else _rejected([])
     read = pl.concat(chunks) if chunks else pl.DataFrame(schema=PAIR_COLUMNS)
     if not read.height:
-        raise InputError("The input holds no pair", fix="see rejected rows above, or give other files")
+        raise InputError("The input holds no pair", where=where, fix="give files that are not empty")
     pairs = _without_duplicates(read)
     return _number(pairs, rejected, count - pairs.height)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike
 
-from ..shared.errors import IndexFaultError
+from ..shared.errors import IndexFaultError, SettingsError
 from ..shared.parts import PartRecord, commit, commit_array, commit_table, size_fault
 from ..shared.remote import Remote, cache_folder, is_url
 from ..shared.schema import Layout, PartKind
@@ -31,9 +31,18 @@ class Place:
 
     @classmethod
     def of(cls, out: str | Path) -> Place:
-        """The place that ``--out`` names: a folder, or a URL, whose parts are kept in the user's cache meanwhile."""
+        """The place that ``--out`` names: a folder, or a URL, whose parts are kept in the user's cache meanwhile.
+
+        Raises:
+            SettingsError: It is a file, or is inside of one.
+        """
         if not is_url(out):
-            return cls(Path(out).absolute())
+            root = Path(out).absolute()
+            if file := next((path for path in (root, *root.parents) if path.is_file()), None):
+                raise SettingsError(
+                    f"{file} is a file", where=f"--out {out}", fix="give a folder; it is made if need be"
+                )
+            return cls(root)
         remote = Remote.of(out)
         return cls(cache_folder("building", remote.url) / "index", remote)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from ..shared.models import find_model, fingerprint_files, load_reranker, pick_d
 
 if TYPE_CHECKING:
     from .rescore import RescoreSettings
+
+# What transformers calls a model that gives scores, or the yes and no that sentence-transformers makes scores of.
+SCORING = ("ForSequenceClassification", "ForCausalLM")
 
 
 class Reranker:
@@ -27,6 +32,7 @@ class Reranker:
 
     def __init__(self, settings: RescoreSettings) -> None:
         self.settings, self.folder = settings, find_model(settings.reranker)
+        _refuse_without_scores(self.folder, settings.reranker)
         self.device = pick_device(settings.device)
         self.model = load_reranker(
             self.folder, device=self.device, dtype=settings.dtype, max_length=settings.max_length
@@ -59,3 +65,30 @@ class Reranker:
                 fix="try --dtype float32",
             )
         return scores
+
+
+def _refuse_without_scores(folder: Path, locator: str) -> None:
+    """Raise ModelError where sentence-transformers would put a head of random weights on the model, and tell no one."""
+    if (folder / "modules.json").is_file():  # its own format, for every kind of model; before 5.0 it named no kind
+        kind = _read(folder / "config_sentence_transformers.json").get("model_type", "SentenceTransformer")
+        scores, found = kind == "CrossEncoder", str(kind)
+    else:
+        names = _read(folder / "config.json").get("architectures") or []
+        scores = any(str(name).endswith(SCORING) for name in names)
+        found = ", ".join(map(str, names)) or "config.json names none"
+    if not scores:
+        raise ModelError(
+            f"The model has no trained scoring head: it is an embedding model ({found})",
+            where=locator,
+            fix="give a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2; an embedding model is a --guide",
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path.name} is not readable", where=f"{path}: {error}") from error
+    return content if isinstance(content, dict) else {}

@@ -83,14 +83,13 @@ def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RescoredFolde
         StaleIndexError: The folder holds scores of another index, reranker or settings; names each difference.
         GistcacheError: The reranker cannot be used, or the folder holds something else, or is being written.
     """
-    reranker = Reranker(settings)
+    place, reranker = Place.of(settings.out), Reranker(settings)
     request = {
         "rescored_format": RESCORED_FORMAT,
         "index": {"manifest": index.manifest.key},
         "reranker": reranker.fingerprint(),
         "settings": {"part_rows": settings.part_rows},
     }
-    place = Place.of(settings.out)
     layout = place.layout
     if not layout.manifest.exists() or layout.building.exists():
         refuse_foreign(place, SCORES, {})

@@ -60,6 +60,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
         + (f": {sources}" if sources else "")
         + (f", {summary['texts_per_second']:,} texts/s" if summary["texts_per_second"] else ""),
         "positive outside the guide's top 10": f"{summary['measured']['outside_top_10']:.1%} of pairs",
+        **_held_out(summary["measured"].get("guide", {})),
         "seconds": f"{summary['seconds_total']:,.1f}: "
         + ", ".join(f"{name} {value:,.1f}" for name, value in summary["seconds"].items()),
         "size": f"{summary['bytes'] / 1e6:,.1f} MB",
@@ -72,3 +73,10 @@ def summary_table(summary: dict[str, Any]) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _held_out(figures: dict[str, float]) -> dict[str, str]:
+    """A row for the guide's figures on held-out pairs, where there are any."""
+    spelt = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10"}
+    told = ", ".join(f"{spelt.get(name, name)} {value:.3f}" for name, value in figures.items())
+    return {"guide on held-out pairs": told} if told else {}

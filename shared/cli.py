@@ -25,6 +25,10 @@ EXIT_CODES = (
     "2 flags and settings; 3 input files; 4 models; 5 the index is absent or damaged; 6 the folder holds something "
     "else than was asked for; 7 another process is writing; 8 object storage; 130 Ctrl-C; 143 SIGTERM"
 )
+# Tables of a sweep file, which is no settings file.
+OF_A_SWEEP: dict[str, str] = dict.fromkeys(
+    ("settings", "grid", "runs"), "a sweep file is given to `gistcache sweep FILE`"
+)
 
 GLOBAL = Group("Of every command")
 
@@ -91,7 +95,8 @@ def _launch(
     """
     del debug
     if config is not None:
-        read_toml(config, [name for name in app if not name.startswith("-")])  # its faults, told in our own way
+        commands = [name for name in app if not name.startswith("-")]
+        read_toml(config, commands, OF_A_SWEEP)  # its faults, told in our own way
         app.config = cyclopts.config.Toml(config)
     command, bound, _ = app.parse_args(tokens)
     if isinstance(getattr(command, "__self__", None), App):  # --help, --version

@@ -65,7 +65,9 @@ class RetrievalSet:
         """
         pairs = [row for row in read_pairs(inputs, columns or Columns()) if isinstance(row, Pair)]
         if not pairs:
-            raise InputError("The held-out files hold no pair", where=", ".join(inputs))
+            raise InputError(
+                "The held-out files hold no pair", where=", ".join(inputs), fix="give files that are not empty"
+            )
         queries: dict[str, str] = {}
         documents: dict[str, str] = {}
         relevant: dict[str, set[str]] = {}
@@ -140,14 +142,17 @@ def _scored_rows(path: str) -> tuple[list[str], list[str], list[float]]:
     except (csv.Error, OSError, EOFError) as error:
         raise unreadable(path, error) from error
     try:
-        first, second, scores = zip(*[(str(a), str(b), float(c)) for a, b, c in rows if a and b], strict=True)
+        scored = [(str(a), str(b), float(c)) for a, b, c in rows if a and b]
+        if not scored:
+            raise ValueError("no row has two sentences and a score")
     except (ValueError, TypeError) as error:
         raise InputError(
             "The file holds no scored sentence pairs",
             where=f"{path}: {error}",
             fix="give columns sentence1, sentence2, score, or a CSV of these three without a header",
         ) from error
-    return list(first), list(second), list(scores)
+    first, second, scores = map(list, zip(*scored, strict=True))
+    return first, second, scores
 
 
 def _cells(source: Source) -> list[tuple[Any, Any, Any]]:

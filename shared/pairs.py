@@ -20,10 +20,20 @@ NEGATIVE_NAMES = ("negative", "neg")
 NEGATIVE_NUMBERED = re.compile(r"negative_(\d{1,9})")
 TASK_NAMES = ("task", "task_name")
 
-# A file whose rows are refused up to here is not what it is taken for.
-GIVE_UP_AFTER = 100_000
 # Each positive makes a pair with all negatives of its row.
 MOST_TEXTS_A_ROW = 100_000
+
+NAME_COLUMNS = "name its columns with --anchor-column and --positive-column"
+# What to do about a file most of whose rows are refused for a reason.
+FIXES = {
+    "not UTF-8": "save the file as UTF-8",
+    "not JSON": "write one JSON object a line; a glob such as 'FOLDER/*.jsonl' leaves out what holds no pairs",
+    "wrong number of columns": "give every row as many cells as the header has",
+    "too many texts": f"give a row {MOST_TEXTS_A_ROW:,} texts at most",
+    "anchor equals positive": f"{NAME_COLUMNS}, or give pairs of two different texts",
+}
+# A file whose rows are refused up to here is not what it is taken for.
+GIVE_UP_AFTER = 100_000
 
 
 @Parameter(name="*", group="Columns of the pairs")
@@ -88,7 +98,11 @@ def _read_file(source: Source, columns: Columns, *, strict: bool) -> Iterator[Pa
         except _BadRow as bad:
             reason = str(bad)
             if strict:
-                raise InputError(f"Bad row: {reason}", where=f"{source.name}, line {line}") from None
+                raise InputError(
+                    f"Bad row: {reason}",
+                    where=f"{source.name}, line {line}",
+                    fix="mend the row, or leave out --strict: such rows are then left out, and counted",
+                ) from None
             reasons[reason] += 1
             yield Reject(source.name, line, reason)
             if not used and line >= GIVE_UP_AFTER:
@@ -101,7 +115,7 @@ def _read_file(source: Source, columns: Columns, *, strict: bool) -> Iterator[Pa
             f"No row of the file{'' if line < GIVE_UP_AFTER else ' so far'} is usable: "
             + ", ".join(f"{count} {reason}" for reason, count in reasons.items()),
             where=source.name + (f", columns {', '.join(seen[:20])}" if seen else ", line 1"),
-            fix="name its columns with --anchor-column and --positive-column; JSON must be one object a line",
+            fix=FIXES.get(reasons.most_common(1)[0][0], NAME_COLUMNS),
         )
 
 

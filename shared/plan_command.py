@@ -16,6 +16,7 @@ from .outcome import Outcome
 from .rounding import VectorDType
 
 COUNTS = ("hours", "part files", "rows a part", "slices of documents")
+ASSUMED = ("guide_parameters", "text_tokens", "teraflops", "search_efficiency", "probes")  # by device hours
 TEXT_COPIES, IDS_A_TEXT = 3, 305  # what reading holds of each text (see docs/SCALING.md)
 
 
@@ -73,7 +74,13 @@ def plan(*, settings: PlanSettings) -> Outcome:
     for name, value in figures.items():
         plain = f"{value:,.1f}" if name.endswith("hours") else f"{value:,.0f}"
         table.add_row(name, plain if name.endswith(COUNTS) else decimal(round(value)))
-    return Outcome(figures, (table,))
+    assumed = {name: getattr(settings, name) for name in ASSUMED}
+    told = (
+        f"Device hours assume a guide of {settings.guide_parameters / 1e6:g} million weights (--guide-parameters), "
+        f"texts of {settings.text_tokens:g} tokens (--text-tokens), and {settings.teraflops:g} teraflops reached on "
+        f"the device (--teraflops), {settings.search_efficiency:.0%} of them by inverted lists (--search-efficiency)."
+    )
+    return Outcome({**figures, "assumed": assumed}, (table, told))
 
 
 def planned(settings: PlanSettings) -> dict[str, float]:

@@ -13,8 +13,8 @@ from typing import Any
 from .errors import SettingsError
 
 
-def read_toml(path: Path, tables: Iterable[str]) -> dict[str, Any]:
-    """The content of a TOML file that may have these tables.
+def read_toml(path: Path, tables: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The content of a TOML file that may have these tables; ``elsewhere`` says what to do where it has others.
 
     Raises:
         SettingsError: There is none, it is no TOML (says where it goes wrong), or it has another table.
@@ -29,6 +29,7 @@ def read_toml(path: Path, tables: Iterable[str]) -> dict[str, Any]:
         if name not in (known := sorted(tables)):
             close = get_close_matches(name, known, 1)
             fix = f"did you mean [{close[0]}]?" if close else f"tables are {', '.join(known)}"
+            fix = (elsewhere or {}).get(name, fix)
             raise SettingsError(f"There is no table [{name}]", where=str(path), fix=fix)
     return content
 

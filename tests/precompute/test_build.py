@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from gistcache.precompute import build as build_module
-from gistcache.precompute.build import build_index
+from gistcache.precompute.command import index as index_command
 from gistcache.precompute.model_guide import ModelGuide
 from gistcache.precompute.passes import Passes
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared.clock import Clock
 from gistcache.shared.errors import FolderLockedError, IndexFaultError, ModelError, SettingsError
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.lock import folder_lock
@@ -166,12 +166,15 @@ def test_a_second_writer_is_told_who_is_at_work(tmp_path, guide_folder):
         build_test_index(tmp_path / "index", rows, guide_folder)
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path, guide_folder):
+def test_a_folder_of_something_else_is_left_alone(tmp_path, guide_folder, monkeypatch):
+    monkeypatch.setattr(build_module, "read_corpus", lambda *_: pytest.fail("pairs were read"))
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "thesis.tex").write_text("mine")
     with pytest.raises(IndexFaultError, match="not empty"):
         build_test_index(tmp_path / "index", random_pairs(10), guide_folder)
     assert [path.name for path in (tmp_path / "index").iterdir()] == ["thesis.tex"]
+    with pytest.raises(ModelError, match="no model folder"):
+        build_test_index(tmp_path / "other", random_pairs(10), guide_folder.parent / "misspelt")
 
 
 @pytest.mark.parametrize(
@@ -206,8 +209,13 @@ def test_held_out_pairs_are_evaluated_while_the_guide_is_there(tmp_path, guide_f
     held_out = write_jsonl(tmp_path / "held.jsonl", random_pairs(20, seed=15))
     source = write_jsonl(tmp_path / "pairs.jsonl", random_pairs(20, seed=16))
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", eval_pairs=(str(held_out),))
-    measured = build_index([str(source)], settings, Clock()).measured
-    assert 0 < measured["guide"]["ndcg@10"] <= 1
+    outcome = index_command((str(source),), settings=settings)
+    figures = outcome.figures["measured"]["guide"]
+    assert 0 < figures["ndcg@10"] <= 1
+    told = dict(zip(*(column.cells for column in outcome.shown[0].columns), strict=True))["guide on held-out pairs"]
+    assert told == ", ".join(f"{name} {figures[name.lower()]:.3f}" for name in ("nDCG@10", "MRR@10", "recall@10"))
+    without = index_command((str(source),), settings=replace(settings, out=tmp_path / "without", eval_pairs=()))
+    assert "guide on held-out pairs" not in list(without.shown[0].columns[0].cells)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,6 @@ def test_parts_cover_every_row_once_and_hold_one_role():
 
 
 def test_no_pair_at_all_is_an_error():
-    with pytest.raises(InputError):
-        read_corpus([Reject("f", 1, "empty text")])
+    with pytest.raises(InputError, match=r"empty\.jsonl"):
+        read_corpus([], "empty.jsonl")
     assert isinstance(read_corpus(random_rows(1)), Corpus)

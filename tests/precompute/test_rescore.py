@@ -112,3 +112,15 @@ def test_folders_and_models_of_another_kind_are_refused(tmp_path, index, small_i
     assert not (tmp_path / "out").exists()
     with pytest.raises(SettingsError, match="too small"):
         settings_of(reranker_folder, tmp_path / "out", batch_size=0)
+
+
+def test_a_model_without_a_trained_scoring_head_is_refused(tmp_path, index, reranker_folder, guide_folder):
+    plain = shutil.copytree(guide_folder.parent / "base", tmp_path / "plain")  # transformers' own format
+    for folder in (guide_folder, plain):
+        with pytest.raises(ModelError, match="no trained scoring head") as told:
+            rescore_index(index, settings_of(folder, tmp_path / "out"))
+        assert str(folder) in str(told.value)
+    assert not (tmp_path / "out").exists()
+    base = reranker_folder.parent / "base"  # no modules.json: as rerankers of transformers are
+    assert (reranker_folder / "modules.json").is_file() != (base / "modules.json").is_file()
+    assert rescore_index(index, settings_of(base, tmp_path / "base")).root.is_dir()

@@ -75,6 +75,13 @@ def test_what_a_library_prints_is_no_result(command, monkeypatch):
     assert "index: all" in json.loads(out)
 
 
+def test_a_plan_says_what_its_device_hours_assume(command):
+    words = ("plan", "--texts", "1e6", "--guide-parameters", "22e6", "--teraflops", "40")
+    assert "22 million weights (--guide-parameters)" in " ".join(command(*words)[1].split())
+    assumed = json.loads(command(*words, "--json")[1])["assumed"]
+    assert (assumed["guide_parameters"], assumed["teraflops"], assumed["text_tokens"]) == (22e6, 40, 50)
+
+
 def test_quiet_says_nothing_but_faults(command, small_index, tmp_path):
     assert command("verify", small_index, "--quiet") == (0, "", "")
     broken = shutil.copytree(small_index, tmp_path / "broken")
@@ -130,6 +137,7 @@ def test_printed_settings_hold_every_flag_that_has_a_value():
         ("[plan]\nneighbrs = 3\n", "--neighbors"),
         ("\xff", "no TOML"),
         ("[plane]", "did you mean [plan]?"),
+        ('[sweep]\nindex = ["i"]\n[settings]\n', "gistcache sweep FILE"),
     ],
 )
 def test_a_faulty_config_file_is_told(command, tmp_path, content, told):
@@ -140,6 +148,15 @@ def test_a_faulty_config_file_is_told(command, tmp_path, content, told):
     assert (code, out) == (2, "")
     assert told in " ".join(err.split())
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("inside", ["", "folder"])
+def test_a_file_is_no_place_for_an_index(command, tmp_path, guide_folder, held, inside):
+    (tmp_path / "taken").write_text("mine")
+    code, _, err = command("index", held, "--guide", guide_folder, "--out", tmp_path / "taken" / inside)
+    assert code == 2
+    assert "give a folder" in " ".join(err.split())
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_help_documents_every_exit_code(command):

@@ -62,3 +62,6 @@ def test_a_file_without_scores_is_an_error(tmp_path, guide_folder):
     path = write_jsonl(tmp_path / "sts.jsonl", [{"sentence1": "red", "sentence2": "blue", "score": "high"}])
     with pytest.raises(InputError, match="scored sentence pairs"):
         evaluate_sts(load_model(guide_folder), str(path))
+    path.write_text('{"anchor": "red", "positive": "blue"}\n')
+    with pytest.raises(InputError, match="no row has two sentences"):
+        evaluate_sts(load_model(guide_folder), str(path))

@@ -84,9 +84,26 @@ def test_strict_makes_the_first_bad_row_an_error(tmp_path, row, reason):
     with pytest.raises(InputError, match=reason) as raised:
         pairs_of(tmp_path, GOOD, row, strict=True)
     assert "a.jsonl, line 2" in str(raised.value)
+    assert "--strict" in raised.value.fix
 
 
 def test_a_file_without_one_usable_row_is_an_error_that_names_its_columns(tmp_path):
     with pytest.raises(InputError, match="question, answer") as raised:
         pairs_of(tmp_path, {"question": "a", "answer": "p"}, {"question": "b", "answer": "q"})
     assert "--anchor-column" in str(raised.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fix"),
+    [
+        ("a.csv", "anchor,positive\ncafé,thé\n", "save the file as UTF-8"),
+        ("a.json", "{\n", "one JSON object a line"),
+        ("a.tsv", "anchor\tpositive\na\n", "as many cells"),
+    ],
+)
+def test_what_to_do_about_a_file_follows_from_why_its_rows_are_refused(tmp_path, name, content, fix):
+    (tmp_path / name).write_text(content, encoding="latin-1")
+    with pytest.raises(InputError) as raised:
+        list(read_pairs([str(tmp_path / name)], Columns()))
+    assert fix in raised.value.fix
+    assert "--anchor-column" not in raised.value.fix
