@@ -30,7 +30,8 @@ The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (
   embeddings. Chosen on: the same, with the held-out questions in place of the test questions.
 - STS: Spearman correlation x 100 on the STS benchmark's development split, of the student trained on Banking77.
 - docs nDCG@10: of a student trained on the docs pairs, on held-out docs pairs; STS after docs: of that student.
-- Mean and standard deviation over up to {seeds} seeds; a figure without deviation is of one. A seed determines order of the pairs and dropout.
+- Mean and standard deviation over up to {seeds} seeds; a figure without deviation is of one. A seed determines order of
+  the pairs and dropout.
 - Removed: the share of a batch's candidates that the judge took out of the loss.
 - Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand in place of these.
 - Seconds a step and peak memory: `python tests/bench/results.py --costs`, 25 steps of each recipe alone
