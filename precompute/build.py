@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..shared.clock import Clock
-from ..shared.doctor import installed
 from ..shared.evaluation import RetrievalSet
+from ..shared.libraries import installed
 from ..shared.manifest import Manifest, Request
 from ..shared.models import find_model
 from ..shared.pairs import read_pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,12 +34,14 @@ class Contents:
         holder: What is said to have something else than a command asks for.
         stale: What is said where it was made of something else.
         fix: What to do then.
+        refuse_other_format: Refuses a request, which stands at a path, of another format version.
     """
 
     name: str
     holder: str
     stale: str
     fix: str
+    refuse_other_format: Callable[[dict[str, Any], Path], None]
 
     def refuse_other(self, place: Place, held: dict[str, Any], asked: dict[str, Any]) -> None:
         """Raise StaleIndexError naming each difference between the request of what is held and the one asked for."""
@@ -52,6 +54,7 @@ INDEX = Contents(
     "The folder holds an index made of something else",
     "use another --out, or give the settings and files it was made with, or delete it; where the guide is the same, "
     "`--reuse OLD --out NEW` embeds only what is new",
+    refuse_other_format,
 )
 
 
@@ -122,8 +125,7 @@ def unfinished(place: Place, request: dict[str, Any], contents: Contents = INDEX
         path = place.layout.building / REQUEST
         if path.exists():
             held = read_sealed(path, "unfinished build's request")
-            if contents is INDEX:
-                refuse_other_format(held, path)
+            contents.refuse_other_format(held, path)
             contents.refuse_other(place, held, request)
         else:
             write_sealed(path, request)

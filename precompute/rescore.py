@@ -20,7 +20,7 @@ from ..shared.outcome import Outcome
 from ..shared.parts import Journal, PartRecord
 from ..shared.progress import step
 from ..shared.ragged import as_lists, padded
-from ..shared.rescored import RESCORED_FORMAT, RescoredFolder
+from ..shared.rescored import RESCORED_FORMAT, RescoredFolder, refuse_other_scores_format
 from ..shared.schema import RESCORED
 from ..shared.sealed import write_sealed
 from ..shared.texts import Texts
@@ -33,6 +33,7 @@ SCORES = Contents(
     "folder",
     "The folder holds scores made of something else",
     "use another --out, or give the index, reranker and settings it was made with, or delete it",
+    refuse_other_scores_format,
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import looked_up
 
 if TYPE_CHECKING:
     from .errors import GistcacheError
@@ -11,10 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["GistcacheError", "GuideIndex", "PairIds"]
 
-_HOMES = {"GistcacheError": "errors", "GuideIndex": "index", "PairIds": "index"}
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (PEP 562: the command line imports this package and wants to be quick)
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = looked_up(__name__, {"GistcacheError": "errors", "GuideIndex": "index", "PairIds": "index"})

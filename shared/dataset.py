@@ -34,7 +34,7 @@ def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
 
     key = index.manifest.key
     path = Path(config.HF_DATASETS_CACHE) / "gistcache" / f"{key}-{negatives}.arrow"
-    if not path.exists():
+    if not _holds_all(path, index):
         with (
             whole_file(path, locked=False) as partial,
             pa.OSFile(str(partial), "wb") as file,
@@ -43,6 +43,15 @@ def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
             for table in _tables(index, negatives):
                 writer.write_table(table)
     return Dataset.from_file(str(path))
+
+
+def _holds_all(path: Path, index: GuideIndex) -> bool:
+    """Whether the file is there and has every pair."""
+    try:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+            return sum(len(batch) for batch in stream) == len(index)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _schema(negatives: int) -> pa.Schema:

@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, requires, version
+from importlib.metadata import metadata, packages_distributions, requires, version
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import GistcacheError
+from .libraries import installed
 from .outcome import Outcome
 
 NAME = "gistcache"
@@ -58,14 +59,6 @@ def _requirements(extra: str) -> Iterator[Requirement]:
             yield each
         for inner in each.extras if each.name == NAME else ():
             yield from _requirements(inner)
-
-
-def installed(name: str) -> str | None:
-    """The version of a distribution; None where it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _missing(requirements: list[Requirement]) -> list[str]:

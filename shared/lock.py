@@ -15,6 +15,8 @@ from filelock import FileLock, Timeout
 from .errors import FolderLockedError
 from .parts import write_json
 
+HOLDER = "holder.json"
+
 
 @contextmanager
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
@@ -30,7 +32,7 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
         FolderLockedError: Another live process holds it; the message names host, process and since when.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / "holder.json"
+    holder = folder / HOLDER
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=-1 if wait else 0)
@@ -44,6 +46,11 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def was_held(folder: Path) -> bool:
+    """Whether a folder is held now, or was held before."""
+    return (folder / HOLDER).is_file()
 
 
 def _describe(holder: Path) -> str:

@@ -53,12 +53,7 @@ class RescoredFolder:
                 fix="make them with `gistcache rescore INDEX --reranker MODEL --out FOLDER`; it keeps finished parts",
             )
         content = read_sealed(path, "manifest")
-        if content.get("rescored_format") != RESCORED_FORMAT:
-            raise IndexFaultError(
-                f"The folder holds no scores of format version {RESCORED_FORMAT} of a reranker",
-                where=str(root),
-                fix="give the folder that `gistcache rescore` wrote",
-            )
+        refuse_other_scores_format(content, path)
         parts = [PartRecord.from_json(record) for record in content.pop("parts")]
         refuse_damaged(root, parts)
         return cls(root, content, parts)
@@ -89,3 +84,13 @@ class RescoredFolder:
         """Part by part, see ``schema.RESCORED``."""
         for record in self.parts:
             yield read_table(self.root, record, "rescored")
+
+
+def refuse_other_scores_format(content: dict[str, Any], path: Path) -> None:
+    """Raise IndexFaultError where a manifest or request is of other scores, or of none."""
+    if content.get("rescored_format") != RESCORED_FORMAT:
+        raise IndexFaultError(
+            f"The folder holds no scores of format version {RESCORED_FORMAT} of a reranker",
+            where=str(path),
+            fix="give the folder that `gistcache rescore` wrote",
+        )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..shared.lazy import looked_up
 
 if TYPE_CHECKING:
     from .loss import GuidedContrastiveLoss
@@ -11,10 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["GuidedContrastiveLoss", "PlannedBatches"]
 
-_HOMES = {"GuidedContrastiveLoss": "loss", "PlannedBatches": "sampler"}
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (PEP 562: the command line imports this package and wants to be quick)
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = looked_up(__name__, {"GuidedContrastiveLoss": "loss", "PlannedBatches": "sampler"})

@@ -67,7 +67,8 @@ class Checkpoints(TrainerCallback):
         self.told_to_end = False
         self._last = time.monotonic()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:  # noqa: D102
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Ask for a checkpoint where one is due; end, where the process was told to."""
         due = is_first() and time.monotonic() - self._last > 60 * self.minutes
         told, save = sum_of_all([self.told_to_end, due])  # all processes save, or none
         if told:
@@ -76,7 +77,8 @@ class Checkpoints(TrainerCallback):
         elif save:
             control.should_save = True
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:  # noqa: D102
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Add what is ours to the checkpoint, and seal it."""
         folder, counts = Path(str(args.output_dir)), self.loss.cells.counts()
         checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         wait()  # each process writes its own random state
@@ -151,11 +153,14 @@ def all_checkpoints(folder: Path) -> list[Path]:
 
 def refuse_other_run(folder: Path, held: dict[str, Any], asked: dict[str, Any], holder: str) -> None:
     """Raise StaleIndexError naming each way in which a folder's run differs from the one asked for."""
-    what, fix = (
+    refuse_differences(
+        held,
+        asked,
+        holder,
         "The folder holds a run with other settings",
-        "give the settings it was begun with, or use another --out",
+        where=str(folder),
+        fix="give the settings it was begun with, or use another --out",
     )
-    refuse_differences(held, asked, holder, what, where=str(folder), fix=fix)
 
 
 @contextmanager

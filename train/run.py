@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from torch.nn import Parameter
 
 from ..shared.clock import Clock, peak_memory_bytes
-from ..shared.errors import SettingsError, StaleIndexError, StoppedEarly
+from ..shared.errors import StaleIndexError, StoppedEarly
 from ..shared.evaluation import RetrievalSet
 from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
@@ -30,7 +30,7 @@ from .footprint import encoding_speed
 from .hub import push
 from .loss import GuidedContrastiveLoss
 from .ranks import first_goes_first, is_first, taking_part, wait
-from .run_folder import CHECKPOINTS, METRICS, SWEEP_LOG
+from .run_folder import METRICS, refuse_foreign
 from .sampler import refuse_too_few
 from .settings import TrainSettings
 from .step_display import StepsShown
@@ -56,7 +56,8 @@ def _student_trained(settings: TrainSettings) -> dict[str, Any]:
     folder = checkpoint_folder(settings)
     refuse_unknown_loggers(settings.report_to)
     with first_goes_first():
-        _refuse_foreign(settings.out)
+        if is_first():  # the others come when it may have begun to write
+            refuse_foreign(settings.out)
         indexes, held_out, run = _inputs(settings)
         refuse_too_few(len(indexes[0]), settings.batch_size, indexes[0])
         finished = _finished(settings, run)
@@ -188,20 +189,6 @@ def _run(settings: TrainSettings, indexes: list[GuideIndex], held_out: Retrieval
     return json.loads(json.dumps({"index": first, **named, "student": student, "settings": determining}))
 
 
-def _refuse_foreign(out: Path) -> None:
-    """Refuse a folder with other files than those of a run, which would be written among them, or over them."""
-    if out.is_file():
-        raise SettingsError("There is a file of this name", where=f"--out {out}", fix="give a folder")
-    if (out / METRICS).is_file() or (out / CHECKPOINTS).is_dir() or not out.is_dir():
-        return
-    if found := sorted({path.name for path in out.iterdir()} - {SWEEP_LOG}):
-        raise StaleIndexError(
-            f"The folder is not empty and holds no run: {', '.join(found[:3])}",
-            where=str(out),
-            fix="give another --out",
-        )
-
-
 def _finished(settings: TrainSettings, run: dict[str, Any]) -> dict[str, Any] | None:
     path = settings.out / METRICS
     if not path.is_file():
@@ -228,12 +215,12 @@ def _resumed(settings: TrainSettings, run: dict[str, Any]) -> Resumed | None:
 
 
 def _mean_loss(log: list[dict[str, Any]]) -> float | None:
-    """The mean of the logged losses; the trainer's own forgets what was before a resume."""
-    losses = [entry["loss"] for entry in log if "loss" in entry] or [
-        entry["train_loss"]
-        for entry in log
-        if "train_loss" in entry  # fewer steps than --logging-steps
-    ]
+    """The mean of the logged losses: the trainer's own forgets what was before a resume.
+
+    None is logged in fewer steps than --logging-steps; then it is the trainer's own.
+    """
+    logged, own = ([entry[name] for entry in log if name in entry] for name in ("loss", "train_loss"))
+    losses = logged or own
     return sum(losses) / len(losses) if losses else None
 
 

@@ -136,8 +136,8 @@ class PlannedBatches(DefaultBatchSampler):
 
     def __len__(self) -> int:
         if self.epoch not in self._lengths:
-            length = sum(len(self.deal(block)) for block in range(self.blocks))
             refuse_too_few(len(self.labels), self.batch_size, self.index)
+            length = sum(len(self.deal(block)) for block in range(self.blocks))
             if not length:
                 raise SettingsError(
                     f"Not one batch of {self.batch_size} pairs can be filled without a text standing twice in it",
@@ -155,8 +155,8 @@ def refuse_too_few(pairs: int, batch_size: int, index: GuideIndex) -> None:
     if pairs < batch_size:
         raise SettingsError(
             f"{pairs} pairs are fewer than a batch of {batch_size}",
-            where=f"--batch-size, {index.layout.root}",
-            fix=f"give --batch-size {pairs} or less",
+            where=str(index.layout.root),
+            fix=f"give a batch size (--batch-size) of {pairs} or less",
         )
 
 

@@ -82,7 +82,7 @@ class TrainSettings:
     (consistency filtering); the others are listed in dropped.parquet."""
     mini_batch_num_tokens: int | None = None
     """Embed so many tokens at a time, twice, so that memory does not grow with the batch (gradient caching); for
-    batches that do not fit. Default: embed the batch once."""
+    batches that do not fit. Default: embed the batch once, as a static student always does."""
     token_cache: bool = True
     """Tokenise each text once and keep the tokens beside the index, for all students with this tokenizer."""
     gradient_accumulation: int = 1

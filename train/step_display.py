@@ -21,12 +21,13 @@ class StepsShown(TrainerCallback):
         self._advance: NotedAdvance | None = None
         self._note = ""
 
-    def on_train_begin(  # noqa: D102
+    def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
+        """Begin where the run begins, or goes on."""
         self._advance = self._shown_until.enter_context(step("train", state.max_steps, "steps", state.global_step))
 
-    def on_log(  # noqa: D102
+    def on_log(
         self,
         args: TrainingArguments,
         state: TrainerState,
@@ -34,9 +35,11 @@ class StepsShown(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
+        """Note the loss."""
         if logs and "loss" in logs:
             self._note = f"loss {logs['loss']:.4g}"
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:  # noqa: D102
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """One step further."""
         if self._advance:
             self._advance(1, self._note)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from cyclopts import Parameter
 from torch import Tensor
 
-from ..shared.errors import SettingsError
+from ..shared.errors import SettingsError, flag_of
 from ..shared.mask import Blocks, PairVectors, similarities
 
 
@@ -33,14 +33,10 @@ class ScoreTerms:
         """Check every value."""
         for name in ("kl_weight", "margin_mse_weight", "regression_weight"):
             if getattr(self, name) < 0:
-                raise SettingsError(f"{getattr(self, name)} is no weight", where=_flag(name), fix="give 0 or more")
+                raise SettingsError(f"{getattr(self, name)} is no weight", where=flag_of(name), fix="give 0 or more")
         for name in ("kl_guide_temperature", "kl_student_temperature"):
             if getattr(self, name) <= 0:
-                raise SettingsError(f"{getattr(self, name)} is no temperature", where=_flag(name), fix="give above 0")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+                raise SettingsError(f"{getattr(self, name)} is no temperature", where=flag_of(name), fix="give above 0")
 
 
 def guide_kl(student: Tensor, guide: Tensor, leaves: Tensor) -> Tensor:

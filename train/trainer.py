@@ -38,6 +38,9 @@ from .settings import TrainSettings
 from .students import matryoshka_dims
 from .tokens import TokenCache
 
+# The trainer's list of what is installed never has flyte, and not azure_ml beside mlflow.
+UNLISTED = frozenset({"all", "none", "flyte", "azure_ml"})
+
 
 def checkpoint_folder(settings: TrainSettings) -> Path:
     """Where the trainer keeps its checkpoints."""
@@ -219,7 +222,7 @@ def refuse_unknown_loggers(names: Sequence[str]) -> None:
             where="--report-to",
             fix=f"give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
         )
-    # The trainer's own list leaves flyte out, which needs a task of its own around it.
-    if absent := set(names) - {*get_available_reporting_integrations(), "all", "none", "flyte"}:
+    told = set(names) - UNLISTED
+    if told and (absent := told - set(get_available_reporting_integrations())):
         name = sorted(absent)[0]
         raise SettingsError(f"{name} is not installed", where=f"--report-to {name}", fix=f"pip install {name}")

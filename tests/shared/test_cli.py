@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared import cli, doctor, errors, progress
+from gistcache.shared import cli, doctor, libraries, errors, progress
 from gistcache.shared.launch import HOW_TO_GO_ON
 from gistcache.shared.toml import as_toml
 
@@ -194,9 +194,9 @@ def test_doctor_says_what_is_there(command):
 
 def test_doctor_needs_an_installed_package(command, monkeypatch):
     def nothing(name):
-        raise doctor.PackageNotFoundError(name)
+        raise libraries.PackageNotFoundError(name)
 
-    monkeypatch.setattr(doctor, "version", nothing)
+    monkeypatch.setattr(libraries, "version", nothing)
     code, _, said = command("doctor")
     assert code == 1
     assert "is not installed" in said
@@ -204,15 +204,15 @@ def test_doctor_needs_an_installed_package(command, monkeypatch):
 
 
 def test_doctor_names_what_is_missing(command, monkeypatch):
-    real = doctor.version
+    real = libraries.version
     versions = {"rich": "1.0", "s3fs": None}
 
     def pretended(name):
         if versions.get(name, "") is None:
-            raise doctor.PackageNotFoundError(name)
+            raise libraries.PackageNotFoundError(name)
         return versions.get(name) or real(name)
 
-    monkeypatch.setattr(doctor, "version", pretended)
+    monkeypatch.setattr(libraries, "version", pretended)
     monkeypatch.setattr(doctor, "packages_distributions", lambda: {"faiss": ["faiss-cpu", "faiss-gpu", "faiss-cpu"]})
     code, out, _ = command("doctor")
     said = " ".join(out.replace("│", " ").split())

@@ -252,6 +252,9 @@ def test_what_cannot_be_trained_is_told_first(index_folder, student_folder, tmp_
 
     with pytest.raises(StaleIndexError, match=r"holds no run: README\.md"):
         train_student(replace(asked(), out=foreign))
+    (foreign / "checkpoints").mkdir()  # a project may have a folder of this name
+    with pytest.raises(StaleIndexError, match=r"holds no run: README\.md, checkpoints"):
+        train_student(replace(asked(), out=foreign))
     assert (foreign / "README.md").read_text() == "my own"
     with pytest.raises(SettingsError, match="file of this name"):
         train_student(replace(asked(), out=foreign / "README.md"))
