@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared import cli, doctor, libraries, errors, progress
+from gistcache.shared import cli, doctor, errors, libraries, progress
 from gistcache.shared.launch import HOW_TO_GO_ON
 from gistcache.shared.toml import as_toml
 
