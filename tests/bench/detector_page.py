@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from interleaved import machine
+from markdown_table import markdown_table
 
 PAGE = """\
 # The guide as a detector of false negatives
@@ -49,9 +50,9 @@ def page(detectors: dict[str, dict[str, Any]], pairs: int) -> str:
     """
     return PAGE.format(
         pairs=pairs,
-        detectors=_table(_detector_rows(detectors)),
+        detectors=markdown_table(_detector_rows(detectors)),
         same_share=_same_share(detectors),
-        rounding=_table(_rounding_rows(detectors)),
+        rounding=markdown_table(_rounding_rows(detectors)),
         machine=machine(),
     )
 
@@ -107,9 +108,3 @@ def _margin(row: dict[str, Any]) -> str:
 
 def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "-"
-
-
-def _table(rows: list[list[str]]) -> str:
-    """Markdown; the first row is the head."""
-    head, *body = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])

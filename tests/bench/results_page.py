@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from interleaved import machine
+from markdown_table import markdown_table
 from recipes import PLANS, RECIPES, SEEDS, Group, Recipe, Task
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _choosing(measurement: Measurement, group: Group) -> str:
         for found in measurement.found(recipe, "Banking77"):
             flags = f"`{' '.join(recipe.flags)}`" if recipe.flags else ""
             rows.append([recipe.name, flags, f"{found['held out']:.2f}", f"{found['sts']:.2f}", _share([found])])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
@@ -103,7 +104,7 @@ def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
         rows.append([recipe.name, flags, *scores, _share(banking), *_costs(measurement, recipe)])
     measured = [column for column in range(len(head)) if any(row[column] for row in rows[1:])]
     rows = [[row[column] for column in measured] for row in rows]
-    return _markdown(rows) + (f"\n\nNot measured yet: {', '.join(missing)}." if missing else "")
+    return markdown_table(rows) + (f"\n\nNot measured yet: {', '.join(missing)}." if missing else "")
 
 
 def _costs(measurement: Measurement, recipe: Recipe) -> list[str]:
@@ -124,9 +125,3 @@ def _mean(found: list[dict[str, Any]], name: str, scale: float = 1.0) -> str:
 def _share(found: list[dict[str, Any]]) -> str:
     shares = [each["removed_share"] for each in found if each.get("removed_share") is not None]
     return f"{100 * np.mean(shares):.2f} %" if shares else ""
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
