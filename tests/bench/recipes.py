@@ -47,6 +47,11 @@ def at(temperature: float) -> tuple[str, ...]:
     return ("--temperature", f"{temperature:g}")
 
 
+def words(flags: str) -> tuple[str, ...]:
+    """Flags as a command takes them."""
+    return tuple(flags.split())
+
+
 # Looked at on the held-out training questions alone.
 SLOW = ("--learning-rate", "2e-5")
 JUDGES = {"paper": (), "neighborhood": NEIGHBORHOOD, "unguided": UNGUIDED}
@@ -77,7 +82,7 @@ CHOOSING += [
     }.items()
 ]
 
-# Twice as long: each judge alone, and with terms that learn from the guide's scores.
+# Mostly twice as long: each judge alone, with terms that learn from the guide's scores, and gentler.
 LONGER = ("--max-steps", "280", *at(0.05))
 BEST = [
     Recipe(name, "best", flags, tasks=BANKING_ONLY)
@@ -92,9 +97,23 @@ BEST = [
         "longer, neighborhood, KL, half the rate": (
             *NEIGHBORHOOD,
             *LONGER,
-            "--learning-rate",
-            "5e-5",
-            "--kl-weight",
+            *words("--learning-rate 5e-5 --kl-weight 1"),
+        ),
+        "longer, paper, temperature 0.02": ("--max-steps", "280", *at(0.02)),
+        "longer, paper, KL, against positives only": (
+            *LONGER,
+            *words("--kl-weight 1 --no-contrast-anchors --no-contrast-positives"),
+        ),
+        "longer, paper, KL, LoRA": (*LONGER, *words("--kl-weight 1 --lora-rank 16 --learning-rate 1e-3")),
+        "twice as long again at half the rate, paper, KL": words(
+            "--max-steps 560 --temperature 0.05 --kl-weight 1 --learning-rate 5e-5"
+        ),
+        "hard batches by ones, neighborhood, 0.4 below": (
+            *NEIGHBORHOOD,
+            "--margin",
+            "0.4",
+            *at(0.05),
+            "--hardness",
             "1",
         ),
     }.items()

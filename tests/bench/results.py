@@ -119,8 +119,13 @@ class Measurement:
 
 
 def _last_of_each(*words: object) -> list[object]:
-    """Flags and their values; of a flag that is given twice, the later."""
-    return [word for pair in dict(zip(words[::2], words[1::2], strict=True)).items() for word in pair]
+    """Flags and their values, if they take one; of a flag that is given twice, the later."""
+    given: dict[object, list[object]] = {}
+    for place, word in enumerate(words):
+        if str(word).startswith("--"):
+            value = words[place + 1 : place + 2]
+            given[word] = [] if not value or str(value[0]).startswith("--") else [*value]
+    return [word for flag, value in given.items() for word in (flag, *value)]
 
 
 def _is_of(made_by: Figures, recipe: Recipe, task: str) -> bool:
