@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..shared.errors import SettingsError
 from ..shared.evaluation import PRIMARY_METRIC, RetrievalSet
@@ -37,6 +37,9 @@ from .sampler import PlannedBatches
 from .settings import TrainSettings
 from .students import matryoshka_dims
 from .tokens import TokenCache
+
+# The trainer's list of what is installed never has flyte, and not azure_ml beside mlflow.
+UNLISTED = frozenset({"flyte", "azure_ml"})
 
 
 def checkpoint_folder(settings: TrainSettings) -> Path:
@@ -212,7 +215,7 @@ def _arguments(
 
 
 def refuse_unknown_loggers(names: Sequence[str]) -> None:
-    """Raise SettingsError where a logger is none of the trainer's, or is not installed."""
+    """Raise SettingsError where a logger is none of the trainer's, or cannot be loaded."""
     if unknown := set(names) - {*INTEGRATION_TO_CALLBACK, "all", "none"}:
         raise SettingsError(
             f"There is no logger {sorted(unknown)[0]!r}",
@@ -220,11 +223,20 @@ def refuse_unknown_loggers(names: Sequence[str]) -> None:
             fix=f"give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
         )
     for name in sorted(set(names) - {"all", "none"}):
-        try:
-            INTEGRATION_TO_CALLBACK[name]()
-        except (ImportError, RuntimeError) as error:
+        if fault := _loading_fault(name):
             raise SettingsError(
-                f"{name} is not installed, or not whole: {error}",
+                f"{name} is not installed, or not whole: {fault}",
                 where=f"--report-to {name}",
                 fix=f"pip install --upgrade {name}",
-            ) from error
+            )
+
+
+def _loading_fault(logger: str) -> str | None:
+    """Why a logger cannot be loaded; None where it can."""
+    if logger not in {*get_available_reporting_integrations(), *UNLISTED}:
+        return "its package is missing"
+    try:
+        INTEGRATION_TO_CALLBACK[logger]()
+    except (ImportError, RuntimeError, ValueError) as error:
+        return str(error)
+    return None
