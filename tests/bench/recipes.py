@@ -105,10 +105,10 @@ BEST = [
             *words("--kl-weight 1 --no-contrast-anchors --no-contrast-positives"),
         ),
         "longer, paper, KL, LoRA": (*LONGER, *words("--kl-weight 1 --lora-rank 16 --learning-rate 1e-3")),
-        "twice as long again at half the rate, paper, KL": words(
+        "560 steps at half the rate, paper, KL": words(
             "--max-steps 560 --temperature 0.05 --kl-weight 1 --learning-rate 5e-5"
         ),
-        "hard batches by ones, neighborhood, 0.4 below": (
+        "hard batches, a neighbour a pair, neighborhood, 0.4 below": (
             *NEIGHBORHOOD,
             "--margin",
             "0.4",

@@ -119,13 +119,15 @@ class Measurement:
 
 
 def _last_of_each(*words: object) -> list[object]:
-    """Flags and their values, if they take one; of a flag that is given twice, the later."""
+    """Flags and their values, where they take some; of a flag that is given twice, the later."""
     given: dict[object, list[object]] = {}
-    for place, word in enumerate(words):
+    values: list[object] = []
+    for word in words:
         if str(word).startswith("--"):
-            value = words[place + 1 : place + 2]
-            given[word] = [] if not value or str(value[0]).startswith("--") else [*value]
-    return [word for flag, value in given.items() for word in (flag, *value)]
+            given[word] = values = []
+        else:
+            values.append(word)
+    return [word for flag, values in given.items() for word in (flag, *values)]
 
 
 def _is_of(made_by: Figures, recipe: Recipe, task: str) -> bool:
