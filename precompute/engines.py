@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -69,7 +71,7 @@ class Processes:
         if len(numbers) < 2:  # one part needs no other process
             yield from InProcess().run(job, numbers, advance)
             return
-        context = multiprocessing.get_context("spawn")  # a process with threads, or CUDA, must not be forked
+        context = _fresh_processes()
         turn = context.Value("i", 0)
         count = min(self.count, len(numbers)) or 1
         threads = max(1, (os.cpu_count() or 1) // count)
@@ -91,6 +93,20 @@ class Processes:
                 for process in list((pool._processes or {}).values()):
                     process.terminate()
                 raise
+
+
+def _fresh_processes() -> BaseContext:
+    """How workers begin: not from this process, as one with threads, or with CUDA, must not be forked.
+
+    They are forked from a process that has the libraries and nothing else, which every step of a build shares; where
+    there is none (Windows), each loads them anew.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    loaded = [name for name in ("sentence_transformers",) if name in sys.modules]  # only if the guide is such a model
+    context.set_forkserver_preload([f"{__package__}.build", *loaded])
+    return context
 
 
 _pickled: list[bytes] = []  # of a worker process: what it was started with ...
