@@ -63,12 +63,12 @@ $(VENV)/report: $(VENV)/product
 report: $(VENV)/report $(INDEX)/manifest.json
 	$(BIN)/gistcache report $(INDEX) --out report.html $(if $(wildcard $(OUT)/metrics.json),--runs $(OUT))
 
-# Two processes of one thread each: most tests wait for something.
+# Two processes of one thread each: most tests wait for something. The slowest files begin (tests/conftest.py).
 test: $(VENV)/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 $(VENV)/docs: $(VENV)/product
 	$(PIP) --editable '.[demo,docs]'

@@ -19,6 +19,14 @@ WORDS = [
 # fmt: on
 
 
+SLOWEST = ("test_engines.py", "test_chaos.py", "test_ranks.py", "test_end_to_end.py", "test_storage.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first: of two processes that take file after file, none is left with a long one at the end."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
 def make_model(
     folder: Path,
     *,
@@ -146,6 +154,14 @@ def build_test_index(out: Path, rows: list[dict], guide: Path, **settings) -> Pa
     source = write_jsonl(out.parent / f"{out.name}.jsonl", rows)
     build_index([str(source)], IndexSettings(guide=str(guide), out=out, **settings), Clock())
     return out
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory) -> None:
+    """Processes are forked from one that has imported the libraries: the product's workers, and whole commands."""
+    from tests.chaos.commands import start_server
+
+    start_server(tmp_path_factory.mktemp("forked"))
 
 
 @pytest.fixture(scope="session")

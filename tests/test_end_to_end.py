@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,10 @@ def run_here(*arguments, monkeypatch, capsys, code=0):
     return said.out + said.err
 
 
-def test_index_verify_train_eval(tmp_path, guide_folder, student_folder):
+def test_index_verify_train_eval(tmp_path, guide_folder, student_folder, monkeypatch, capsys):
+    """The two stages as processes of their own; what looks at their results, here."""
+    here = partial(run_here, monkeypatch=monkeypatch, capsys=capsys)
+    monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "pairs.jsonl", [*random_pairs(120, seed=30), {"anchor": " ", "positive": "x"}])
     write_jsonl(tmp_path / "held.jsonl", random_pairs(20, seed=31))
     (tmp_path / "sts.csv").write_text("red dog,red cat,3.0\nblue sea,old king,0.5\nsand,sand storm,4\n")
@@ -53,10 +57,10 @@ def test_index_verify_train_eval(tmp_path, guide_folder, student_folder):
     said = run(*index, cwd=tmp_path)
     assert "1 blank text" in said
     assert "120" in said
-    said = run("verify", "index", cwd=tmp_path)
+    said = here("verify", "index")
     assert "no fault" in said
     assert "differ from float32: int8 as stored" in said
-    assert "nothing to do" in run(*index, cwd=tmp_path)
+    assert "nothing to do" in here(*index)
     trained = run(
         *("train", "--index", "index", "--student", student_folder, "--layers", "2", "--out", "run"),
         *("--batch-size", "16", "--max-steps", "4", "--eval-pairs", "held.jsonl", "--learning_rate", "1e-3"),
@@ -67,16 +71,18 @@ def test_index_verify_train_eval(tmp_path, guide_folder, student_folder):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["settings"]["learning_rate"] == 1e-3
     assert metrics["index"]["seconds"]["embed"] > 0
-    run("eval", "run", "--pairs", "held.jsonl", "--sts", "sts.csv", "--out", "eval.json", cwd=tmp_path)
+    here("eval", "run", "--pairs", "held.jsonl", "--sts", "sts.csv", "--out", "eval.json")
     figures = json.loads((tmp_path / "eval.json").read_text())
     assert figures["ndcg@10"] == pytest.approx(metrics["retrieval"]["student after"]["ndcg@10"], abs=1e-6)
     assert -1 <= figures["spearman"] <= 1
 
 
-def test_a_toml_file_gives_flags_and_the_command_line_wins(tmp_path, guide_folder):
+def test_a_toml_file_gives_flags_and_the_command_line_wins(tmp_path, guide_folder, monkeypatch, capsys):
     write_jsonl(tmp_path / "pairs.jsonl", random_pairs(20, seed=32))
     (tmp_path / "run.toml").write_text(f'[index]\nguide = "{guide_folder}"\nout = "from-file"\nneighbors = 3\n')
-    run("index", "pairs.jsonl", "--config", "run.toml", "--out", "from-flag", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = ("index", "pairs.jsonl", "--config", "run.toml", "--out", "from-flag")
+    run_here(*words, monkeypatch=monkeypatch, capsys=capsys)
     manifest = json.loads((tmp_path / "from-flag" / "manifest.json").read_text())
     assert manifest["settings"]["neighbors"] == 3
     assert not (tmp_path / "from-file").exists()

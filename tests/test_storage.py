@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -19,6 +18,7 @@ from gistcache.shared.errors import IndexFaultError, StaleIndexError, StorageErr
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.remote import Remote, local_copy
 
+from tests.chaos.commands import Command
 from tests.conftest import build_test_index, random_pairs, write_jsonl
 from tests.precompute.test_build import contents
 
@@ -169,18 +169,17 @@ def test_dropped_connections_cost_time_and_nothing_else(tmp_path, guide_folder, 
 
 
 @pytest.mark.parametrize("same_machine", [True, False])
-def test_killed_in_the_middle_and_finished(tmp_path, guide_folder, rows, bucket, monkeypatch, same_machine):
+def test_killed_in_the_middle_and_finished(tmp_path, guide_folder, rows, bucket, monkeypatch, same_machine, forked):
     whole = build_test_index(tmp_path / "whole", rows, guide_folder, **SETTINGS)
     source, url = write_jsonl(tmp_path / "pairs.jsonl", rows), f"s3://{bucket}/index"
-    command = [sys.executable, "-m", "gistcache.shared.launch", "index", str(source), "--guide", str(guide_folder)]
-    command += ["--out", url, "--part-rows", "20", "--neighbors", "5"]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    words = ["index", source, "--guide", guide_folder, "--out", url, "--part-rows", 20, "--neighbors", 5]
+    running = Command(*words, cwd=tmp_path, environment=dict(os.environ))
     remote, deadline = Remote(url), time.monotonic() + 120
     while not any(name.startswith("vectors/") for name in remote.sizes()):
-        assert running.poll() is None, running.stderr.read()
+        assert running.alive, running.end()
         assert time.monotonic() < deadline
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    running.send(signal.SIGKILL, after=0)
+    running.end()
     assert "manifest.json" not in remote.sizes()
     with pytest.raises(IndexFaultError, match="no finished guide index"):
         GuideIndex.open(url)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 Task = Literal["Banking77", "docs"]
-Group = Literal["choosing", "best", "as they are", "main", "one technique"]
+Group = Literal["choosing", "best", "as they are", "main", "one technique", "students"]
 
 SEEDS = (0, 1, 2)
 # About one pass over the pairs.
@@ -76,6 +76,7 @@ CHOOSING += [
     for name, flags in {
         "unguided, temperature 0.05": (*UNGUIDED, *at(0.05)),
         "unguided, temperature 0.1": (*UNGUIDED, *at(0.1)),
+        "unguided, temperature 0.2": (*UNGUIDED, *at(0.2)),
         "paper, temperature 0.05": at(0.05),
         "neighborhood, 0.4 below its threshold": (*NEIGHBORHOOD, "--margin", "0.4", *at(0.05)),
         "neighborhood, 0.8 below its threshold": (*NEIGHBORHOOD, "--margin", "0.8", *at(0.05)),
@@ -119,11 +120,12 @@ BEST = [
     }.items()
 ]
 
+PAPER = Recipe("guided as the paper has it", "main", at(0.05))
 MAIN = [
     Recipe("base model", "as they are"),
     Recipe("the guide itself", "as they are", model="all-mpnet-base-v2"),
     Recipe("unguided", "main", (*UNGUIDED, *at(0.1))),
-    Recipe("guided as the paper has it", "main", at(0.05)),
+    PAPER,
     Recipe("judge of pairs by pairs", "main", (*NEIGHBORHOOD, "--margin", "0.4", *at(0.05))),
 ]
 BEST_RECIPE = (*LONGER, "--kl-weight", "1")
@@ -148,4 +150,14 @@ ONE_TECHNIQUE = [
     }.items()
 ]
 ONE_TECHNIQUE += [Recipe("two guides", "one technique", at(0.05), tasks=BANKING_ONLY, second_guide=True)]
-RECIPES = [*CHOOSING, *BEST, *MAIN, *ONE_TECHNIQUE]
+# Trained as the paper's student is, at rates that suit them.
+STUDENTS = [
+    Recipe(name, "students", (*at(0.05), *words(flags)), tasks=BANKING_ONLY)
+    for name, flags in {
+        "three layers": "--layers 3 --learning-rate 3e-4",
+        "adapters": "--lora-rank 16 --learning-rate 1e-3",
+        "three sizes of embeddings": "--matryoshka 128,64",
+        "static": "--static --learning-rate 1e-2",
+    }.items()
+]
+RECIPES = [*CHOOSING, *BEST, *MAIN, *ONE_TECHNIQUE, *STUDENTS]

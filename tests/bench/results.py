@@ -35,6 +35,7 @@ from results_page import page
 MODELS = {"all-MiniLM-L6-v2": STUDENT, "all-mpnet-base-v2": GUIDE_FOLDER}
 HELD_OUT = 0.1
 DRAWS = 10
+COSTS = ("peak_memory_bytes", "parameters", "model_bytes", "texts_per_second")
 FILES = ("banking77_train.csv", "banking77_test.csv", "stsb_en_dev.csv")
 
 
@@ -72,12 +73,12 @@ class Measurement:
         return [figures for made_by, figures in self.results.lines if _is_of(made_by, recipe, task)]
 
     def costs(self, recipe: Recipe, number: int) -> Figures:
-        """Seconds a step and peak memory of a short run on Banking77's pairs; for a machine that does nothing else."""
+        """Time, memory and size of a short run on Banking77's pairs; for a machine that does nothing else."""
         made_by = {"recipe": recipe.name, "flags": recipe.flags, "seed": number, "task": "costs"}
 
         def make() -> Figures:
             told = self._told(recipe, 0, "Banking77", ("--max-steps", self.COST_STEPS))
-            return {"seconds_a_step": told["seconds"] / self.COST_STEPS, "peak_memory_bytes": told["peak_memory_bytes"]}
+            return {name: told[name] for name in COSTS} | {"seconds_a_step": told["seconds"] / self.COST_STEPS}
 
         return self.results.keep_or_make(made_by, make)
 
@@ -103,8 +104,7 @@ class Measurement:
             "train", *given, "--max-length", MAX_LENGTH, *_last_of_each(*PLANS[task], *(recipe.flags or ()), *more)
         )
         told = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
-        names = ("removed_share", "peak_memory_bytes", "parameters", "steps")
-        return {name: told[name] for name in names} | {"seconds": told["seconds"]["train"]}
+        return {name: told[name] for name in ("removed_share", "steps", *COSTS)} | {"seconds": told["seconds"]["train"]}
 
     def _scores(self, locator: str, recipe: Recipe, task: Task) -> Figures:
         """The test questions are left alone while recipes are chosen."""
@@ -154,7 +154,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--group", help="measure this part alone")
     parser.add_argument("--recipe", default="", help="measure recipes alone whose name holds this")
     parser.add_argument("--share", default="1/1", help="I/N: the I-th of every N runs")
-    parser.add_argument("--costs", action="store_true", help="measure seconds and memory, on an idle machine")
+    parser.add_argument("--costs", action="store_true", help="measure time, memory and size, on an idle machine")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     given = parser.parse_args()
     needed = [given.data / name for name in FILES] + [given.docs / "train.parquet", Path(GUIDE_FOLDER)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from interleaved import machine
 from markdown_table import markdown_table
-from recipes import PLANS, RECIPES, SEEDS, Group, Recipe, Task
+from recipes import PAPER, PLANS, RECIPES, SEEDS, STUDENTS, Group, Recipe, Task
 
 if TYPE_CHECKING:
     from results import Measurement
@@ -35,9 +35,9 @@ The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (
   the pairs and dropout.
 - Removed: the share of a batch's candidates that the judge took out of the loss.
 - Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand in place of these.
-- Seconds a step and peak memory: `python tests/bench/results.py --costs`, 25 steps of each recipe alone
-  on the machine, median of {rounds} rounds; the first steps build caches and are part of it. Columns of which nothing
-  is measured yet are left out.
+- Seconds a step, peak memory, size, texts a second: `python tests/bench/results.py --costs`, 25 steps of each recipe
+  alone on the machine, median of {rounds} rounds; the first steps build caches and are part of it. Columns of which
+  nothing is measured yet are left out.
 
 ## Choosing temperature and judge
 
@@ -48,6 +48,13 @@ One seed, the held-out training questions.
 ## Judge and techniques
 
 {main}
+
+## Kinds of students
+
+Each guided as the paper has it, at a rate that suits it ([what they are](STUDENTS.md)). Texts a second: of 2 seconds of
+the model's own `encode` after training.
+
+{students}
 
 ## The best recipe
 
@@ -73,6 +80,7 @@ def page(measurement: Measurement) -> str:
         docs=" ".join(PLANS["docs"]),
         rounds=measurement.COST_ROUNDS,
         choosing=_choosing(measurement, "choosing"),
+        students=_students(measurement),
         best=_choosing(measurement, "best"),
         main=_table(measurement, ("as they are", "main", "one technique")),
         machine=machine(),
@@ -107,12 +115,28 @@ def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
     return markdown_table(rows) + (f"\n\nNot measured yet: {', '.join(missing)}." if missing else "")
 
 
+def _students(measurement: Measurement) -> str:
+    rows = [["student", "flags", "Banking77", "STS", "M weights", "MB", "s a step", "texts/s"]]
+    for recipe in (PAPER, *STUDENTS):
+        found, costs = measurement.found(recipe, "Banking77"), measurement.costs_found(recipe)
+        figures = [
+            _median(costs, "parameters", 1e-6, ".1f"),
+            _median(costs, "model_bytes", 1e-6, ".1f"),
+            _median(costs, "seconds_a_step", 1, ".2f"),
+            _median(costs, "texts_per_second", 1, ",.0f"),
+        ]
+        flags = f"`{' '.join(recipe.flags or ())}`"
+        rows.append([recipe.name, flags, _mean(found, "test"), _mean(found, "sts"), *figures])
+    return markdown_table(rows)
+
+
 def _costs(measurement: Measurement, recipe: Recipe) -> list[str]:
     found = measurement.costs_found(recipe)
-    if not found:
-        return ["", ""]
-    seconds, peak = (np.median([each[name] for each in found]) for name in ("seconds_a_step", "peak_memory_bytes"))
-    return [f"{seconds:.2f}", f"{peak / 1e6:,.0f}"]
+    return [_median(found, "seconds_a_step", 1, ".2f"), _median(found, "peak_memory_bytes", 1e-6, ",.0f")]
+
+
+def _median(found: list[dict[str, Any]], name: str, scale: float, form: str) -> str:
+    return f"{scale * np.median([each[name] for each in found]):{form}}" if found else ""
 
 
 def _mean(found: list[dict[str, Any]], name: str, scale: float = 1.0) -> str:

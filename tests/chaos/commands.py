@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
@@ -37,6 +38,7 @@ CONTEXT = _context()
 
 def start_server(cache: Path) -> None:
     """Import the libraries once; what the commands cache goes under ``cache``."""
+    here = dict(os.environ)
     os.environ |= {
         "HF_DATASETS_CACHE": str(cache / "datasets"),
         "XDG_CACHE_HOME": str(cache / "user"),
@@ -45,18 +47,34 @@ def start_server(cache: Path) -> None:
         "COLUMNS": "200",
     }
     ensure_running()
+    os.environ.clear()
+    os.environ.update(here)
 
 
-class Command:
-    """``gistcache`` with its words, running; all it says goes to a file."""
+class Forked:
+    """A function in a process of its own, running; all it says goes to a file.
 
-    def __init__(self, *words: object, cwd: Path) -> None:
+    Args:
+        act: What is called there; can be pickled.
+        given: What it is called with.
+        cwd: Where.
+        environment: Variables that this process has more than the server.
+    """
+
+    def __init__(
+        self, act: Callable[..., None], *given: object, cwd: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.said_to = cwd / f"said-{time.monotonic_ns()}.txt"
-        self._process = CONTEXT.Process(target=_run, args=([str(word) for word in words], str(cwd), str(self.said_to)))
+        self._process = CONTEXT.Process(target=_run, args=(act, given, str(cwd), str(self.said_to), environment or {}))
         self._process.start()
         while not self.said_to.exists() and self._process.is_alive():
             time.sleep(0.0005)
         self.started = time.monotonic()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.is_alive()
 
     def send(self, number: signal.Signals, after: float) -> None:
         """Send a signal so many seconds after the start, where the command still runs."""
@@ -64,9 +82,15 @@ class Command:
         if self._process.is_alive() and self._process.pid:
             os.kill(self._process.pid, number)
 
-    def end(self) -> tuple[int, str, float]:
-        """Wait; exit code (negative: the signal that killed it), what it said, seconds."""
-        self._process.join()
+    def end(self, within: float | None = None) -> tuple[int, str, float]:
+        """Wait; exit code (negative: the signal that killed it), what it said, seconds.
+
+        After ``within`` seconds it is killed.
+        """
+        self._process.join(within)
+        if self.alive:
+            self._process.kill()
+            self._process.join()
         code = self.said_to.with_suffix(".code")
         # Threads that start processes poll each other's, and one of them then finds no exit code: the command's own
         # word comes first.
@@ -78,6 +102,13 @@ class Command:
         return ended, said, time.monotonic() - self.started
 
 
+class Command(Forked):
+    """``gistcache`` with its words, running."""
+
+    def __init__(self, *words: object, cwd: Path, environment: Mapping[str, str] | None = None) -> None:
+        super().__init__(gistcache, [str(word) for word in words], cwd=cwd, environment=environment)
+
+
 def finish(*words: object, cwd: Path) -> tuple[str, float]:
     """Run a command to its good end: what it said, seconds."""
     code, said, seconds = Command(*words, cwd=cwd).end()
@@ -86,17 +117,25 @@ def finish(*words: object, cwd: Path) -> tuple[str, float]:
     return said, seconds
 
 
-def _run(words: list[str], cwd: str, said_to: str) -> None:
+def gistcache(words: list[str]) -> None:
+    """The command with its words, in this process."""
     from gistcache.shared.launch import main
 
-    os.chdir(cwd)
     sys.argv = ["gistcache", *words]
+    main()
+
+
+def _run(
+    act: Callable[..., None], given: Sequence[object], cwd: str, said_to: str, environment: Mapping[str, str]
+) -> None:
+    os.chdir(cwd)
+    os.environ.update(environment)
     said = os.open(f"{said_to}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
     Path(f"{said_to}.new").rename(said_to)  # from here on, signals are the command's own affair
     try:
-        main()
+        act(*given)
     except SystemExit as ended:
         Path(said_to).with_suffix(".code").write_text(str(ended.code or 0))
         raise

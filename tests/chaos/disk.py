@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.chaos.arena import Arena, Words, digest, weights
 from tests.chaos.commands import Command, finish
-from tests.chaos.kills import digest, index_words, train_words, weights, write_corpus
 
 ROOM = "512m"
 
@@ -44,42 +44,42 @@ def make_room(place: Path) -> None:
     subprocess.run(["mount", "-o", f"remount,size={ROOM}", str(place)], check=True)
 
 
-def fill_index(folder: Path, guide: Path, times: int, seed: int) -> Counter[str]:
+def fill_index(arena: Arena, times: int, seed: int) -> Counter[str]:
     """Build on disks of random sizes, then again with room; counts by whether the first try found room.
 
     Raises:
         AssertionError: The error was not clear, or the end differs from an undisturbed build.
     """
-    write_corpus(folder)
-    shutil.rmtree(folder / "whole", ignore_errors=True)
-    finish(*index_words(guide, "whole"), cwd=folder)
-    whole, chance, ends = digest(folder / "whole"), random.Random(seed), Counter[str]()
-    size = sum(path.stat().st_size for path in (folder / "whole").rglob("*") if path.is_file())
+    chance, ends, disk = random.Random(seed), Counter[str](), arena.folder / "disk"
+    words, size = arena.index_words("disk/index"), _bytes_of(arena.index)
     for _ in range(times):
-        with small_disk(folder / "disk", chance.randrange(8192, 4 * size)):
-            ends[_tried(index_words(guide, "disk/index"), folder)] += 1
-            make_room(folder / "disk")
-            finish(*index_words(guide, "disk/index"), cwd=folder)
-            assert digest(folder / "disk" / "index") == whole
+        with small_disk(disk, chance.randrange(8192, 4 * size)):
+            ends[_tried(words, arena.folder)] += 1
+            make_room(disk)
+            finish(*words, cwd=arena.folder)
+            assert digest(disk / "index") == arena.digest
     return ends
 
 
-def fill_train(folder: Path, index: Path, student: Path, times: int, seed: int) -> Counter[str]:
+def fill_train(arena: Arena, times: int, seed: int) -> Counter[str]:
     """As ``fill_index``, for training with checkpoints."""
-    shutil.rmtree(folder / "whole-run", ignore_errors=True)
-    finish(*train_words(index, student, "whole-run"), cwd=folder)
-    whole, chance, ends = weights(folder / "whole-run"), random.Random(seed), Counter[str]()
-    size = sum(path.stat().st_size for path in (folder / "whole-run").rglob("*") if path.is_file())
+    chance, ends, disk = random.Random(seed), Counter[str](), arena.folder / "disk"
+    words, (whole, _) = arena.train_words("disk/run"), arena.whole_run
+    size = _bytes_of(arena.folder / "whole-run")
     for _ in range(times):
-        with small_disk(folder / "disk", chance.randrange(8192, 2 * size)):
-            ends[_tried(train_words(index, student, "disk/run"), folder)] += 1
-            make_room(folder / "disk")
-            finish(*train_words(index, student, "disk/run"), "--resume", cwd=folder)
-            assert weights(folder / "disk" / "run") == whole
+        with small_disk(disk, chance.randrange(8192, 2 * size)):
+            ends[_tried(words, arena.folder)] += 1
+            make_room(disk)
+            finish(*words, "--resume", cwd=arena.folder)
+            assert weights(disk / "run") == whole
     return ends
 
 
-def _tried(words: list[object], folder: Path) -> str:
+def _bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _tried(words: Words, folder: Path) -> str:
     code, said, _ = Command(*words, cwd=folder).end()
     if code == 0:
         return "had room"
@@ -90,20 +90,16 @@ def _tried(words: list[object], folder: Path) -> str:
     return "found no room"
 
 
-def train_from_read_only(folder: Path, guide: Path, student: Path) -> None:
+def train_from_read_only(arena: Arena) -> None:
     """Train from an index on a file system that cannot be written.
 
     Raises:
         AssertionError: The run failed or ended in other weights than from a folder that can be written.
     """
-    write_corpus(folder)
-    for name in ("whole", "plain-run", "guarded-run"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    finish(*index_words(guide, "whole"), cwd=folder)
-    finish(*train_words(folder / "whole", student, "plain-run"), cwd=folder)
-    with small_disk(folder / "disk", 2**26):
-        shutil.copytree(folder / "whole", folder / "disk" / "index")
-        subprocess.run(["mount", "-o", "remount,ro", str(folder / "disk")], check=True)
-        finish("verify", "disk/index", cwd=folder)
-        finish(*train_words(folder / "disk" / "index", student, "guarded-run"), cwd=folder)
-    assert weights(folder / "guarded-run") == weights(folder / "plain-run")
+    index, disk = arena.index, arena.folder / "disk"
+    with small_disk(disk, 2**26):
+        shutil.copytree(index, disk / "index")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        finish("verify", "disk/index", cwd=arena.folder)
+        finish(*arena.train_words("guarded-run", disk / "index"), cwd=arena.folder)
+    assert weights(arena.folder / "guarded-run") == arena.whole_run[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -11,84 +10,50 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.chaos.arena import Arena, digest, weights
 from tests.chaos.commands import Command, finish
-from tests.conftest import random_pairs, write_jsonl
-
-PAIRS, PART_ROWS = 400, 32
-STEPS, SAVE_STEPS = 80, 8
-
-Words = list[object]
 
 
-def index_words(guide: Path, out: str) -> Words:
-    """`gistcache index` into parts small enough that there are many."""
-    return ["index", "pairs.jsonl", "--guide", guide, "--out", out, "--part-rows", PART_ROWS, "--neighbors", 5]
-
-
-def train_words(index: Path, student: Path, out: str) -> Words:
-    """`gistcache train` with a checkpoint every few steps."""
-    sizes = ["--batch-size", 16, "--max-steps", STEPS, "--save-steps", SAVE_STEPS]
-    return ["train", "--index", index, "--student", student, "--out", out, "--learning-rate", 1e-3, *sizes]
-
-
-def write_corpus(folder: Path) -> None:
-    """Pairs with negatives and with texts of both roles."""
-    rows = random_pairs(PAIRS, seed=77, negatives=1)
-    write_jsonl(folder / "pairs.jsonl", [*rows, {"anchor": rows[0]["positive"], "positive": rows[1]["anchor"]}])
-
-
-def digest(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file, by relative path."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def kill_index(folder: Path, guide: Path, times: int, number: signal.Signals, seed: int) -> Counter[str]:
+def kill_index(arena: Arena, times: int, number: signal.Signals, seed: int) -> Counter[str]:
     """Signal the build at random moments and run it again; counts by what had been reached.
 
     Raises:
         AssertionError: The second run failed, made a finished part again, or ended in other bytes.
     """
-    write_corpus(folder)
-    shutil.rmtree(folder / "whole", ignore_errors=True)
-    _, seconds = finish(*index_words(guide, "whole"), cwd=folder)
-    whole, chance, reached = digest(folder / "whole"), random.Random(seed), Counter[str]()
+    chance, reached = random.Random(seed), Counter[str]()
+    words, cut = arena.index_words("cut"), arena.folder / "cut"
     for _ in range(times):
-        shutil.rmtree(folder / "cut", ignore_errors=True)
-        command = Command(*index_words(guide, "cut"), cwd=folder)
-        command.send(number, chance.uniform(0, seconds))
+        shutil.rmtree(cut, ignore_errors=True)
+        command = Command(*words, cwd=arena.folder)
+        command.send(number, chance.uniform(0, arena.index_seconds))
         code, said, _ = command.end()
         check_end(code, said, number, "run the same command again")
-        reached[_reached(folder / "cut")] += 1
-        finished = _finished_parts(folder / "cut")
-        finish(*index_words(guide, "cut"), cwd=folder)
-        again = {path for path, stamp in finished.items() if _stamp(folder / "cut" / path) != stamp}
+        reached[_reached(cut)] += 1
+        finished = _finished_parts(cut)
+        finish(*words, cwd=arena.folder)
+        again = {path for path, stamp in finished.items() if _stamp(cut / path) != stamp}
         assert not again, f"made again: {again}"
-        assert digest(folder / "cut") == whole
+        assert digest(cut) == arena.digest
     return reached
 
 
-def kill_train(folder: Path, index: Path, student: Path, times: int, number: signal.Signals, seed: int) -> Counter[str]:
+def kill_train(arena: Arena, times: int, number: signal.Signals, seed: int) -> Counter[str]:
     """Signal training at random moments and resume it; counts by the checkpoint that was gone on from.
 
     Raises:
         AssertionError: The resumed run failed or ended in other weights.
     """
-    shutil.rmtree(folder / "whole-run", ignore_errors=True)
-    _, seconds = finish(*train_words(index, student, "whole-run"), cwd=folder)
-    whole, chance, reached = weights(folder / "whole-run"), random.Random(seed), Counter[str]()
+    chance, reached = random.Random(seed), Counter[str]()
+    words, (whole, seconds) = arena.train_words("cut-run"), arena.whole_run
     for _ in range(times):
-        shutil.rmtree(folder / "cut-run", ignore_errors=True)
-        command = Command(*train_words(index, student, "cut-run"), cwd=folder)
+        shutil.rmtree(arena.folder / "cut-run", ignore_errors=True)
+        command = Command(*words, cwd=arena.folder)
         command.send(number, chance.uniform(0, seconds))
         code, said, _ = command.end()
         check_end(code, said, number, "--resume")
-        said, _ = finish(*train_words(index, student, "cut-run"), "--resume", cwd=folder)
+        said, _ = finish(*words, "--resume", cwd=arena.folder)
         reached[_resumed_from(said)] += 1
-        assert weights(folder / "cut-run") == whole
+        assert weights(arena.folder / "cut-run") == whole
     return reached
 
 
@@ -125,10 +90,6 @@ def _finished_parts(out: Path) -> dict[str, tuple[int, int]]:
 def _stamp(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_ino, found.st_mtime_ns
-
-
-def weights(run: Path) -> str:
-    return hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
 
 
 def _resumed_from(said: str) -> str:

@@ -7,29 +7,25 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+from tests.chaos.arena import Arena, weights
 from tests.chaos.commands import finish
-from tests.chaos.kills import index_words, train_words, weights, write_corpus
 
 
-def share_index(folder: Path, guide: Path, student: Path, trainers: int, seconds: float) -> Counter[str]:
+def share_index(arena: Arena, trainers: int, seconds: float) -> Counter[str]:
     """Train with ``trainers`` seeds alone, then all at once, again and again; counts of runs.
 
     Raises:
         AssertionError: A command failed, or a run ended in other weights than alone.
     """
-    write_corpus(folder)
-    shutil.rmtree(folder / "whole", ignore_errors=True)
-    finish(*index_words(guide, "whole"), cwd=folder)
-    alone = [_trained(folder, student, seed, "alone") for seed in range(trainers)]
-    shutil.rmtree(folder / "whole.tokens")  # made again, by whoever comes first
+    alone = [_trained(arena, seed, "alone") for seed in range(trainers)]
+    shutil.rmtree(f"{arena.index}.tokens")  # made again, by whoever comes first
     end, done = time.monotonic() + seconds, Counter[str]()
     counted = threading.Lock()
 
     def trainer(seed: int) -> None:
         while True:
-            assert _trained(folder, student, seed, "shared") == alone[seed]
+            assert _trained(arena, seed, "shared") == alone[seed]
             with counted:
                 done["training runs"] += 1
             if time.monotonic() > end:
@@ -37,7 +33,7 @@ def share_index(folder: Path, guide: Path, student: Path, trainers: int, seconds
 
     def verifier() -> None:
         while time.monotonic() < end:
-            finish("verify", "whole", cwd=folder)
+            finish("verify", arena.index, cwd=arena.folder)
             with counted:
                 done["verify runs"] += 1
 
@@ -48,8 +44,8 @@ def share_index(folder: Path, guide: Path, student: Path, trainers: int, seconds
     return done
 
 
-def _trained(folder: Path, student: Path, seed: int, where: str) -> str:
-    out = folder / f"{where}-{seed}"
+def _trained(arena: Arena, seed: int, where: str) -> str:
+    out = arena.folder / f"{where}-{seed}"
     shutil.rmtree(out, ignore_errors=True)
-    finish(*train_words(folder / "whole", student, out.name), "--seed", seed, cwd=folder)
+    finish(*arena.train_words(out.name), "--seed", seed, cwd=arena.folder)
     return weights(out)

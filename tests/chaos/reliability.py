@@ -23,7 +23,7 @@ from string import Template
 from gistcache.shared.parts import write_json
 
 from tests.chaos import commands, disk, flips, kills, load
-from tests.conftest import make_model
+from tests.chaos.arena import Arena
 
 HERE = Path(__file__).parent
 PAGE, TEMPLATE = HERE.parents[1] / "docs" / "RELIABILITY.md", HERE / "reliability_page.md"
@@ -36,31 +36,24 @@ Counts = Counter[str]
 def measure(folder: Path, share: float) -> dict[str, str]:
     """Every fault; a line of counts each."""
     commands.start_server(folder / "cache")
-    guide = make_model(folder / "guide", dim=32, seed=1)
-    student = make_model(folder / "student", dim=16, layers=4, seed=2)
-    kills.write_corpus(folder)
-    commands.finish(*kills.index_words(guide, "index"), cwd=folder)
-    index = folder / "index"
+    arena = Arena.made(folder)
 
     def times(count: int) -> int:
         return max(2, round(share * count))
 
     faults: dict[str, Callable[[], Counts | str]] = {
-        "index_kill": lambda: kills.kill_index(folder, guide, times(200), signal.SIGKILL, 1),
+        "index_kill": lambda: kills.kill_index(arena, times(200), signal.SIGKILL, 1),
         "index_stop": lambda: (
-            kills.kill_index(folder, guide, times(50), signal.SIGINT, 2)
-            + kills.kill_index(folder, guide, times(50), signal.SIGTERM, 3)
+            kills.kill_index(arena, times(50), signal.SIGINT, 2) + kills.kill_index(arena, times(50), signal.SIGTERM, 3)
         ),
-        "train_kill": lambda: kills.kill_train(folder, index, student, times(50), signal.SIGKILL, 4),
-        "train_term": lambda: kills.kill_train(folder, index, student, times(25), signal.SIGTERM, 5),
-        "train_int": lambda: kills.kill_train(folder, index, student, times(25), signal.SIGINT, 6),
-        "disk_index": lambda: disk.fill_index(folder, guide, times(40), 7) if disk.can_mount() else "not run: no mount",
-        "disk_train": lambda: (
-            disk.fill_train(folder, index, student, times(20), 8) if disk.can_mount() else "not run: no mount"
-        ),
-        "flips": lambda: flips.flip_bits(folder, guide, student, times(200), 9, each=share >= 1),
-        "fuzz": lambda: _fuzz(index, times(10_000)),
-        "load": lambda: load.share_index(folder, guide, student, TRAINERS, share * LOAD_SECONDS),
+        "train_kill": lambda: kills.kill_train(arena, times(50), signal.SIGKILL, 4),
+        "train_term": lambda: kills.kill_train(arena, times(25), signal.SIGTERM, 5),
+        "train_int": lambda: kills.kill_train(arena, times(25), signal.SIGINT, 6),
+        "disk_index": lambda: disk.fill_index(arena, times(40), 7) if disk.can_mount() else "not run: no mount",
+        "disk_train": lambda: disk.fill_train(arena, times(20), 8) if disk.can_mount() else "not run: no mount",
+        "flips": lambda: flips.flip_bits(arena, times(200), 9, each=share >= 1),
+        "fuzz": lambda: _fuzz(arena.index, times(10_000)),
+        "load": lambda: load.share_index(arena, TRAINERS, share * LOAD_SECONDS),
     }
     found = json.loads(KEPT.read_text()) if share >= 1 and KEPT.is_file() else {}
     for name, act in faults.items():

@@ -20,6 +20,8 @@ from tests.conftest import build_test_index, random_pairs
 from tests.precompute.test_build import columns_of, contents
 
 SETTINGS = {"part_rows": 60, "neighbors": 5, "slice_rows": 60}
+WHOLE = SETTINGS | {"slice_rows": 10**6}
+RAY = {"engine": "ray", "num_workers": 1}  # every actor of every step loads the libraries anew
 TABLES = ("texts", "pairs", "contents", "lookup", "negatives")
 
 
@@ -35,6 +37,11 @@ def rows():
 @pytest.fixture(scope="module")
 def local(tmp_path_factory, guide_folder, rows) -> Path:
     return build_test_index(tmp_path_factory.mktemp("local") / "index", rows, guide_folder, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, guide_folder, rows) -> Path:
+    return build_test_index(tmp_path_factory.mktemp("whole") / "index", rows, guide_folder, **WHOLE)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +64,7 @@ def cut_after(monkeypatch, records: int):
     monkeypatch.setattr(build_module.Journal, "record", record)
 
 
-def test_slices_give_what_one_search_gives(tmp_path, guide_folder, rows, local):
-    whole = build_test_index(tmp_path / "index", rows, guide_folder, **(SETTINGS | {"slice_rows": 10**6}))
+def test_slices_give_what_one_search_gives(local, whole):
     sliced, searched_at_once = (columns_of(GuideIndex.open(each))[1] for each in (local, whole))
     assert len(GuideIndex.open(local).manifest.parts["faiss"]) == 3
     assert not (local / "building").exists()
@@ -67,35 +73,32 @@ def test_slices_give_what_one_search_gives(tmp_path, guide_folder, rows, local):
     assert np.allclose(sliced["neighbor_scores"], searched_at_once["neighbor_scores"], atol=1e-6)
 
 
-def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows):
+def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows, forked):
     settings = SETTINGS | {"exact_limit": 20, "vector_dtype": "int8"}
     one = build_test_index(tmp_path / "one", rows, guide_folder, **settings)
     two = build_test_index(tmp_path / "two", rows, guide_folder, num_workers=2, **settings)
     assert contents(two) == contents(one)
 
 
-RAY = {"engine": "ray", "num_workers": 2}
-
-
 @pytest.mark.parametrize(("first", "then"), [(RAY, {}), ({}, RAY)])
 def test_begun_by_one_engine_and_finished_by_the_other(
-    tmp_path, guide_folder, rows, local, monkeypatch, first, then, ray
+    tmp_path, guide_folder, rows, whole, monkeypatch, first, then, ray
 ):
-    parts = GuideIndex.open(local).manifest.parts
+    parts = GuideIndex.open(whole).manifest.parts
     before = sum(len(parts[kind]) for kind in TABLES) + len(["rejected rows", "unrounded sample"])
     with monkeypatch.context() as patch:
         cut_after(patch, before + 2)
         with pytest.raises(PoweredOffError):
-            build_test_index(tmp_path / "index", rows, guide_folder, **SETTINGS, **first)
+            build_test_index(tmp_path / "index", rows, guide_folder, **WHOLE, **first)
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "index" / "vectors").glob("*.npy")}
     assert 2 <= len(made) < len(parts["vectors"])  # the first engine has worked, and not to its end
-    build_test_index(tmp_path / "index", rows, guide_folder, **SETTINGS, **then)
-    assert contents(tmp_path / "index") == contents(local)
+    build_test_index(tmp_path / "index", rows, guide_folder, **WHOLE, **then)
+    assert contents(tmp_path / "index") == contents(whole)
     assert sum(path.stat().st_mtime_ns != stamp for path, stamp in made.items()) <= len(made) - 2  # recorded ones stay
 
 
 def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide_folder, ray):
-    rows = random_pairs(900, seed=6)
+    rows = random_pairs(450, seed=6)
     killed, made = [], set()
 
     def kill_one():
@@ -114,7 +117,7 @@ def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
     settings = {"part_rows": 64, "neighbors": 5}
-    cut = build_test_index(tmp_path / "cut", rows, guide_folder, engine="ray", num_workers=2, **settings)
+    cut = build_test_index(tmp_path / "cut", rows, guide_folder, **RAY | settings | {"num_workers": 2})
     killer.join()
     assert killed
     assert contents(cut) == contents(build_test_index(tmp_path / "whole", rows, guide_folder, **settings))
@@ -129,8 +132,7 @@ def test_a_worker_with_another_guide_is_refused(tmp_path, guide_folder, prompted
 
 @pytest.mark.parametrize("engine", [{"num_workers": 2}, RAY])
 def test_what_fails_in_a_worker_is_told_in_one_message(tmp_path, guide_folder, rows, engine, request):
-    if "engine" in engine:
-        request.getfixturevalue("ray")
+    request.getfixturevalue("ray" if "engine" in engine else "forked")
     folder = tmp_path / "index"
     with pytest.MonkeyPatch.context() as patch:
         cut_after(patch, 12)

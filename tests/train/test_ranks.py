@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.chaos.commands import Forked, gistcache
 from tests.conftest import build_test_index, make_model, random_pairs, random_texts
+from tests.train.ranks_step import take_step
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("ranks_script.py")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LONGEST_RUN = 600  # seconds
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.fixture(scope="module")
@@ -36,31 +41,43 @@ def student_folder(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("student") / "s", dim=16, layers=2, seed=2, dropout=0.0)
 
 
-def run(words: list[object], folder: Path, code: int = 0) -> str:
-    with subprocess.Popen(
-        [sys.executable, *map(str, words)],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_DATASETS_CACHE": str(folder / "cache")},
-    ) as process:
+def run(act: Callable[..., None], given: object, folder: Path, processes: int, code: int = 0) -> str:
+    """Call a function in one process, or in several as a launcher starts them; returns what the first one says."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    group = {"WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+    places = [group | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"} for rank in range(processes)]
+    running = [Forked(act, given, cwd=folder, environment=each if processes > 1 else {}) for each in places]
+    ends = [each.end(LONGEST_RUN) for each in running]
+    assert [end[0] for end in ends] == [code] * processes, ends
+    return ends[0][1]
+
+
+def train(words: list[object], folder: Path, processes: int, code: int = 0) -> str:
+    """`gistcache train` in so many processes."""
+    return run(gistcache, ["train", *map(str, words)], folder, processes, code)
+
+
+def launched(words: list[object], folder: Path) -> None:
+    """`gistcache train` by torchrun."""
+    command = [sys.executable, *TORCHRUN, "-m", "gistcache.train", *map(str, words)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             _, said = process.communicate(timeout=LONGEST_RUN)
         except subprocess.TimeoutExpired:
             process.terminate()  # torchrun ends its processes, which may wait for each other for ever
             raise
-    assert process.returncode == code, said
-    return said
+    assert process.returncode == 0, said
 
 
 @pytest.mark.parametrize("tokens", [None, 60])
 def test_loss_and_gradients_are_those_of_one_process(tmp_path, index_folder, student_folder, tokens):
     # 80 to 83 have the positives of 0 to 3; 84 has the anchor of 1; the positive of 2 is the anchor of 85.
     labels = [0, 1, 2, 3, 10, 11, 12, 13, 80, 81, 82, 83, 84, 85, 20, 21]
-    for name, launcher in {"one": [], "two": TORCHRUN}.items():
+    for processes, name in enumerate(("one", "two"), start=1):
         given = {"index": str(index_folder), "student": str(student_folder), "tokens": tokens, "labels": labels}
-        run([*launcher, SCRIPT, json.dumps(given | {"out": str(tmp_path / f"{name}.pt")})], tmp_path)
+        run(take_step, given | {"out": str(tmp_path / f"{name}.pt")}, tmp_path, processes)
     one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
     assert torch.allclose(one["loss"], two["loss"], atol=1e-5)
     assert one["counts"] == two["counts"]
@@ -72,20 +89,19 @@ def test_loss_and_gradients_are_those_of_one_process(tmp_path, index_folder, stu
 def test_a_run_of_two_processes_ends_where_one_does_and_each_goes_on_from_the_other(
     tmp_path, index_folder, student_folder
 ):
-    train = ["train", "--index", index_folder, "--student", student_folder, "--batch-size", 16, "--epochs", 3]
-    train += ["--learning-rate", 1e-3, "--save-steps", 5, "--logging-steps", 5, "--negatives", 0, "--device", "cpu"]
-    one, two = ["-m", "gistcache.shared.launch", *train], [*TORCHRUN, "-m", "gistcache.train", *train[1:]]
-    run([*one, "--out", "one"], tmp_path)
-    run([*two, "--out", "two"], tmp_path)
-    for name, begun, ended in (("one-then-two", one, two), ("two-then-one", two, one)):
-        run([*begun, "--out", name], tmp_path)
+    words = ["--index", index_folder, "--student", student_folder, "--batch-size", 16, "--epochs", 3]
+    words += ["--learning-rate", 1e-3, "--save-steps", 5, "--logging-steps", 5, "--negatives", 0, "--device", "cpu"]
+    train([*words, "--out", "one"], tmp_path, processes=1)
+    launched([*words, "--out", "two"], tmp_path)
+    for name, begun, processes in (("one-then-two", "one", 2), ("two-then-one", "two", 1)):
+        shutil.copytree(tmp_path / begun, tmp_path / name)
         for left in (tmp_path / name).iterdir():  # as if it had been killed after its last but one checkpoint
             if left.is_file():
                 left.unlink()
-        checkpoints = sorted((tmp_path / name / "checkpoints").glob("checkpoint-*"), key=lambda path: len(path.name))
+        checkpoints = (tmp_path / name / "checkpoints").glob("checkpoint-*")
         newest = max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]))
         newest.rename(tmp_path / name / "left-out")
-        said = run([*ended, "--out", name, "--resume"], tmp_path)
+        said = train([*words, "--out", name, "--resume"], tmp_path, processes)
         assert "going on from" in said
     whole = load_file(tmp_path / "one" / "model.safetensors")
     metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
@@ -112,9 +128,9 @@ def test_processes_may_need_different_numbers_of_passes(tmp_path, guide_folder):
     student = make_model(tmp_path / "student", dim=16, seed=2, dropout=0.0)
     config = json.loads((student / "config.json").read_text())
     (student / "config.json").write_text(json.dumps(config | {"attn_implementation": "eager"}))
-    train = ["--index", index, "--student", student, "--batch-size", 16, "--epochs", 3, "--device", "cpu"]
-    run(["-m", "gistcache.train", *train, "--out", "one"], tmp_path)
-    run([*TORCHRUN, "-m", "gistcache.train", *train, "--out", "two"], tmp_path)
+    words = ["--index", index, "--student", student, "--batch-size", 16, "--epochs", 3, "--device", "cpu"]
+    train([*words, "--out", "one"], tmp_path, processes=1)
+    train([*words, "--out", "two"], tmp_path, processes=2)
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for key, value in one.items():
         if not key.endswith("key.bias"):  # see above
@@ -122,7 +138,7 @@ def test_processes_may_need_different_numbers_of_passes(tmp_path, guide_folder):
 
 
 def test_a_batch_that_cannot_be_shared_out_is_told(tmp_path, index_folder, student_folder):
-    train = ["--index", index_folder, "--student", student_folder, "--batch-size", 15, "--device", "cpu"]
-    said = run([*TORCHRUN, "-m", "gistcache.train", *train, "--out", "odd"], tmp_path, code=1)
+    words = ["--index", index_folder, "--student", student_folder, "--batch-size", 15, "--device", "cpu"]
+    said = train([*words, "--out", "odd"], tmp_path, processes=2, code=2)
     assert "--batch-size" in said
     assert "multiple of 2" in said

@@ -1,12 +1,10 @@
 """One step of the loss over fixed pairs, in as many processes as there are; the first saves loss and gradients.
 
-Run by test_ranks.py, alone and under torchrun.
+test_ranks.py runs it in one process and in two.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import torch
@@ -18,7 +16,13 @@ from sentence_transformers.util.distributed import get_rank, get_world_size
 from torch.nn.parallel import DistributedDataParallel
 
 
-def step(given: dict[str, Any]) -> None:
+def take_step(given: dict[str, Any]) -> None:
+    """What this process has to do."""
+    with taking_part("cpu"):
+        _step(given)
+
+
+def _step(given: dict[str, Any]) -> None:
     processes, rank = get_world_size(), get_rank()
     index = GuideIndex.open(given["index"])
     student = load_model(given["student"]).eval()
@@ -40,8 +44,3 @@ def step(given: dict[str, Any]) -> None:
     if rank == 0:
         torch.save({"loss": mean, "gradients": gradients, "counts": counts}, given["out"])
     wait()  # nobody leaves before the others
-
-
-if __name__ == "__main__":
-    with taking_part("cpu"):
-        step(json.loads(sys.argv[1]))
