@@ -107,7 +107,7 @@ class _Build:
         self.place, self.journal, self.guide, self.corpus = place, journal, guide, corpus
         self.settings, self.clock, self.old = settings, clock, old
         self.engine: Engine = engine_of(settings)
-        self.rows = settings.part_rows or 1
+        self.rows, self.scale_k = settings.part_rows or 1, settings.scale_k or 1  # as for_texts has set them
         self.exact = corpus.documents <= settings.exact_limit
         self.parts: dict[PartKind, list[PartRecord]] = {}
 
@@ -187,7 +187,7 @@ class _Build:
     def scales(self, space: Space) -> dict[str, Any]:
         """Every text's scale."""
         content_ids = self.corpus.texts["content_id"].to_numpy()
-        reference = ScaleReference.of(content_ids, self.settings.scale_k, self.settings.seed)
+        reference = ScaleReference.of(content_ids, self.scale_k, self.settings.seed)
         ranges = self.corpus.part_ranges(self.rows)
         job = ScaleJob(self.place, space, reference, ranges, self.settings.device)
         with step("scales", self.corpus.texts.height, "texts") as advance:

@@ -12,13 +12,10 @@ from ..shared.models import pick_device
 from ..shared.progress import Advance
 from ..shared.schema import CONTENT
 from .place import Place
-from .sampling import sample_of
+from .sampling import SCALE_SAMPLE, sample_of
 from .search import BLOCK_ROWS, exact_search
 from .space import Space
 from .work import Made
-
-# Above this many texts, scales are estimated against a sample of this size.
-SCALE_SAMPLE = 65_536
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ..shared.models import DType
 from ..shared.pairs import Columns
 from ..shared.rounding import VectorDType
 from ..shared.scaling import default_part_rows
+from .sampling import default_scale_k
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 # What means nothing to a kind of guide is refused, so that nobody believes that it took effect.
@@ -98,8 +99,8 @@ class IndexSettings:
     """Padded tokens a forward pass of the guide; default: 1,024 on a CPU, 65,536 on an accelerator."""
     neighbors: int = 50
     """Closest documents to store for each anchor."""
-    scale_k: int = 100
-    """A text's scale is its guide score with its K-th nearest other text; this is K."""
+    scale_k: int | None = None
+    """A text's scale is its guide score with its K-th nearest other text; default: 100, more above a million texts."""
     clusters: int | None = None
     """Clusters of anchors; default: the square root of their number."""
     exact_limit: int = 100_000
@@ -153,8 +154,9 @@ class IndexSettings:
             )
 
     def for_texts(self, texts: int) -> IndexSettings:
-        """With what follows from the size of the corpus: parts so large that the manifest stays small."""
-        return replace(self, part_rows=self.part_rows or default_part_rows(texts))
+        """With what follows from the size of the corpus: parts so large that the manifest stays small, and K."""
+        part_rows, scale_k = self.part_rows or default_part_rows(texts), self.scale_k or default_scale_k(texts)
+        return replace(self, part_rows=part_rows, scale_k=scale_k)
 
     def recorded(self) -> dict[str, Any]:
         """The part that determines the rest of the index, JSON-ready."""
