@@ -152,7 +152,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--docs", type=Path, default=REPOSITORY / "data" / "docs")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "results", help="everything that is kept")
     parser.add_argument("--group", help="measure this part alone")
-    parser.add_argument("--recipe", default="", help="measure recipes alone whose name holds this")
+    parser.add_argument("--recipe", nargs="+", default=[""], help="measure recipes alone whose name holds one of these")
     parser.add_argument("--share", default="1/1", help="I/N: the I-th of every N runs")
     parser.add_argument("--costs", action="store_true", help="measure time, memory and size, on an idle machine")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
@@ -166,7 +166,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     given = arguments()
     measurement = Measurement(given.data, given.docs, given.work)
-    asked = [each for each in RECIPES if given.group in (None, each.group) and given.recipe in each.name]
+    asked = [
+        each
+        for each in RECIPES
+        if given.group in (None, each.group) and any(words in each.name for words in given.recipe)
+    ]
     runs = [
         (recipe, seed, task)
         for task in PLANS  # one seed of every recipe before the next: interrupted, the page still has each row
@@ -181,7 +185,7 @@ def main() -> None:
     for number in range(measurement.COST_ROUNDS) if given.costs else ():
         for recipe in trained:  # by turns: what else the machine does falls on all alike
             measurement.costs(recipe, number)
-    if given.page or given.costs or (given.group is None and not given.recipe and shares == 1):
+    if given.page or given.costs or (given.group is None and given.recipe == [""] and shares == 1):
         text = page(measurement)
         (REPOSITORY / "docs" / "RESULTS.md").write_text(text, encoding="utf-8")
         print(text)
