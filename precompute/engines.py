@@ -71,7 +71,7 @@ class Processes:
         if len(numbers) < 2:  # one part needs no other process
             yield from InProcess().run(job, numbers, advance)
             return
-        context = _fresh_processes()
+        context = _fresh_processes(self.gpus)
         turn = context.Value("i", 0)
         count = min(self.count, len(numbers)) or 1
         threads = max(1, (os.cpu_count() or 1) // count)
@@ -95,13 +95,13 @@ class Processes:
                 raise
 
 
-def _fresh_processes() -> BaseContext:
+def _fresh_processes(gpus: int) -> BaseContext:
     """How workers begin: not from this process, as one with threads, or with CUDA, must not be forked.
 
-    They are forked from a process that has the libraries and nothing else, which every step of a build shares; where
-    there is none (Windows), each loads them anew.
+    On a CPU they are forked from a process that has the libraries and nothing else, which every step of a build
+    shares. With GPUs, where a library may ask CUDA something while it is imported, or on Windows, each loads them anew.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if gpus or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     loaded = [name for name in ("sentence_transformers",) if name in sys.modules]  # only if the guide is such a model
