@@ -36,8 +36,8 @@ The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (
 - Removed: the share of a batch's candidates that the judge took out of the loss.
 - Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand in place of these.
 - Seconds a step, peak memory, size, texts a second: `python tests/bench/results.py --costs`, 25 steps of each recipe
-  alone on the machine, median of up to {rounds} rounds; the first steps build caches and are part of it. Columns of which
-  nothing is measured yet are left out.
+  alone on the machine, median of up to {rounds} rounds; the first steps build caches and are part of it. Columns of
+  which nothing is measured yet are left out.
 
 ## Choosing temperature and judge
 
