@@ -80,21 +80,26 @@ def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows, 
     assert contents(two) == contents(one)
 
 
-@pytest.mark.parametrize(("first", "then"), [(RAY, {}), ({}, RAY)])
-def test_begun_by_one_engine_and_finished_by_the_other(
-    tmp_path, guide_folder, rows, whole, monkeypatch, first, then, ray
-):
-    parts = GuideIndex.open(whole).manifest.parts
+def test_begun_by_ray_gone_on_with_here_and_finished_by_ray(tmp_path, guide_folder, rows, whole, monkeypatch, ray):
+    folder, parts = tmp_path / "index", GuideIndex.open(whole).manifest.parts
     before = sum(len(parts[kind]) for kind in TABLES) + len(["rejected rows", "unrounded sample"])
-    with monkeypatch.context() as patch:
-        cut_after(patch, before + 2)
-        with pytest.raises(PoweredOffError):
-            build_test_index(tmp_path / "index", rows, guide_folder, **WHOLE, **first)
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "index" / "vectors").glob("*.npy")}
-    assert 2 <= len(made) < len(parts["vectors"])  # the first engine has worked, and not to its end
-    build_test_index(tmp_path / "index", rows, guide_folder, **WHOLE, **then)
-    assert contents(tmp_path / "index") == contents(whole)
-    assert sum(path.stat().st_mtime_ns != stamp for path, stamp in made.items()) <= len(made) - 2  # recorded ones stay
+
+    def cut(records: int, kind: str, **engine) -> dict[Path, int]:
+        """A build that ends after so many records; the files of a kind that it leaves, and when they were written."""
+        with monkeypatch.context() as patch:
+            cut_after(patch, records)
+            with pytest.raises(PoweredOffError):
+                build_test_index(folder, rows, guide_folder, **WHOLE, **engine)
+        made = {path: path.stat().st_mtime_ns for path in (folder / kind).glob("*.npy")}
+        assert 2 <= len(made) < len(parts[kind])  # this engine has worked, and not to the end
+        return made
+
+    begun = cut(before + 2, "vectors", **RAY)
+    gone_on = cut(len(parts["vectors"]), "scales")
+    build_test_index(folder, rows, guide_folder, **WHOLE, **RAY)
+    assert contents(folder) == contents(whole)
+    for made in (begun, gone_on):  # two at least were recorded, and stay
+        assert sum(path.stat().st_mtime_ns != stamp for path, stamp in made.items()) <= len(made) - 2
 
 
 def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide_folder, ray):
