@@ -107,7 +107,9 @@ class _Build:
         self.place, self.journal, self.guide, self.corpus = place, journal, guide, corpus
         self.settings, self.clock, self.old = settings, clock, old
         self.engine: Engine = engine_of(settings)
-        self.rows, self.scale_k = settings.part_rows or 1, settings.scale_k or 1  # as for_texts has set them
+        assert settings.part_rows, "IndexSettings.for_texts sets it"
+        assert settings.scale_k, "IndexSettings.for_texts sets it"
+        self.rows, self.scale_k = settings.part_rows, settings.scale_k
         self.exact = corpus.documents <= settings.exact_limit
         self.parts: dict[PartKind, list[PartRecord]] = {}
 

@@ -12,10 +12,20 @@ from ..shared.models import pick_device
 from ..shared.progress import Advance
 from ..shared.schema import CONTENT
 from .place import Place
-from .sampling import SCALE_SAMPLE, sample_of
+from .sampling import sample_of
 from .search import BLOCK_ROWS, exact_search
 from .space import Space
 from .work import Made
+
+# Above this many texts, scales are estimated against a sample of this size ...
+SCALE_SAMPLE = 65_536
+# ... in which the K-th nearest text of the corpus is no nearer than this one: a nearer one tells less (docs/JUDGE.md).
+SCALE_K, LEAST_RANK = 100, 6
+
+
+def default_scale_k(texts: int) -> int:
+    """Which nearest text a scale means: the 100th, and above a million texts one that the sample still resolves."""
+    return max(SCALE_K, -(-LEAST_RANK * texts // SCALE_SAMPLE))
 
 
 @dataclass(frozen=True)

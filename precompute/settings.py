@@ -14,7 +14,7 @@ from ..shared.models import DType
 from ..shared.pairs import Columns
 from ..shared.rounding import VectorDType
 from ..shared.scaling import default_part_rows
-from .sampling import default_scale_k
+from .scales import default_scale_k
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 # What means nothing to a kind of guide is refused, so that nobody believes that it took effect.

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..shared.errors import SettingsError
 from ..shared.evaluation import PRIMARY_METRIC, RetrievalSet
@@ -37,9 +37,6 @@ from .sampler import PlannedBatches
 from .settings import TrainSettings
 from .students import matryoshka_dims
 from .tokens import TokenCache
-
-# The trainer's list of what is installed never has flyte, and not azure_ml beside mlflow.
-UNLISTED = frozenset({"flyte", "azure_ml"})
 
 
 def checkpoint_folder(settings: TrainSettings) -> Path:
@@ -223,20 +220,11 @@ def refuse_unknown_loggers(names: Sequence[str]) -> None:
             fix=f"give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
         )
     for name in sorted(set(names) - {"all", "none"}):
-        if fault := _loading_fault(name):
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (ImportError, RuntimeError, ValueError) as error:
             raise SettingsError(
-                f"{name} is not installed, or not whole: {fault}",
+                f"{name} is not installed, or not whole: {error}",
                 where=f"--report-to {name}",
-                fix=f"pip install --upgrade {name}",
-            )
-
-
-def _loading_fault(logger: str) -> str | None:
-    """Why a logger cannot be loaded; None where it can."""
-    if logger not in {*get_available_reporting_integrations(), *UNLISTED}:
-        return "its package is missing"
-    try:
-        INTEGRATION_TO_CALLBACK[logger]()
-    except (ImportError, RuntimeError, ValueError) as error:
-        return str(error)
-    return None
+                fix="install what is missing, or leave the logger out",
+            ) from error

@@ -42,20 +42,20 @@ class Arena:
         sizes: Words = ["--batch-size", 16, "--max-steps", STEPS, "--save-steps", SAVE_STEPS]
         return [*words, "--learning-rate", 1e-3, *sizes]
 
+    @cached_property
+    def _built(self) -> tuple[Path, float]:
+        _, seconds = finish(*self.index_words("whole"), cwd=self.folder)
+        return self.folder / "whole", seconds
+
     @property
     def index(self) -> Path:
         """The undisturbed index."""
-        assert self._built
-        return self.folder / "whole"
+        return self._built[0]
 
     @property
     def index_seconds(self) -> float:
         """What the undisturbed build took."""
-        return self._built
-
-    @cached_property
-    def _built(self) -> float:
-        return finish(*self.index_words("whole"), cwd=self.folder)[1]
+        return self._built[1]
 
     @cached_property
     def digest(self) -> dict[str, str]:

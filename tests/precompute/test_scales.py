@@ -6,8 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gistcache.precompute.sampling import default_scale_k
-from gistcache.precompute.scales import ScaleReference, scales
+from gistcache.precompute.scales import ScaleReference, default_scale_k, scales
 from gistcache.precompute.space import Space
 from gistcache.shared.index import GuideIndex
 
