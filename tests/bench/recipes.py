@@ -88,6 +88,7 @@ LONGER = ("--max-steps", "280", *at(0.05))
 BEST = [
     Recipe(name, "best", flags, tasks=BANKING_ONLY)
     for name, flags in {
+        "longer, unguided": (*UNGUIDED, "--max-steps", "280", *at(0.1)),
         "longer, paper": LONGER,
         "longer, neighborhood": (*NEIGHBORHOOD, *LONGER),
         "longer, paper, KL": (*LONGER, "--kl-weight", "1"),
@@ -127,6 +128,14 @@ MAIN = [
     Recipe("unguided", "main", (*UNGUIDED, *at(0.1))),
     PAPER,
     Recipe("judge of pairs by pairs", "main", (*NEIGHBORHOOD, "--margin", "0.4", *at(0.05))),
+]
+MAIN += [
+    Recipe(f"{name}, two passes", "main", flags, tasks=BANKING_ONLY)
+    for name, flags in {
+        "unguided": (*UNGUIDED, "--max-steps", "280", *at(0.1)),
+        "guided as the paper has it": LONGER,
+        "judge of pairs by pairs at its own threshold": (*NEIGHBORHOOD, *LONGER),
+    }.items()
 ]
 BEST_RECIPE = (*LONGER, "--kl-weight", "1")
 MAIN += [
