@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,13 +58,13 @@ class RetrievalSet:
     relevant: dict[str, set[str]]
 
     @classmethod
-    def read(cls, inputs: Iterable[str], columns: Columns | None = None) -> RetrievalSet:
-        """Read held-out pairs from the same files as ``gistcache index`` takes.
+    def read(cls, inputs: Iterable[str], columns: Columns | None = None, *, may_lack: bool = False) -> RetrievalSet:
+        """Read held-out pairs from the same files as ``gistcache index`` takes; arguments as for ``read_pairs``.
 
         Raises:
-            InputError: There is no usable pair.
+            InputError: There is no usable pair, or a named column is in no file.
         """
-        pairs = [row for row in read_pairs(inputs, columns or Columns()) if isinstance(row, Pair)]
+        pairs = [row for row in read_pairs(inputs, columns or Columns(), may_lack=may_lack) if isinstance(row, Pair)]
         if not pairs:
             raise InputError(
                 "The held-out files hold no pair", where=", ".join(inputs), fix="give files that are not empty"
@@ -145,6 +146,8 @@ def _scored_rows(path: str) -> tuple[list[str], list[str], list[float]]:
         scored = [(str(a), str(b), float(c)) for a, b, c in rows if a and b]
         if not scored:
             raise ValueError("no row has two sentences and a score")
+        if not all(math.isfinite(score) for _, _, score in scored):
+            raise ValueError("a score is no number")
     except (ValueError, TypeError) as error:
         raise InputError(
             "The file holds no scored sentence pairs",

@@ -72,28 +72,43 @@ class _BadRow(Exception):  # noqa: N818 (control flow inside this file)
     """Carries the reason for a rejection."""
 
 
-def read_pairs(inputs: Iterable[str], columns: Columns, *, strict: bool = False) -> Iterator[Pair | Reject]:
+def read_pairs(
+    inputs: Iterable[str], columns: Columns, *, strict: bool = False, may_lack: bool = False
+) -> Iterator[Pair | Reject]:
     """Read every pair of the inputs, in order.
 
     Args:
         inputs: Files, globs, folders or URLs, see ``find_sources``.
         columns: Which columns hold what.
         strict: Raise on the first row that would be rejected.
+        may_lack: Whether named columns of negatives and tasks may be in none of the files.
 
     Raises:
-        InputError: A file cannot be parsed, or no row of a non-empty file is usable, or ``strict`` and a bad row.
+        InputError: A file cannot be parsed, or no row of a non-empty file is usable, or ``strict`` and a bad row, or a
+            named column is in no file.
     """
-    for source in find_sources(inputs):
-        yield from _read_file(source, columns, strict=strict)
+    named = {columns.task_column, *columns.negative_column} - {None} if not may_lack else set()
+    sources = find_sources(inputs)
+    for source in sources:
+        yield from _read_file(source, columns, strict=strict, unseen=named)
+    if named and sources:
+        raise InputError(
+            f"No row has the column {min(filter(None, named))!r}",
+            where=", ".join(source.name for source in sources[:3]),
+            fix="check the spelling of --negative-column and --task-column",
+        )
 
 
-def _read_file(source: Source, columns: Columns, *, strict: bool) -> Iterator[Pair | Reject]:
+def _read_file(source: Source, columns: Columns, *, strict: bool, unseen: set[str | None]) -> Iterator[Pair | Reject]:
+    """Pairs and rejects of a file; takes the columns that it has from ``unseen``."""
     used, line, reasons, seen = 0, 0, Counter[str](), None
     for line, fields in read_rows(source, _wanted(columns)):
         try:
             if isinstance(fields, str):
                 raise _BadRow(fields)
             seen = seen or list(fields)
+            if unseen:
+                unseen.difference_update(fields)
             pairs = list(_pairs(fields, columns))
         except _BadRow as bad:
             reason = str(bad)

@@ -146,10 +146,11 @@ def _as_bytes(column: pa.Array) -> pa.Array:
 
 
 def _is_of_text(kind: pa.DataType) -> bool:
-    """Whether a column holds texts, numbers of tasks, or lists of texts."""
+    """Whether a column holds texts, numbers (of tasks, scores), or lists of texts."""
     if pa.types.is_dictionary(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_of_text(kind.value_type)
-    return pa.types.is_null(kind) or pa.types.is_integer(kind) or kind in TEXT_TYPES
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return number or pa.types.is_null(kind) or kind in TEXT_TYPES
 
 
 def _bytes_type(kind: pa.DataType) -> pa.DataType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from gistcache.shared.errors import InputError
@@ -41,17 +42,22 @@ def test_a_duplicate_of_the_right_document_counts_as_right(tmp_path):
     assert held_out.relevant == {"q0": {"d0"}, "q1": {"d0"}}
 
 
-@pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize(
+    ("suffix", "header"), [("csv", True), ("csv", False), ("tsv", True), ("tsv", False), ("parquet", True)]
+)
 def test_sts_equals_spearman_of_the_cosines(tmp_path, guide_folder, header, suffix):
     model = load_model(guide_folder)
     texts = random_texts(24, seed=31)
     rows = [[texts[0], texts[0], "5.0"]]  # the two sentences of a row may be the same, also in the first row
     rows += [[texts[i], texts[12 + i], str(float(i % 5))] for i in range(1, 12)]
     path = tmp_path / f"sts.{suffix}"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        head = [["sentence1", "sentence2", "score"]] if header else []
-        csv.writer(file, delimiter="," if suffix == "csv" else "\t").writerows(head + rows)
+    names = ["sentence1", "sentence2", "score"]
+    if suffix == "parquet":  # the scores are numbers there
+        pl.DataFrame([(*texts, float(score)) for *texts, score in rows], schema=names, orient="row").write_parquet(path)
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            head = [names] if header else []
+            csv.writer(file, delimiter="," if suffix == "csv" else "\t").writerows(head + rows)
     left, right = (model.encode([row[side] for row in rows]) for side in (0, 1))
     cosines = (left * right).sum(axis=1)
     expected = spearmanr(cosines, [float(row[2]) for row in rows]).statistic
@@ -61,6 +67,9 @@ def test_sts_equals_spearman_of_the_cosines(tmp_path, guide_folder, header, suff
 def test_a_file_without_scores_is_an_error(tmp_path, guide_folder):
     path = write_jsonl(tmp_path / "sts.jsonl", [{"sentence1": "red", "sentence2": "blue", "score": "high"}])
     with pytest.raises(InputError, match="scored sentence pairs"):
+        evaluate_sts(load_model(guide_folder), str(path))
+    path.write_text('{"sentence1": "red", "sentence2": "blue", "score": "nan"}\n')
+    with pytest.raises(InputError, match="a score is no number"):
         evaluate_sts(load_model(guide_folder), str(path))
     path.write_text('{"anchor": "red", "positive": "blue"}\n')
     with pytest.raises(InputError, match="no row has two sentences"):

@@ -45,6 +45,9 @@ def test_columns_of_any_other_name(tmp_path):
     columns = Columns(anchor_column="q", positive_column="d", negative_column=("x", "y"), task_column="kind")
     row = {"q": "a", "d": "p", "x": "n", "y": ["m", "o"], "kind": "k", "anchor": "other"}
     assert pairs_of(tmp_path, row, columns=columns) == [Pair("a", "p", ("n", "m", "o"), "k")]
+    for mistyped in (Columns(negative_column=("x", "z")), Columns(task_column="z")):
+        with pytest.raises(InputError, match="No row has the column 'z'"):
+            pairs_of(tmp_path, {"anchor": "a", "positive": "p", "x": "n"}, columns=mistyped)
 
 
 REFUSED = [
