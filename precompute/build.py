@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..shared.clock import Clock
+from ..shared.errors import SettingsError
 from ..shared.evaluation import RetrievalSet
 from ..shared.libraries import installed
 from ..shared.manifest import Manifest, Request
@@ -59,7 +61,9 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
     _refuse_early(settings, place)
     with clock.measure("read pairs"):
         corpus = read_corpus(read_pairs(inputs, settings.columns, strict=settings.strict), ", ".join(inputs))
-        held_out = RetrievalSet.read(settings.eval_pairs, settings.columns) if settings.eval_pairs else None
+        held_out = (
+            RetrievalSet.read(settings.eval_pairs, settings.columns, may_lack=True) if settings.eval_pairs else None
+        )
         settings = settings.for_texts(corpus.texts.height)
     with clock.measure("load guide"):
         guide, old = guide_of(settings, place), None
@@ -71,7 +75,7 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
     if held := finished(place, request):
         return held
     with unfinished(place, asdict(request)) as journal:
-        if place.layout.manifest.exists():  # killed after its last step, or finished by another process just now
+        if has_manifest(place):  # killed after its last step, or finished by another process just now
             shutil.rmtree(place.layout.building)
             held = finished(place, request)
             assert held
@@ -84,7 +88,9 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
 
 
 def _refuse_early(settings: IndexSettings, place: Place) -> None:
-    """What can be seen before a pair is read: a folder of something else, a guide that is not there."""
+    """What can be seen before a pair is read: no engine, a folder of something else, a guide that is not there."""
+    if settings.engine == "ray" and find_spec("ray") is None:
+        raise SettingsError("Ray is not installed", where="--engine ray", fix="pip install 'gistcache[ray]'")
     if not has_manifest(place):
         refuse_foreign(place, INDEX, place.remote.sizes() if place.remote else {})
     if settings.guide.partition(":")[0] not in NOT_FOR:

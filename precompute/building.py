@@ -72,13 +72,16 @@ def finished(place: Place, request: Request) -> Manifest | None:
     """
     layout = place.layout
     names = place.remote.sizes() if place.remote else {}
-    if place.remote and "manifest.json" in names:
-        with whole_file(layout.manifest) as partial:
-            place.remote.get("manifest.json", partial)
-    elif not layout.manifest.exists() or layout.building.exists():
+    there = "manifest.json" in names if place.remote else layout.manifest.exists() and not layout.building.exists()
+    if not there:
         refuse_foreign(place, INDEX, names)
         return None
+    if place.remote:
+        with whole_file(layout.manifest) as partial:
+            place.remote.get("manifest.json", partial)
     manifest = Manifest.load(layout)
+    if place.remote:  # the storage alone says what it holds
+        layout.manifest.unlink()
     INDEX.refuse_other(place, asdict(manifest.request), asdict(request))
     if place.remote:
         _refuse_missing(place, manifest, names)
@@ -171,7 +174,7 @@ def _journal(place: Place) -> Journal:
 
 
 class _PushedJournal(Journal):
-    """A journal that the storage has a copy of, at most half a minute old: another machine can go on from there."""
+    """A journal of which the storage has a copy, half a minute older at most: another machine can go on from there."""
 
     def __init__(self, path: Path, place: Place, elsewhere: dict[str, int]) -> None:
         super().__init__(path, place.root, elsewhere)

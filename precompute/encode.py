@@ -13,7 +13,6 @@ from ..shared.parts import PartRecord
 from ..shared.progress import Advance
 from ..shared.rounding import VectorDType, rounded
 from ..shared.schema import CONTENT
-from ..shared.tables import read_table
 from ..shared.vectors import RowStore
 from .guides import Guide
 from .place import Place
@@ -25,7 +24,7 @@ COMPUTED, KEPT = "computed", "kept from an earlier run"
 SAME_AS_QUERY, FROM_OLD = "same text as an anchor", "taken from the older index"
 
 # Of the texts asked for: their ids, and what they are.
-Source = Callable[[np.ndarray, pl.DataFrame], Held]
+VectorSource = Callable[[np.ndarray, pl.DataFrame], Held]
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,7 @@ class EncodeJob:
 
     def compute(self, number: int, advance: Advance) -> tuple[np.ndarray, Counter[str]]:
         """(rows, dim) of a part, as stored: what the sources hold, the rest computed; and how many came from where."""
-        self.place.fetched(self.texts[number])
-        texts = pl.from_arrow(read_table(self.place.root, self.texts[number], "texts"))
-        assert isinstance(texts, pl.DataFrame)
+        texts = self.place.frame(self.texts[number], "texts")
         vectors, counts = np.empty((texts.height, self.guide.dim), dtype=self.dtype), Counter[str]()
         missing = np.arange(texts.height)
         for name, source in self._sources().items():
@@ -81,8 +78,8 @@ class EncodeJob:
         vectors, counts = value
         return Made(number, self.place.commit_part("vectors", number, vectors), counts)
 
-    def _sources(self) -> dict[str, Source]:
-        sources: dict[str, Source] = {}
+    def _sources(self) -> dict[str, VectorSource]:
+        sources: dict[str, VectorSource] = {}
         if self.of_queries is not None and self.guide.same_for_both_roles:
             sources[SAME_AS_QUERY] = self._of_queries
         if self.old is not None:

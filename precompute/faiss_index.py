@@ -12,6 +12,7 @@ import numpy as np
 
 from ..shared.errors import IndexFaultError
 from ..shared.parts import PartRecord, content_fault
+from ..shared.scaling import inverted_lists
 from ..shared.vectors import VectorStore
 from .sampling import sample_of
 from .search import BLOCK_ROWS, Found
@@ -36,7 +37,7 @@ def build(vectors: VectorStore, start: int, stop: int, *, exact: bool, seed: int
     if exact:
         index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
     else:
-        lists = min(count, int(4 * np.sqrt(count)))
+        lists = inverted_lists(count)
         index: Any = faiss.index_factory(dim, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
         index.cp.seed = seed + 1
         index.cp.min_points_per_centroid = 1

@@ -112,7 +112,7 @@ class GivenVectors:
         """How many dimensions the vectors have."""
         if self.array:
             return _map(self.array).shape[1]
-        for batch in _batches(self.texts[:1]):
+        for batch in _batches(self.texts):
             return len(batch[0])
         return 0
 

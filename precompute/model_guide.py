@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ..shared.errors import ModelError
 from ..shared.features import Features
-from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, set_prompts
+from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, set_prompts, text_limit
 from ..shared.progress import Advance
 from ..shared.schema import Role
 from .guides import kept_dimensions, same_guide, shown, unit_vectors
@@ -49,7 +50,13 @@ class ModelGuide:
         self.dim = kept_dimensions(settings.dim, self._full)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A worker elsewhere loads its own guide, on its own device, and sees that it is the same."""
+        """A worker elsewhere loads its own guide, on its own device, and sees that it is the same.
+
+        This one leaves its GPU to them until it is asked for vectors again.
+        """
+        if self.device.startswith("cuda"):
+            self.model.to("cpu")
+            torch.cuda.empty_cache()
         return same_guide, (type(self), (self.settings,), self.fingerprint())
 
     def _load(self) -> SentenceTransformer:
@@ -83,7 +90,7 @@ class ModelGuide:
             "modules": [type(module).__name__ for module in self.model.children()],
             "pooling": _pooling(self.model),
             "prompts": {role: self.model.prompts[role] for role in ("query", "document")},
-            "max_length": self.model.max_seq_length,
+            "max_length": text_limit(self.model, self.settings.max_length),
             "dtype": self.dtype,
             "dim": self.dim,
         }
@@ -96,6 +103,7 @@ class ModelGuide:
 
         Tokenising runs one block ahead of computing. Batches are of similar length and bounded by padded tokens.
         """
+        self.model.to(self.device)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         order = np.argsort([-len(text) for text in texts], kind="stable")
         blocks = [order[start : start + TOKENIZE_ROWS] for start in range(0, len(order), TOKENIZE_ROWS)]

@@ -17,7 +17,7 @@ import polars as pl
 from ..shared.schema import TWIN
 from ..shared.vectors import VectorStore
 from . import faiss_index
-from .search import BLOCK_ROWS, Blocks, Found, count_above, exact_search
+from .search import BLOCK_ROWS, Found, VectorBlocks, count_above, exact_search
 from .space import Space
 
 RESCORE_ROWS = 512
@@ -142,7 +142,7 @@ def found_in_slice(
     return PartFound(found.scores, found.ids, above)
 
 
-def _blocks(space: Space, documents: Slice) -> Blocks:
+def _blocks(space: Space, documents: Slice) -> VectorBlocks:
     """The vectors of a slice, block by block."""
     return partial(space.vectors.blocks, documents.start, documents.stop, BLOCK_ROWS)
 

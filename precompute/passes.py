@@ -19,6 +19,7 @@ from ..shared.features import (
     take_rows,
 )
 from ..shared.linear import OneDNNLinear
+from ..shared.models import within_memory
 from ..shared.packing import can_pack, embed_packed
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Passes:
                 return self._embed(features)
             except torch.OutOfMemoryError:
                 if self.batch_tokens == 1:
-                    raise
+                    with within_memory("give a smaller --max-length, or --dtype bfloat16; finished parts are kept"):
+                        raise
                 torch.cuda.empty_cache()
                 self.batch_tokens //= 2
 

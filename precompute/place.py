@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,11 @@ from ..shared.errors import IndexFaultError, SettingsError
 from ..shared.parts import PartRecord, commit, commit_array, commit_table, size_fault
 from ..shared.remote import Remote, cache_folder, is_url
 from ..shared.schema import Layout, PartKind
+from ..shared.tables import read_table
 from ..shared.vectors import RowStore
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,15 @@ class Place:
                 fix="every machine that takes part must see the folder under this path; or give --out s3://...",
             )
         return self.root / record.path
+
+    def frame(self, record: PartRecord, kind: PartKind, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The table of a part, or some of its columns, fetched if it is not here."""
+        import polars as pl  # `--help` of rescore, which writes at a place too, needs none
+
+        self.fetched(record)
+        frame = pl.from_arrow(read_table(self.root, record, kind, columns))
+        assert isinstance(frame, pl.DataFrame)
+        return frame
 
     def rows(
         self, records: list[PartRecord], shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None

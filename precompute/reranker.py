@@ -11,7 +11,7 @@ import numpy as np
 
 from ..shared.errors import ModelError
 from ..shared.linear import OneDNNLinear
-from ..shared.models import find_model, fingerprint_files, load_reranker, pick_device
+from ..shared.models import find_model, fingerprint_files, load_reranker, pick_device, within_memory
 
 if TYPE_CHECKING:
     from .rescore import RescoreSettings
@@ -55,7 +55,11 @@ class Reranker:
             ModelError: A score is not finite; names the text.
         """
         pairs = list(zip(anchors, documents, strict=True))
-        with OneDNNLinear() if self.device == "cpu" else nullcontext():
+        linear = OneDNNLinear() if self.device == "cpu" else nullcontext()
+        with (
+            linear,
+            within_memory("give a smaller --batch-size, then run the same command again: finished parts are kept"),
+        ):
             scores = self.model.predict(pairs, batch_size=self.settings.batch_size, show_progress_bar=False)
         scores = np.asarray(scores, dtype=np.float32)
         if bad := np.flatnonzero(~np.isfinite(scores)).tolist():

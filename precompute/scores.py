@@ -15,7 +15,6 @@ from ..shared.parts import PartRecord
 from ..shared.progress import Advance
 from ..shared.ragged import as_lists
 from ..shared.schema import SCORES
-from ..shared.tables import read_table
 from . import faiss_index
 from .neighbors import (
     AnchorsOfPart,
@@ -72,8 +71,7 @@ class ScoreJob:
 
     def compute(self, number: int, advance: Advance) -> pa.Table | PartFound:
         """The finished scores of a part, or what has been found so far."""
-        self.place.fetched(self.pairs[number])
-        pairs = _frame(read_table(self.place.root, self.pairs[number], "pairs"))
+        pairs = self.place.frame(self.pairs[number], "pairs")
         part = AnchorsOfPart.of(self.space, pairs)
         found = found_in_slice(
             self.space,
@@ -103,7 +101,8 @@ class ScoreJob:
             return exact_search_in(self.space, self.documents, pick_device(self.device))
         self.place.fetched(self.faiss)
         index = faiss_index.read(self.place.root, self.faiss)
-        return approximate_search_in(self.space.vectors, faiss_index.on_gpu(index))
+        searched = faiss_index.on_gpu(index) if pick_device(self.device).startswith("cuda") else index
+        return approximate_search_in(self.space.vectors, searched)
 
 
 def found_file(place: Place, slice_number: int, part: int) -> Path:
@@ -142,9 +141,3 @@ def score_table(
             "cluster": clusters[part.row_of_pair],
         }
     ).cast(SCORES)
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame

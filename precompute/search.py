@@ -15,7 +15,7 @@ from ..shared.linear import OneDNNLinear
 BLOCK_ROWS = 16_384
 BLOCK_QUERIES = 1_024
 
-Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+VectorBlocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 
 class Found(NamedTuple):
@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
 
 def exact_search(
-    queries: np.ndarray, blocks: Blocks, k: int, *, exclude: np.ndarray | None = None, device: str = "cpu"
+    queries: np.ndarray, blocks: VectorBlocks, k: int, *, exclude: np.ndarray | None = None, device: str = "cpu"
 ) -> Found:
     """Find the k rows with the highest dot product for each query.
 
@@ -50,7 +50,7 @@ def exact_search(
     return Found(np.concatenate([part.scores for part in parts]), np.concatenate([part.ids for part in parts]))
 
 
-def _search_block(queries: np.ndarray, blocks: Blocks, k: int, exclude: np.ndarray | None, device: str) -> Found:
+def _search_block(queries: np.ndarray, blocks: VectorBlocks, k: int, exclude: np.ndarray | None, device: str) -> Found:
     anchors = torch.as_tensor(queries, device=device).float()
     best = torch.full((len(anchors), k), -torch.inf, device=device)
     best_ids = torch.full((len(anchors), k), -1, dtype=torch.int64, device=device)
@@ -70,7 +70,7 @@ def _search_block(queries: np.ndarray, blocks: Blocks, k: int, exclude: np.ndarr
 def count_above(
     queries: np.ndarray,
     thresholds: np.ndarray,
-    blocks: Blocks,
+    blocks: VectorBlocks,
     *,
     own: np.ndarray,
     exclude: np.ndarray,

@@ -13,7 +13,7 @@ from ..shared.errors import SettingsError, flag_of, refuse_below
 from ..shared.models import DType
 from ..shared.pairs import Columns
 from ..shared.rounding import VectorDType
-from ..shared.scaling import default_part_rows
+from ..shared.scaling import EXACT_LIMIT, NEIGHBORS, SLICE_ROWS, default_part_rows
 from .scales import default_scale_k
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -97,17 +97,17 @@ class IndexSettings:
     """Where the guide and the searches run: auto, cpu, cuda, cuda:1, mps."""
     batch_tokens: int | None = None
     """Padded tokens a forward pass of the guide; default: 1,024 on a CPU, 65,536 on an accelerator."""
-    neighbors: int = 50
+    neighbors: int = NEIGHBORS
     """Closest documents to store for each anchor."""
     scale_k: int | None = None
     """A text's scale is its guide score with its K-th nearest other text; default: 100, more above a million texts."""
     clusters: int | None = None
     """Clusters of anchors; default: the square root of their number."""
-    exact_limit: int = 100_000
+    exact_limit: int = EXACT_LIMIT
     """Documents up to which neighbours are searched exactly; above, with inverted lists tuned to 0.95 recall."""
     part_rows: int | None = None
     """Rows a part file: what is lost at most when a worker is killed; default: 8,192, more above 33 million texts."""
-    slice_rows: int = 4_194_304
+    slice_rows: int = SLICE_ROWS
     """Documents that are searched together: each slice has a FAISS file of its own."""
     engine: Literal["local", "ray"] = "local"
     """What computes the parts: processes of this machine, or a Ray cluster."""
@@ -131,8 +131,7 @@ class IndexSettings:
         self._refuse_without_meaning()
         if self.ray_address and self.engine != "ray":
             raise SettingsError("Another engine knows no Ray", where="--ray-address", fix="give --engine ray too")
-        if self.seed < 0:
-            raise SettingsError(f"{self.seed} is no seed", where="--seed", fix="give 0 or more")
+        refuse_below(self, 0, "seed")
 
     def _refuse_without_meaning(self) -> None:
         kind, _, name = self.guide.partition(":")

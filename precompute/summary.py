@@ -9,7 +9,6 @@ from rich.table import Table
 from ..shared.clock import Clock, peak_memory_bytes
 from ..shared.manifest import Manifest
 from ..shared.parts import PartRecord
-from ..shared.tables import read_table
 from .place import Place
 
 TOP = 10
@@ -41,8 +40,7 @@ def outside_top(place: Place, scores: list[PartRecord], top: int = TOP) -> float
     """Share of pairs whose positive has ``top`` documents or more above it in the guide's ranking."""
     outside = pairs = 0
     for record in scores:
-        place.fetched(record)
-        ranks = read_table(place.root, record, "scores", ["positive_rank"])["positive_rank"].to_numpy()
+        ranks = place.frame(record, "scores", ["positive_rank"])["positive_rank"].to_numpy()
         outside += int((ranks >= top).sum())
         pairs += len(ranks)
     return outside / max(1, pairs)

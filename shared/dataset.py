@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,9 +39,17 @@ def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
             pa.OSFile(str(partial), "wb") as file,
             pa.ipc.new_stream(file, _schema(negatives)) as writer,
         ):
-            for table in _tables(index, negatives):
-                writer.write_table(table)
+            texts, labels = Texts(index), np.arange(len(index))
+            for start in range(0, len(index), BATCH_ROWS):
+                writer.write_table(_table(index, texts, labels[start : start + BATCH_ROWS], negatives))
     return Dataset.from_file(str(path))
+
+
+def pair_rows(index: GuideIndex, labels: np.ndarray, negatives: int) -> Dataset:
+    """Some pairs alone, by their ids (n,), with the same columns, in memory."""
+    from datasets import Dataset
+
+    return Dataset(_table(index, Texts(index), labels, negatives))
 
 
 def _holds_all(path: Path, index: GuideIndex) -> bool:
@@ -59,10 +66,8 @@ def _schema(negatives: int) -> pa.Schema:
     return pa.schema([(name, pa.large_string()) for name in names] + [("label", pa.int64())])
 
 
-def _tables(index: GuideIndex, negatives: int) -> Iterator[pa.Table]:
-    texts, schema = Texts(index), _schema(negatives)
-    for start in range(0, len(index), BATCH_ROWS):
-        labels = np.arange(start, min(start + BATCH_ROWS, len(index)))
-        columns, rows = list(index.pairs(labels, negatives).columns().values()), len(labels)
-        taken = texts.take(np.concatenate(columns))
-        yield pa.table([*(taken.slice(k * rows, rows) for k in range(len(columns))), pa.array(labels)], schema=schema)
+def _table(index: GuideIndex, texts: Texts, labels: np.ndarray, negatives: int) -> pa.Table:
+    columns, rows = list(index.pairs(labels, negatives).columns().values()), len(labels)
+    taken = texts.take(np.concatenate(columns))
+    parts = [taken.slice(k * rows, rows) for k in range(len(columns))]
+    return pa.table([*parts, pa.array(labels)], schema=_schema(negatives))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import fields
+
 
 class GistcacheError(Exception):
     """Base of every error the product raises on purpose.
@@ -81,9 +85,22 @@ def flag_of(name: str) -> str:
 
 
 def refuse_below(settings: object, least: int, *names: str, strictly: bool = False) -> None:
-    """Raise SettingsError where a setting is less than ``least``, or no more than it; None is a setting not given."""
+    """Raise SettingsError where a setting is less than ``least``, or no more than it, or is infinite or no number.
+
+    None is a setting not given.
+    """
     for name in names:
         value = getattr(settings, name)
-        if value is not None and (value < least or (strictly and value == least)):
+        if value is not None and not ((least < value if strictly else least <= value) and value < math.inf):
             fix = f"give more than {least}" if strictly else f"give {least} or more"
-            raise SettingsError(f"{value} is too small", where=flag_of(name), fix=fix)
+            raise SettingsError(f"{value} is out of range", where=flag_of(name), fix=fix)
+
+
+def refuse_idle(settings: object, names: Iterable[str], without: str) -> None:
+    """Raise SettingsError where one of a dataclass's settings is given that does nothing without something else."""
+    defaults = {each.name: each.default for each in fields(settings)}  # type: ignore[arg-type]
+    for name in names:
+        if getattr(settings, name) != defaults[name]:
+            raise SettingsError(
+                f"This has no effect without {without}", where=flag_of(name), fix="leave it out, or give that too"
+            )

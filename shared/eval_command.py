@@ -11,7 +11,7 @@ from rich.table import Table
 from .benchmark import evaluate_tasks, find_tasks
 from .errors import SettingsError
 from .evaluation import RetrievalSet, evaluate_sts
-from .models import find_model, load_model, pick_device, set_prompts
+from .models import find_model, load_model, pick_device, set_prompts, within_memory
 from .outcome import Outcome
 from .pairs import Columns
 from .parts import write_json
@@ -58,12 +58,13 @@ def evaluate(
     loaded = load_model(find_model(model), device=pick_device(device), max_length=max_length)
     set_prompts(loaded, None, None)
     figures: dict[str, Any] = {}
-    if held_out:
-        figures |= held_out.evaluate(loaded)
-    if sts is not None:
-        figures |= evaluate_sts(loaded, sts)
-    if tasks:
-        figures |= evaluate_tasks(loaded, tasks)
+    with within_memory("give a smaller --max-length, or --device cpu"):
+        if held_out:
+            figures |= held_out.evaluate(loaded)
+        if sts is not None:
+            figures |= evaluate_sts(loaded, sts)
+        if tasks:
+            figures |= evaluate_tasks(loaded, tasks)
     table = Table(title=model, show_header=False)
     for name, value in figures.items():
         table.add_row(name, f"{value:.4f}")

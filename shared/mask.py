@@ -87,6 +87,8 @@ class BatchTexts:
         anchors: (B,) int64.
         positives: (B,) int64.
         negatives: (N,) int64; -1 where a pair has no such negative.
+        again: (N,) bool, whether a negative is a positive of the batch too, or a negative before it: as a candidate a
+            text counts once.
         known: (M,) int64 content ids of known positives, anywhere in the index, of the batch's anchors.
         known_rows: (M,) int64 which pair of the batch each known positive belongs to.
     """
@@ -94,6 +96,7 @@ class BatchTexts:
     anchors: Tensor
     positives: Tensor
     negatives: Tensor
+    again: Tensor
     known: Tensor
     known_rows: Tensor
 

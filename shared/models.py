@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
-from .errors import ModelError, SettingsError
+from .errors import GistcacheError, ModelError, SettingsError
 from .parts import sha256_of
 
 if TYPE_CHECKING:
@@ -166,6 +168,21 @@ def pick_device(device: str) -> str:
     return device
 
 
+@contextmanager
+def within_memory(fix: str) -> Iterator[None]:
+    """Turn a device's running out of memory into an error that says what to do about it.
+
+    Raises:
+        GistcacheError: It ran out.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise GistcacheError(
+            "The device is out of memory", where=(str(error).splitlines() or [""])[0], fix=fix
+        ) from error
+
+
 def load_model(
     folder: Path,
     *,
@@ -196,14 +213,22 @@ def load_model(
 
 
 def cut_texts(model: SentenceTransformer, max_length: int) -> None:
-    """Let a model read the first ``max_length`` tokens of a text only; a static model has no other limit."""
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    """Let a model read the first ``max_length`` tokens of a text only, whichever way it is routed."""
+    from sentence_transformers.sentence_transformer.modules import Router, StaticEmbedding
 
-    first = model[0]
-    if isinstance(first, StaticEmbedding):
-        first.tokenizer.enable_truncation(max_length)
-    else:
-        model.max_seq_length = max_length
+    first: Any = model[0]
+    routes: list[Any] = [*first.sub_modules.values()] if isinstance(first, Router) else [[first]]
+    for reader, *_ in routes:
+        if isinstance(reader, StaticEmbedding):
+            reader.tokenizer.enable_truncation(max_length)
+        else:
+            reader.max_seq_length = max_length
+
+
+def text_limit(model: SentenceTransformer, given: int | None) -> int | None:
+    """Tokens after which a model cuts a text; ``given`` is what ``cut_texts`` was told, all that a static model has."""
+    own: float | None = model.max_seq_length
+    return given if own is None or math.isinf(own) else int(own)
 
 
 def load_reranker(

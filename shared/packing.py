@@ -152,13 +152,11 @@ def _no_mask(**kwargs: Any) -> None:  # noqa: ANN401 (transformers' form of a ma
     del kwargs
 
 
-AttentionInterface.register(ATTENTION, packed_attention)
-AttentionMaskInterface.register(ATTENTION, _no_mask)  # type: ignore[arg-type]
-
-
 @contextmanager
 def _attending_within_texts(encoder: PreTrainedModel) -> Iterator[None]:
     """Let the encoder's layers use ``packed_attention`` for the time of one pass."""
+    AttentionInterface.register(ATTENTION, packed_attention)
+    AttentionMaskInterface.register(ATTENTION, _no_mask)  # type: ignore[arg-type]
     before = encoder.config._attn_implementation
     encoder.config._attn_implementation = ATTENTION
     try:

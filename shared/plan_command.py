@@ -44,11 +44,11 @@ class PlanSettings:
     teraflops: Annotated[float, Parameter(name="--teraflops")] = 100
     """Rate that the guide reaches on one device, in 10^12 operations a second: the device's matrix rate times the
     share of it that is reached, which `docs/BENCHMARKS.md` measures."""
-    neighbors: int = 50
+    neighbors: int = scaling.NEIGHBORS
     """Closest documents stored for each anchor."""
     part_rows: int | None = None
     """Rows a part file; default: as `gistcache index` chooses."""
-    slice_rows: int = 4_194_304
+    slice_rows: int = scaling.SLICE_ROWS
     """Documents that are searched together."""
     probes: int = 64
     """Inverted lists that a search looks into, in each slice; `gistcache index` measures how many it takes."""
@@ -61,9 +61,13 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        sizes = ("texts", "dim", "text_bytes", "text_tokens", "guide_parameters", "teraflops", "slice_rows")
+        sizes = ("text_bytes", "text_tokens", "guide_parameters", "teraflops", "search_efficiency")
         refuse_below(self, 0, *sizes, strictly=True)
-        if self.documents is not None and not 0 < self.documents < self.texts:
+        refuse_below(self, 1, "dim", "part_rows", "slice_rows", "neighbors", "probes", "batch_size")
+        refuse_below(self, 0, "negatives")
+        refuse_below(self, 2, "texts")
+        refuse_below(self, 1, "pairs", "documents")
+        if self.documents is not None and self.documents >= self.texts:
             raise SettingsError("Documents are some of the texts", where="--documents", fix="give fewer than --texts")
 
 
@@ -86,7 +90,7 @@ def plan(*, settings: PlanSettings) -> Outcome:
 def planned(settings: PlanSettings) -> dict[str, float]:
     """The figures, by what they are."""
     half = settings.texts / 2
-    corpus = scaling.Corpus(
+    corpus = scaling.CorpusSize(
         texts=round(settings.texts),
         pairs=round(half if settings.pairs is None else settings.pairs),
         documents=round(half if settings.documents is None else settings.documents),

@@ -162,7 +162,7 @@ def local_copy(locator: str | Path) -> Path:
     from .manifest import Manifest
 
     if not is_url(locator):
-        return Path(locator)
+        return Path(locator).resolve()  # "." has no name, and what is kept beside the index takes it
     remote, cache = Remote.of(locator), cache_folder("indexes", str(locator).rstrip("/"))
     with folder_lock(cache, wait=True):
         manifest_file = cache / "manifest.json"

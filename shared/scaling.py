@@ -26,10 +26,12 @@ CONTENT_PAGES, LOOKUP_PAGES = 1, 2
 PLAN_BLOCK = 4_194_304  # pairs that a batch plan deals at a time
 PLAN_BYTES_A_PAIR = 230  # peak while a block is dealt (`python tests/bench/scale.py`)
 LEAST_PART_ROWS, MOST_PARTS = 8_192, 4_096
+# What stage 1 does where nothing else is asked for.
+NEIGHBORS, SLICE_ROWS, EXACT_LIMIT = 50, 4_194_304, 100_000
 
 
 @dataclass(frozen=True)
-class Corpus:
+class CorpusSize:
     """How large a corpus is.
 
     Attributes:
@@ -63,17 +65,17 @@ class Shape:
 
     dim: int
     value_bytes: int = FLOAT16
-    neighbors: int = 50
+    neighbors: int = NEIGHBORS
     part_rows: int | None = None
-    slice_rows: int = 4_194_304
-    exact_limit: int = 100_000
+    slice_rows: int = SLICE_ROWS
+    exact_limit: int = EXACT_LIMIT
 
     def rows_of_parts(self, texts: int) -> int:
         """Rows a part file; where none are given, so many that the manifest stays small."""
         return self.part_rows or default_part_rows(texts)
 
 
-def file_bytes(corpus: Corpus, shape: Shape) -> dict[str, int]:
+def file_bytes(corpus: CorpusSize, shape: Shape) -> dict[str, int]:
     """Bytes of each kind of file of the index, by its folder's name."""
     neighbors = min(shape.neighbors, corpus.documents)
     neighbor = SCORE_BYTES + NEIGHBOR_ID_BYTES_A_BIT * math.log2(max(2, corpus.documents))
@@ -104,42 +106,46 @@ def slice_bytes(documents: int, shape: Shape) -> list[int]:
 def _faiss_bytes(documents: int, shape: Shape, *, exact: bool) -> int:
     if exact:
         return documents * (shape.dim * FLOAT32 + INT64)
-    lists = round(LISTS_A_ROOT * math.sqrt(documents))
-    return documents * (shape.dim * FLOAT16 + INT64) + lists * shape.dim * FLOAT32
+    return documents * (shape.dim * FLOAT16 + INT64) + inverted_lists(documents) * shape.dim * FLOAT32
 
 
-def parts(corpus: Corpus, shape: Shape) -> int:
+def inverted_lists(documents: int) -> int:
+    """How many inverted lists a slice of so many documents has."""
+    return min(documents, int(LISTS_A_ROOT * math.sqrt(documents)))
+
+
+def parts(corpus: CorpusSize, shape: Shape) -> int:
     """Part files: four kinds for texts, four for pairs, one for slices, and the unrounded sample."""
     rows = shape.rows_of_parts(corpus.texts)
     of_texts, of_pairs = math.ceil(corpus.texts / rows), math.ceil(corpus.pairs / rows)
     return 4 * of_texts + 4 * of_pairs + len(slice_bytes(corpus.documents, shape)) + 1
 
 
-def guide_flops(corpus: Corpus, weights: float) -> float:
+def guide_flops(corpus: CorpusSize, weights: float) -> float:
     """Floating-point operations of embedding every text once with a guide of so many weights outside its embeddings."""
     return FLOPS_A_WEIGHT * weights * corpus.texts * corpus.text_tokens
 
 
-def search_flops(corpus: Corpus, shape: Shape) -> float:
+def search_flops(corpus: CorpusSize, shape: Shape) -> float:
     """Floating-point operations of exact neighbour search: every anchor against every document."""
     return FLOPS_A_WEIGHT * shape.dim * float(corpus.texts - corpus.documents) * corpus.documents
 
 
-def probed_flops(corpus: Corpus, shape: Shape, probes: int) -> float:
+def probed_flops(corpus: CorpusSize, shape: Shape, probes: int) -> float:
     """As ``search_flops``, by inverted lists of which so many are probed in each slice."""
     count, rows = len(slice_bytes(corpus.documents, shape)), min(corpus.documents, shape.slice_rows)
-    lists = LISTS_A_ROOT * math.sqrt(rows)
+    lists = max(1, inverted_lists(rows))
     looked_at = lists + probes * rows / lists
     return FLOPS_A_WEIGHT * shape.dim * float(corpus.texts - corpus.documents) * count * looked_at
 
 
-def found_bytes(corpus: Corpus, shape: Shape) -> int:
+def found_bytes(corpus: CorpusSize, shape: Shape) -> int:
     """Bytes that pass from one slice to the next: the top k of every anchor."""
     anchors = corpus.texts - corpus.documents
     return anchors * shape.neighbors * (FLOAT32 + INT64) if corpus.documents > shape.slice_rows else 0
 
 
-def trainer_bytes(corpus: Corpus) -> int:
+def trainer_bytes(corpus: CorpusSize) -> int:
     """Memory that a trainer holds beside model and batch: pair ids and one block's plan. The rest is mapped."""
     return 2 * corpus.pairs * INT64 + min(corpus.pairs, PLAN_BLOCK) * PLAN_BYTES_A_PAIR
 

@@ -34,12 +34,25 @@ def describe_student(student: SentenceTransformer, settings: TrainSettings) -> N
     data.add_tags("gistembed")
 
 
-def describe_data(student: SentenceTransformer, rows: Dataset, loss: Any) -> None:  # noqa: ANN401 (the trainer's)
-    """Tell the card of the texts again without the pair ids, which it would take for classes."""
+def describe_data(
+    student: SentenceTransformer,
+    rows: Dataset,
+    pairs: int,
+    loss: Any,  # noqa: ANN401 (the trainer's)
+) -> None:
+    """Tell the card of the texts again without the pair ids, which it would take for classes.
+
+    Args:
+        student: Whose card it is.
+        rows: The pairs with their texts, or the first ``SAMPLE`` of them.
+        pairs: How many pairs there are.
+        loss: The trainer's.
+    """
     data = student.model_card_data
     sample = rows[:SAMPLE]
     padded = [name for name in rows.column_names if name.startswith("negative_") and _holds_positives(sample, name)]
     data.compute_dataset_metrics(rows.remove_columns(["label", *padded]), data.train_datasets[0], loss)
+    data.train_datasets[0]["size"] = pairs  # type: ignore[assignment]
 
 
 def _holds_positives(sample: dict[str, list[str]], column: str) -> bool:

@@ -32,7 +32,7 @@ from .ranks import is_first, sum_of_all, wait
 
 logger = logging.getLogger(__name__)
 
-SEAL = "seal.json"
+SEAL_FILE = "seal.json"
 SET_ASIDE = "damaged"
 KEPT = 2
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -118,7 +118,7 @@ def seal(checkpoint: Path, run: dict[str, Any], counts: CellCounts) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         files[path.relative_to(checkpoint).as_posix()] = sha256_of(path)
-    write_sealed(checkpoint / SEAL, {"run": run, "counts": list(counts), "files": files})
+    write_sealed(checkpoint / SEAL_FILE, {"run": run, "counts": list(counts), "files": files})
 
 
 def newest_whole(folder: Path, run: dict[str, Any]) -> Resumed | None:
@@ -176,7 +176,7 @@ def writing_to(folder: Path) -> Iterator[None]:
         if not _of_the_disk(error):
             raise
         for checkpoint in all_checkpoints(folder):
-            if not (checkpoint / SEAL).is_file():
+            if not (checkpoint / SEAL_FILE).is_file():
                 shutil.rmtree(checkpoint, ignore_errors=True)
         raise GistcacheError(
             f"The disk cannot take the checkpoint or model: {str(error).splitlines()[0]}",
@@ -194,7 +194,7 @@ def _of_the_disk(error: Exception) -> bool:
 
 def _whole(checkpoint: Path) -> dict[str, Any]:
     """The content of a checkpoint's seal, after every file has been compared with it."""
-    path = checkpoint / SEAL
+    path = checkpoint / SEAL_FILE
     if not path.is_file():
         raise IndexFaultError("It was cut short: it has no seal")
     held = read_sealed(path, "checkpoint's seal")
@@ -206,7 +206,7 @@ def _whole(checkpoint: Path) -> dict[str, Any]:
 
 
 def _files(checkpoint: Path) -> list[Path]:
-    return sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SEAL)
+    return sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != SEAL_FILE)
 
 
 def _step(checkpoint: Path) -> int | None:

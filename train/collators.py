@@ -17,7 +17,7 @@ from .tokens import TokenCache
 
 
 @dataclass(frozen=True)
-class Columns:
+class BatchColumns:
     """The columns of a batch: anchor, positive, the pairs' own negatives, and this epoch's hard ones.
 
     Attributes:
@@ -60,7 +60,7 @@ class CachedTokens(SentenceTransformerDataCollator):
     """Reads a batch's tokens from the token cache by the rows' labels (pair ids)."""
 
     tokens: TokenCache
-    columns: Columns
+    columns: BatchColumns
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with a label -> the features of every column, named as the trainer expects them."""
@@ -77,7 +77,7 @@ class WithHardTexts(SentenceTransformerDataCollator):
     """Adds the texts of hard negatives to a batch's rows before they are tokenised, for students without a cache."""
 
     texts: Texts
-    columns: Columns
+    columns: BatchColumns
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with texts and label -> the features of every column, named as the trainer expects them."""

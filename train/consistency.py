@@ -31,11 +31,18 @@ def kept_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarray:
             anchor, positive.
 
     Raises:
-        SettingsError: Nothing is left.
+        SettingsError: Nothing is left, or the index does not know such ranks.
     """
     labels = np.arange(len(index))
     if rank is None:
         return labels
+    manifest = index.manifest
+    if rank > (stored := manifest.request.settings["neighbors"]) and not manifest.measured["search"]["exact"]:
+        raise SettingsError(
+            f"Inverted lists found the {stored} closest documents alone, so a rank ends there",
+            where=f"--keep-positive-rank {rank}",
+            fix=f"give {stored} or less, or build the index with a greater --neighbors or --exact-limit",
+        )
     ranks = np.concatenate([table["positive_rank"].to_numpy() for table in index.scores(["positive_rank"])])
     dropped = labels[ranks >= rank]
     if len(dropped) == len(labels):

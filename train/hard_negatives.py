@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from cyclopts import Parameter
 
-from ..shared.errors import SettingsError
+from ..shared.errors import SettingsError, refuse_below, refuse_idle
 from ..shared.index import GuideIndex
 from ..shared.mask import PairVectors
 from ..shared.ragged import padded
@@ -42,12 +42,11 @@ class Mining:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        if self.hard_negatives < 0 or self.skip_top < 0 or (self.negative_margin or 0) < 0:
-            raise SettingsError(
-                "Numbers of negatives and margins are 0 or more",
-                where=f"--hard-negatives {self.hard_negatives} --skip-top {self.skip_top} "
-                f"--negative-margin {self.negative_margin}",
-            )
+        refuse_below(self, 0, "hard_negatives", "skip_top", "negative_margin")
+        if not self.hard_negatives:
+            refuse_idle(self, ("skip_top", "draw", "negative_margin"), "--hard-negatives")
+        if self.negative_margin is None:
+            refuse_idle(self, ("negative_margin_strategy",), "--negative-margin")
 
 
 class HardNegatives:

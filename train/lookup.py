@@ -77,15 +77,14 @@ def _texts(index: GuideIndex, pairs: np.ndarray, ids: PairIds, device: torch.dev
     anchors, positives, negatives = (
         index.content_ids(role) for role in (ids.anchors, ids.positives, ids.negatives.T.ravel())
     )
-    arrays = (anchors, positives, _once(negatives, positives), *index.known_positives(pairs))
+    arrays = (anchors, positives, negatives, _again(negatives, positives), *index.known_positives(pairs))
     return BatchTexts(*(torch.as_tensor(array, device=device) for array in arrays))
 
 
-def _once(negatives: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """The negatives, -1 in place of one that stands in the batch before: a candidate counts once in a row's loss."""
+def _again(negatives: np.ndarray, positives: np.ndarray) -> np.ndarray:
     again = np.ones(len(negatives), dtype=bool)
     again[np.unique(negatives, return_index=True)[1]] = False
-    return np.where(again | np.isin(negatives, positives), -1, negatives)
+    return again | np.isin(negatives, positives)
 
 
 def _view(index: GuideIndex, ids: PairIds, held: np.ndarray | None, device: torch.device) -> GuideView:

@@ -234,10 +234,10 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         switches = {"contrast_anchors": self.contrast_anchors, "contrast_positives": self.contrast_positives}
         scores = similarities(student, rows, **switches)
         with torch.no_grad():
-            own = self._own_cells(rows, scores, guide)
-            weights = self._weights(rows, own.joined(), guide, switches)
+            own, again = self._own_cells(rows, scores, guide), guide.texts.again
+            weights = self._weights(rows, own._replace(an=own.an | again).joined(), guide, switches)
         value = contrastive_loss(scores.joined() / self.temperature, weights, rows)
-        return value + score_terms(self.terms, rows, student, guide.views[0].vectors, scores, own, *linear)
+        return value + score_terms(self.terms, rows, student, guide.views[0].vectors, scores, own, again, *linear)
 
     def _own_cells(self, rows: Tensor, scores: Blocks, guide: BatchGuide) -> Blocks:
         """Cells that leave whatever the guide says: a text against itself, missing negatives, known positives."""

@@ -12,7 +12,7 @@ import numpy as np
 from cyclopts import Parameter
 from rich.text import Text
 
-from ..shared.errors import SettingsError
+from ..shared.errors import SettingsError, refuse_below
 from ..shared.index import GuideIndex
 from ..shared.outcome import Outcome
 from ..shared.progress import console, step
@@ -58,8 +58,7 @@ class MineSettings:
             raise SettingsError("How many negatives is not said", where="--hard-negatives", fix="give 1 or more")
         if self.out.suffix not in (".parquet", ".jsonl"):
             raise SettingsError("The suffix says no format", where=f"--out {self.out}", fix="give .parquet or .jsonl")
-        if self.seed < 0 or self.epoch < 0:
-            raise SettingsError("Seed and epoch are 0 or more", where=f"--seed {self.seed} --epoch {self.epoch}")
+        refuse_below(self, 0, "seed", "epoch")
 
 
 def mine(index: str, *, settings: MineSettings) -> Outcome:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from cyclopts import Parameter
 
-from ..shared.errors import SettingsError, refuse_below
+from ..shared.errors import refuse_below, refuse_idle
 from .hard_negatives import Mining
 from .judges import JudgeName, MarginStrategy
 from .panel import Vote
@@ -32,6 +32,8 @@ class Judging:
     def __post_init__(self) -> None:
         """Check every value."""
         refuse_below(self, 0, "margin")
+        if self.judge != "neighborhood":
+            refuse_idle(self, ("judge_threshold",), "--judge neighborhood")
 
 
 @Parameter(name="*")
@@ -63,6 +65,7 @@ class LossSettings(Judging):
     def __post_init__(self) -> None:
         """Check every value."""
         super().__post_init__()
-        if self.temperature <= 0:
-            raise SettingsError(f"{self.temperature} is no temperature", where="--temperature", fix="give more than 0")
+        refuse_below(self, 0, "temperature", strictly=True)
         refuse_below(self, 0, "judge_softness", "negatives")
+        if self.loss == "unguided":
+            refuse_idle(self, (*(each.name for each in fields(Judging)), "judge_softness", "vote"), "--loss guided")

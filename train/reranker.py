@@ -11,7 +11,7 @@ from torch import Tensor
 from ..shared.mask import Blocks
 from ..shared.ragged import runs
 from .judges import MarginStrategy, thresholds
-from .rescored import Rescored, ScoredPairs
+from .rescored import RerankedPairs, Rescored
 
 
 class ScoredCells(NamedTuple):
@@ -76,7 +76,7 @@ def _overruled(block: Tensor, cells: ScoredCells, rows: Tensor, limits: Tensor) 
     return block.index_put((row[here], cells.columns[here]), above[here])
 
 
-def scored_cells(pairs: ScoredPairs, candidates: np.ndarray, device: torch.device) -> ScoredCells:
+def scored_cells(pairs: RerankedPairs, candidates: np.ndarray, device: torch.device) -> ScoredCells:
     """Where the candidates of a batch are documents that the reranker has read with a pair's anchor.
 
     Args:

@@ -13,7 +13,7 @@ from ..shared.rescored import RescoredFolder
 from .scratch import scratch
 
 
-class ScoredPairs(NamedTuple):
+class RerankedPairs(NamedTuple):
     """The documents that a reranker has read with the anchors of B pairs.
 
     Attributes:
@@ -56,7 +56,7 @@ class Rescored:
             parts = (table["neighbor_scores"], self.neighbors), (table["negative_scores"], negatives)
             self._scores[labels] = np.column_stack([padded(lists, width, 0, np.float32) for lists, width in parts])
 
-    def take(self, labels: np.ndarray) -> ScoredPairs:
+    def take(self, labels: np.ndarray) -> RerankedPairs:
         """What there is of pairs (B,)."""
         documents = np.column_stack([self._ids[labels], self.index.pairs(labels).negatives])
-        return ScoredPairs(np.asarray(self._positives[labels]), documents, np.asarray(self._scores[labels]))
+        return RerankedPairs(np.asarray(self._positives[labels]), documents, np.asarray(self._scores[labels]))

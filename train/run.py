@@ -18,7 +18,7 @@ from ..shared.errors import StaleIndexError, StoppedEarly
 from ..shared.evaluation import RetrievalSet
 from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
-from ..shared.models import find_model, fingerprint_files, pick_device, set_prompts
+from ..shared.models import find_model, fingerprint_files, pick_device, set_prompts, within_memory
 from ..shared.parts import PARTIAL_SUFFIX, whole_file, write_json
 from ..shared.progress import console, waiting
 from ..shared.rescored import RescoredFolder
@@ -37,6 +37,11 @@ from .step_display import StepsShown
 from .students import load_student, matryoshka_dims
 from .trainer import build_trainer, checkpoint_folder, refuse_unknown_loggers
 
+SMALLER = (
+    "give --mini-batch-num-tokens 16384, which changes no gradient, or a smaller --batch-size; with --resume the run "
+    "goes on from its newest checkpoint"
+)
+
 
 def train_student(settings: TrainSettings) -> dict[str, Any]:
     """Train one student; write the model, its card and ``metrics.json``; return the metrics.
@@ -48,7 +53,7 @@ def train_student(settings: TrainSettings) -> dict[str, Any]:
         StoppedEarly: The process was told to end (SIGTERM); a checkpoint is there.
         StorageError: The model is there, but the hub has not taken it.
     """
-    with taking_part(pick_device(settings.device)):
+    with taking_part(pick_device(settings.device)), within_memory(SMALLER):
         return _student_trained(settings)
 
 
@@ -87,8 +92,8 @@ def finished_metrics(settings: TrainSettings) -> dict[str, Any] | None:
 def _inputs(settings: TrainSettings) -> tuple[list[GuideIndex], RetrievalSet | None, dict[str, Any]]:
     """The guide indexes, the held-out pairs, and what determines the weights."""
     indexes = [GuideIndex.open(each, verify=settings.verify) for each in settings.index]
-    held_out = RetrievalSet.read(settings.eval_pairs) if settings.eval_pairs else None
-    return indexes, held_out, _run(settings, indexes, held_out)
+    held_out = RetrievalSet.read(settings.eval_pairs, settings.columns) if settings.eval_pairs else None
+    return indexes, held_out, _determining(settings, indexes, held_out)
 
 
 class _Run:
@@ -178,7 +183,7 @@ class _Run:
             return self.held_out.evaluate(self.student)
 
 
-def _run(settings: TrainSettings, indexes: list[GuideIndex], held_out: RetrievalSet | None) -> dict[str, Any]:
+def _determining(settings: TrainSettings, indexes: list[GuideIndex], held_out: RetrievalSet | None) -> dict[str, Any]:
     """What determines the weights: the indexes, the student and the settings, JSON-ready, told by content."""
     first, *others = (asdict(index.manifest.request) for index in indexes)
     student = fingerprint_files(find_model(settings.student))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -77,8 +78,10 @@ def rows_of_block(pairs: int, block: int, blocks: int, seed: int, epoch: int) ->
 class PlannedBatches(DefaultBatchSampler):
     """The batch plan as the trainer takes it; give ``PlannedBatches.of(index)`` as ``args.batch_sampler``.
 
-    Its length is exact, it knows no randomness but the seed, and skipping batches on resume reads no text. More pairs
-    than ``block`` are dealt block by block; their length is counted by dealing the epoch once.
+    It knows no randomness but the seed, and skipping batches on resume reads no text. More pairs than ``block`` are
+    dealt block by block. Every epoch is as long as the first, which is counted by dealing it once: the trainer reckons
+    with that. Where texts clash, another epoch may fill a batch more, which it leaves out, or fewer, and then begins
+    again.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class PlannedBatches(DefaultBatchSampler):
         self.negatives, self.hardness = negatives, hardness
         self.blocks = max(1, math.ceil(len(dataset) / block))
         self._dealt: tuple[int, int, np.ndarray] | None = None
-        self._lengths: dict[int, int] = {}
+        self._length = 0
 
     @staticmethod
     def of(
@@ -119,25 +122,25 @@ class PlannedBatches(DefaultBatchSampler):
         """
         return partial(PlannedBatches, index, negatives, block, hardness)
 
-    def deal(self, block: int) -> np.ndarray:
-        """One block of the current epoch: (batches, batch_size) int64 rows of the data set."""
-        if self._dealt is None or self._dealt[:2] != (self.epoch, block):
-            rows = rows_of_block(len(self.labels), block, self.blocks, self.seed, self.epoch)
+    def deal(self, epoch: int, block: int) -> np.ndarray:
+        """One block of an epoch: (batches, batch_size) int64 rows of the data set."""
+        if self._dealt is None or self._dealt[:2] != (epoch, block):
+            rows = rows_of_block(len(self.labels), block, self.blocks, self.seed, epoch)
             labels = self.labels[rows]
-            dealing = (self.batch_size, self.seed, self.epoch, self.negatives, block, self.hardness)
+            dealing = (self.batch_size, self.seed, epoch, self.negatives, block, self.hardness)
             plan = plan_of_index(self.index, labels, *dealing)
-            self._dealt = (self.epoch, block, rows[plan])
+            self._dealt = (epoch, block, rows[plan])
         return self._dealt[2]
 
     def __iter__(self) -> Iterator[list[int]]:
-        for block in range(self.blocks):
-            for batch in self.deal(block):
-                yield batch.tolist()
+        blocks = itertools.chain(range(self.blocks), range(self.blocks))
+        batches = (batch.tolist() for block in blocks for batch in self.deal(self.epoch, block))
+        yield from itertools.islice(batches, len(self))
 
     def __len__(self) -> int:
-        if self.epoch not in self._lengths:
+        if not self._length:
             refuse_too_few(len(self.labels), self.batch_size, self.index)
-            length = sum(len(self.deal(block)) for block in range(self.blocks))
+            length = sum(len(self.deal(0, block)) for block in range(self.blocks))
             if not length:
                 raise SettingsError(
                     f"Not one batch of {self.batch_size} pairs can be filled without a text standing twice in it",
@@ -145,9 +148,9 @@ class PlannedBatches(DefaultBatchSampler):
                     fix="give a smaller --batch-size",
                 )
             if left_out := len(self.labels) - length * self.batch_size:
-                logger.info("epoch %d: %d of %d pairs sit out", self.epoch, left_out, len(self.labels))
-            self._lengths = {self.epoch: length}
-        return self._lengths[self.epoch]
+                logger.info("%d of %d pairs sit out of an epoch", left_out, len(self.labels))
+            self._length = length
+        return self._length
 
 
 def refuse_too_few(pairs: int, batch_size: int, index: GuideIndex) -> None:

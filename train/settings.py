@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-from ..shared.errors import SettingsError, refuse_below
+from ..shared.errors import SettingsError, refuse_below, refuse_idle
+from ..shared.pairs import Columns
 from .hub import refuse_no_repository
 from .objective import LossSettings
 
@@ -27,8 +28,8 @@ POSITIVE += ("eval_steps", "save_steps", "logging_steps")
 
 # Where things are, what is reported, and how much is computed at a time. Index and student are told by their content.
 FREE_ON_RESUME = frozenset(
-    {"index", "rescored", "student", "out", "device", "eval_pairs", "save_steps", "save_minutes", "logging_steps"}
-    | {"report_to", "token_cache", "mini_batch_num_tokens", "push_to_hub", "hub_private"}
+    {"index", "rescored", "student", "out", "device", "eval_pairs", "columns", "save_steps", "save_minutes"}
+    | {"logging_steps", "report_to", "token_cache", "mini_batch_num_tokens", "push_to_hub", "hub_private"}
 )
 
 
@@ -95,10 +96,12 @@ class TrainSettings:
     """Weight decay of AdamW."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number type of the forward pass; bf16 and fp16 pay on an accelerator only."""
-    device: str = "auto"
-    """Where to train: auto, cpu, cuda."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; CUDA_VISIBLE_DEVICES says on which GPU."""
     eval_pairs: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = ()
     """Held-out pairs to evaluate on, before and after; may be repeated."""
+    columns: Columns = field(default_factory=Columns)
+    """Which columns of the held-out pairs hold the texts."""
     eval_steps: int | None = None
     """Evaluate every so many steps too, and keep the best checkpoint."""
     save_steps: int | None = None
@@ -138,16 +141,12 @@ class TrainSettings:
             )
         if self.batch_size < 2:
             raise SettingsError("A batch of one pair has no negatives", where="--batch-size", fix="give 2 or more")
-        if self.seed < 0 or self.hardness < 0:
-            raise SettingsError(
-                "Seed and hardness are 0 or more", where=f"--seed {self.seed} --hardness {self.hardness}"
-            )
-        refuse_below(self, 0, "save_minutes", strictly=True)
-        if self.epochs <= 0 or self.learning_rate <= 0 or not 0 <= self.warmup < 1:
-            raise SettingsError(
-                "Epochs and learning rate must be above 0, warm-up from 0 to below 1",
-                where=f"--epochs {self.epochs} --learning-rate {self.learning_rate} --warmup {self.warmup}",
-            )
+        refuse_below(self, 0, "seed", "hardness", "weight_decay", "warmup")
+        refuse_below(self, 0, "save_minutes", "epochs", "learning_rate", strictly=True)
+        if self.warmup >= 1:
+            raise SettingsError(f"{self.warmup} is no share", where="--warmup", fix="give 0 or more, and less than 1")
+        if len(self.index) < 2:
+            refuse_idle(self.objective, ("vote",), "a second --index")
         if self.rescored and self.objective.loss == "unguided":
             raise SettingsError("Unguided training asks no reranker", where="--rescored", fix="leave one of both out")
         if self.push_to_hub:

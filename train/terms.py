@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from cyclopts import Parameter
 from torch import Tensor
 
-from ..shared.errors import SettingsError, flag_of
+from ..shared.errors import refuse_below, refuse_idle
 from ..shared.mask import Blocks, PairVectors, similarities
 
 
@@ -31,12 +31,11 @@ class ScoreTerms:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("kl_weight", "margin_mse_weight", "regression_weight"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{getattr(self, name)} is no weight", where=flag_of(name), fix="give 0 or more")
-        for name in ("kl_guide_temperature", "kl_student_temperature"):
-            if getattr(self, name) <= 0:
-                raise SettingsError(f"{getattr(self, name)} is no temperature", where=flag_of(name), fix="give above 0")
+        temperatures = ("kl_guide_temperature", "kl_student_temperature")
+        refuse_below(self, 0, "kl_weight", "margin_mse_weight", "regression_weight")
+        refuse_below(self, 0, *temperatures, strictly=True)
+        if not self.kl_weight:
+            refuse_idle(self, temperatures, "--kl-weight")
 
 
 def guide_kl(student: Tensor, guide: Tensor, leaves: Tensor) -> Tensor:
@@ -88,6 +87,7 @@ def score_terms(
     guide: PairVectors,
     scores: Blocks,
     own: Blocks,
+    again: Tensor,
     linear: Tensor | None = None,
 ) -> Tensor:
     """The weighted terms of some rows of a batch, summed.
@@ -99,6 +99,8 @@ def score_terms(
         guide: The guide's, of the same texts.
         scores: The student's similarities of the rows.
         own: Cells that are no candidates: own texts, known positives, missing negatives.
+        again: (N,) bool, negatives that stand in the batch before. They are no candidates of the others, but each pair
+            learns the distance of its own.
         linear: (E, D) the map of the regression.
     """
     value = scores.ap.new_zeros(())
@@ -106,7 +108,7 @@ def score_terms(
         with torch.no_grad():
             of_guide = similarities(guide, rows, contrast_anchors=False, contrast_positives=False)
         if terms.kl_weight:
-            leaves = torch.cat([own.ap.scatter(1, rows[:, None], False), own.an], dim=1)
+            leaves = torch.cat([own.ap.scatter(1, rows[:, None], False), own.an | again], dim=1)
             ours, theirs = (torch.cat([blocks.ap, blocks.an], dim=1) for blocks in (scores, of_guide))
             kl = guide_kl(ours / terms.kl_student_temperature, theirs / terms.kl_guide_temperature, leaves)
             value = value + terms.kl_weight * kl

@@ -90,6 +90,7 @@ class TokenCache:
             return None
         key = {
             "corpus": index.manifest.request.corpus["sha256"],
+            "part_rows": [part.rows for part in index.manifest.parts["texts"]],
             "tokenizer": tokenizer,
             "max_length": str(student.max_seq_length),
             "prompts": {role: prompts[role] for role in ROLES},

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -15,6 +16,7 @@ from sentence_transformers.util.distributed import get_world_size
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from ..shared.dataset import pair_rows
 from ..shared.errors import SettingsError
 from ..shared.evaluation import PRIMARY_METRIC, RetrievalSet
 from ..shared.index import GuideIndex
@@ -23,9 +25,9 @@ from ..shared.progress import console
 from ..shared.schema import Role
 from ..shared.texts import Texts
 from .adapters import load_adapters
-from .card import describe_data
+from .card import SAMPLE, describe_data
 from .cells import Cells
-from .collators import CachedTokens, Columns, WithHardTexts
+from .collators import BatchColumns, CachedTokens, WithHardTexts
 from .consistency import kept_pairs
 from .hard_negatives import HardNegatives
 from .loss import GuidedContrastiveLoss
@@ -63,10 +65,9 @@ def build_trainer(
     query, document = (student.prompts[role] or "" for role in ("query", "document"))
     prompts = {name: query if name == "anchor" else document for name in columns.names} if query or document else None
     labels = kept_pairs(index, settings.keep_positive_rank, settings.out)
-    with first_goes_first():
-        dataset = index.to_dataset(columns.own)
-    rows = dataset if len(labels) == len(dataset) else dataset.select(labels)
     collator = _collator(settings, student, columns, {"query": query, "document": document}, prompts)
+    tokens_are_there = isinstance(collator, CachedTokens)
+    rows = pair_rows(index, labels[:SAMPLE], columns.own) if tokens_are_there else _all_rows(index, labels, columns.own)
     trainer = StudentTrainer(
         loss.cells,
         adapted=bool(settings.lora_rank),
@@ -79,10 +80,17 @@ def build_trainer(
         callbacks=[_TellEpoch(columns.hard)] if columns.hard else None,
     )
     trainer.remove_callback(PrinterCallback)  # see step_display.py
-    describe_data(student, rows, trainer.loss)
-    if isinstance(collator, CachedTokens):  # the card has been told of the texts; from here on, pair ids are enough
+    describe_data(student, rows, len(labels), trainer.loss)
+    if tokens_are_there:  # the card has been told of the first texts; from here on, pair ids are enough
         trainer.train_dataset = Dataset.from_dict({"label": labels})
     return trainer, loss
+
+
+def _all_rows(index: GuideIndex, labels: np.ndarray, negatives: int) -> Dataset:
+    """The pairs with their texts, which a student is to tokenise batch by batch."""
+    with first_goes_first():
+        dataset = index.to_dataset(negatives)
+    return dataset if len(labels) == len(dataset) else dataset.select(labels)
 
 
 class StudentTrainer(SentenceTransformerTrainer):
@@ -140,22 +148,22 @@ def _at_each_dimension(
     return MatryoshkaLoss(student, loss, dims) if dims else loss
 
 
-def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss) -> Columns:
+def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss) -> BatchColumns:
     """The batch's columns; hard negatives are chosen here, by the loss's own (first) judge."""
     index, objective = loss.guides.indexes[0], settings.objective
     own = index.max_negatives if objective.negatives is None else objective.negatives
     if not objective.mining.hard_negatives:
-        return Columns(index, own)
+        return BatchColumns(index, own)
     judge = loss.judges[0] if loss.judges else None
     hard = HardNegatives(index, objective.mining, judge, settings.seed, loss.reranked)
     console.print(hard.told(), highlight=False)
-    return Columns(index, own, hard)
+    return BatchColumns(index, own, hard)
 
 
 def _collator(
     settings: TrainSettings,
     student: SentenceTransformer,
-    columns: Columns,
+    columns: BatchColumns,
     by_role: dict[Role, str],
     prompts: dict[str, str] | None,
 ) -> CachedTokens | WithHardTexts | None:

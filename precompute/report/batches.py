@@ -69,7 +69,7 @@ def _excess(index: GuideIndex, sample: ScoredPairs, batch: np.ndarray) -> list[n
     anchors, positives = (torch.from_numpy(index.vectors(each).astype(np.float32)) for each in ids)
     contents = map(torch.from_numpy, (*map(index.content_ids, ids), *index.known_positives(sample.pair_ids[batch])))
     anchor_texts, positive_texts, known, known_rows = contents
-    texts = BatchTexts(anchor_texts, positive_texts, rows[:0], known, known_rows)
+    texts = BatchTexts(anchor_texts, positive_texts, rows[:0], rows[:0] > 0, known, known_rows)
     vectors = PairVectors(anchors, positives, anchors[:0])
     scores = similarities(vectors, rows, contrast_anchors=True, contrast_positives=True)
     limits = scores.ap.diagonal()[:, None]

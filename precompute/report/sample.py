@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ...shared.index import GuideIndex
 from ...shared.ragged import padded
-from ...shared.tables import read_table
+from ...shared.texts import Texts
 from ..sampling import sample_of
 
 SEED = 0
@@ -147,16 +147,10 @@ class Excerpt(NamedTuple):
 
 
 def excerpts(index: GuideIndex, ids: np.ndarray) -> dict[int, Excerpt]:
-    """The beginnings of texts by text id, ids below 0 left out; parts are read one after the other."""
-    ids, found, start = np.unique(ids[ids >= 0]), {}, 0
-    for record in index.manifest.parts["texts"]:
-        here = ids[(ids >= start) & (ids < start + record.rows)]
-        if len(here):
-            texts = read_table(index.layout.root, record, "texts", ["text"])["text"].take(pa.array(here - start))
-            heads = (Excerpt(text[:EXCERPT_CHARACTERS], len(text)) for text in texts.to_pylist())
-            found |= dict(zip(here.tolist(), heads, strict=True))
-        start += record.rows
-    return found
+    """The beginnings of texts by text id, ids below 0 left out."""
+    ids = np.unique(ids[ids >= 0])
+    texts = Texts(index).take(ids).to_pylist() if len(ids) else []
+    return {id_: Excerpt(text[:EXCERPT_CHARACTERS], len(text)) for id_, text in zip(ids.tolist(), texts, strict=True)}
 
 
 def clipped(text: str, limit: int) -> str:

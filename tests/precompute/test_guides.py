@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,9 @@ from gistcache.precompute.model_guide import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import ModelError, SettingsError
 from gistcache.shared.models import find_model, load_model, set_prompts
+from gistcache.train.students import static_student
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Router
 
 from tests.conftest import make_model, random_texts
 
@@ -44,6 +49,22 @@ def test_the_fingerprint_follows_what_changes_a_vector(guide_folder, prompted_gu
     prompted = ModelGuide(IndexSettings(guide=str(prompted_guide_folder), device="cpu"))
     assert prompted.fingerprint()["prompts"] == {"query": "find: ", "document": "text: "}
     assert not prompted.same_for_both_roles
+
+
+def test_a_guide_without_a_limit_of_its_own_is_told_by_the_one_it_was_given(guide_folder, tmp_path):
+    static = static_student(guide_folder)
+    routes = {"query": [*static_student(guide_folder)], "document": [*load_model(guide_folder)]}
+    for name, model in {"static": static, "routed": SentenceTransformer(modules=[Router(routes, "document")])}.items():
+        model.save_pretrained(str(tmp_path / name))
+        guides = [
+            ModelGuide(IndexSettings(guide=str(tmp_path / name), max_length=length, device="cpu"))
+            for length in (None, 3, 9)
+        ]
+        limits = [guide.fingerprint()["max_length"] for guide in guides]
+        assert json.loads(json.dumps(limits, allow_nan=False))[1:] == [3, 9]
+        text = " ".join(random_texts(6, seed=44))
+        short, long = (guide.encode([text], "query") for guide in guides[1:])
+        assert not np.allclose(short, long)
 
 
 def test_a_document_prompt_of_another_name_is_the_evaluators_too(tmp_path):

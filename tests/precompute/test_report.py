@@ -221,7 +221,7 @@ def test_what_is_no_run_is_refused(tmp_path, index):
 def test_a_missing_library_and_bad_settings_are_told(tmp_path, small_index, monkeypatch):
     with pytest.raises(SettingsError, match="100 runs at most"):
         ReportSettings(runs=(tmp_path,) * 101)
-    with pytest.raises(SettingsError, match="too small"):
+    with pytest.raises(SettingsError, match="out of range"):
         ReportSettings(sample=0)
     monkeypatch.setattr(report_module, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match="pip install 'gistcache\\[report\\]'"):

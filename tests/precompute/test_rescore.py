@@ -110,7 +110,7 @@ def test_folders_and_models_of_another_kind_are_refused(tmp_path, index, small_i
     with pytest.raises(ModelError, match="pickled"):
         rescore_index(index, settings_of(two, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
-    with pytest.raises(SettingsError, match="too small"):
+    with pytest.raises(SettingsError, match="out of range"):
         settings_of(reranker_folder, tmp_path / "out", batch_size=0)
 
 

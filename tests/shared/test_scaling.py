@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.plan_command import PlanSettings, planned
-from gistcache.shared.scaling import Corpus, Shape, file_bytes, parts
+from gistcache.shared.scaling import CorpusSize, Shape, file_bytes, parts
 
 from tests.conftest import build_test_index, random_pairs
 
@@ -51,7 +51,7 @@ NEAR = {"texts": 0.4, "pairs": 0.4, "scores": 0.15}  # compressed columns; what 
 
 @pytest.mark.parametrize("texts", MEASURED)
 def test_sizes_are_those_measured_from_ten_thousand_to_a_million_texts(texts):
-    corpus = Corpus(texts, pairs=texts // 2, documents=texts // 2, text_bytes=88, text_tokens=20)
+    corpus = CorpusSize(texts, pairs=texts // 2, documents=texts // 2, text_bytes=88, text_tokens=20)
     sizes = file_bytes(corpus, Shape(dim=384))
     for kind, measured in MEASURED[texts].items():
         assert sizes[kind] == pytest.approx(measured, rel=NEAR.get(kind, 0.02)), kind
@@ -63,7 +63,7 @@ def test_raw_arrays_and_part_counts_are_exact(tmp_path, guide_folder, dtype):
     rows = random_pairs(100, seed=90)
     index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, part_rows=32, vector_dtype=dtype))
     held = index.manifest.request.corpus
-    corpus = Corpus(held["queries"] + held["documents"], held["pairs"], held["documents"], 30, 10)
+    corpus = CorpusSize(held["queries"] + held["documents"], held["pairs"], held["documents"], 30, 10)
     shape = Shape(index.dim, np.dtype(dtype).itemsize, part_rows=32)
     sizes = file_bytes(corpus, shape)
     heads = 128 * len(index.manifest.parts["vectors"])

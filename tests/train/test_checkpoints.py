@@ -12,7 +12,7 @@ import torch
 from gistcache.shared.errors import FolderLockedError, GistcacheError, StaleIndexError, StoppedEarly
 from gistcache.shared.lock import folder_lock
 from gistcache.train import checkpoints as module
-from gistcache.train.checkpoints import SEAL, all_checkpoints, writing_to
+from gistcache.train.checkpoints import SEAL_FILE, all_checkpoints, writing_to
 from gistcache.train.hard_negatives import Mining
 from gistcache.train.loss import STATE
 from gistcache.train.run import train_student
@@ -116,11 +116,11 @@ def test_a_checkpoint_that_is_not_whole_is_set_aside(tmp_path, whole_run, settin
     whole, _ = whole_run
     nine, twelve = cut_run(whole, tmp_path / "cut")
     if hurt == "no seal":
-        (twelve / SEAL).unlink()
+        (twelve / SEAL_FILE).unlink()
     elif hurt == "missing file":
         (twelve / "optimizer.pt").unlink()
     else:
-        path = twelve / (SEAL if hurt == "flipped seal" else "model.safetensors")
+        path = twelve / (SEAL_FILE if hurt == "flipped seal" else "model.safetensors")
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 16
         path.write_bytes(data[:-100] if hurt == "cut file" else data)

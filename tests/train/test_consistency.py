@@ -11,6 +11,8 @@ from gistcache.train.consistency import DROPPED, kept_pairs
 from gistcache.train.run import train_student
 from gistcache.train.settings import TrainSettings
 
+from tests.conftest import build_test_index, random_pairs
+
 
 def ranks_of(index):
     """How many documents are closer to each anchor than its positive, counted one by one."""
@@ -41,6 +43,14 @@ def test_pairs_below_the_rank_are_dropped_and_listed(tmp_path, small_index):
     assert kept_pairs(index, 10_000, tmp_path / "all").tolist() == list(range(len(index)))
     with pytest.raises(SettingsError):
         kept_pairs(index, 0, tmp_path)
+
+
+def test_ranks_that_the_index_does_not_know_are_refused(tmp_path, guide_folder):
+    rows = random_pairs(80, seed=6)
+    index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, exact_limit=10, neighbors=5))
+    assert 0 < len(kept_pairs(index, 5, tmp_path)) < len(index)
+    with pytest.raises(SettingsError, match="5 closest"):
+        kept_pairs(index, 6, tmp_path)
 
 
 @pytest.mark.parametrize("cached", [True, False])

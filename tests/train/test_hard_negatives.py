@@ -10,7 +10,7 @@ from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import load_model
 from gistcache.shared.texts import Texts
 from gistcache.train import GuidedContrastiveLoss
-from gistcache.train.collators import CachedTokens, Columns, WithHardTexts
+from gistcache.train.collators import BatchColumns, CachedTokens, WithHardTexts
 from gistcache.train.hard_negatives import HardNegatives, Mining
 from gistcache.train.judges import NeighborhoodJudge, PositiveJudge
 from gistcache.train.run import train_student
@@ -119,7 +119,7 @@ def test_the_loss_takes_them_as_the_peer_takes_negatives_of_the_data(index, stud
             seen |= texts
     assert len(chosen) >= 6
     tokens = TokenCache.of(index, student, {"query": "", "document": ""})
-    columns = Columns(index, 1, hard)
+    columns = BatchColumns(index, 1, hard)
     collator = CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
     batch = collator([{"label": label} for label in chosen])
     label = batch.pop("label")
@@ -163,5 +163,5 @@ def test_a_run_with_tokens_cached_or_not_is_the_same_run(tmp_path, small_index, 
 def test_more_than_is_stored_is_refused(index):
     with pytest.raises(SettingsError, match="holds 10 neighbours"):
         HardNegatives(index, Mining(hard_negatives=9, skip_top=2), PositiveJudge(), 0)
-    with pytest.raises(SettingsError, match="0 or more"):
+    with pytest.raises(SettingsError, match="-1 is out of range"):
         Mining(hard_negatives=-1)

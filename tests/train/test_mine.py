@@ -106,13 +106,13 @@ def test_training_with_the_same_flags_gets_the_same_negatives(
 ):
     seen = {}
 
-    class Watched(collators.Columns):
+    class Watched(collators.BatchColumns):
         def of(self, labels):
             label, columns = super().of(labels)
             seen.update({int(row[0]): row[1:, 0].tolist() for row in label})
             return label, columns
 
-    monkeypatch.setattr("gistcache.train.trainer.Columns", Watched)
+    monkeypatch.setattr("gistcache.train.trainer.BatchColumns", Watched)
     scores = rescored if with_reranker else None
     objective = LossSettings(judge="neighborhood", judge_threshold=3.0, margin=0.05, mining=MINING, temperature=0.05)
     settings = TrainSettings(

@@ -7,7 +7,9 @@ import pytest
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.index import GuideIndex
 from gistcache.train.plan import batch_plan
-from gistcache.train.sampler import PlannedBatches, rows_of_block
+from gistcache.train.sampler import PlannedBatches, plan_of_index, rows_of_block
+
+from tests.conftest import build_test_index, random_pairs, random_texts
 
 
 def random_corpus(pairs, documents, anchors, tasks, seed=0):
@@ -76,6 +78,23 @@ def test_the_sampler_knows_its_length_and_follows_the_epoch(small_index):
     assert list(sampler) != first
     sampler.set_epoch(0)
     assert list(sampler) == first
+
+
+def test_every_epoch_is_as_long_as_the_first(tmp_path, guide_folder):
+    shared, random = random_texts(16, seed=7), np.random.default_rng(0)  # so few that not all batches can be filled
+    rows = random_pairs(60, seed=5)
+    rows = [row | {"negative": [shared[place] for place in random.choice(16, 2, replace=False)]} for row in rows]
+    index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder))
+    sampler = PlannedBatches.of(index)(index.to_dataset(), 5, seed=3)
+    planned = [len(plan_of_index(index, sampler.labels, 5, 3, epoch, 2)) for epoch in range(8)]
+    assert min(planned) < planned[0] < max(planned)
+    for epoch in range(8):
+        sampler.set_epoch(epoch)
+        assert len(sampler) == planned[0]
+        batches = list(sampler)
+        assert len(batches) == planned[0]
+        own = sampler.labels[plan_of_index(index, sampler.labels, 5, 3, epoch, 2)].tolist()
+        assert batches == [*own, *own][: planned[0]]
 
 
 def test_blocks_hold_each_row_once_and_differ_by_epoch():

@@ -11,7 +11,7 @@ import torch
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.lock import folder_lock
 from gistcache.shared.models import load_model
-from gistcache.train.collators import CachedTokens, Columns
+from gistcache.train.collators import BatchColumns, CachedTokens
 from gistcache.train.run import train_student
 from gistcache.train.settings import TrainSettings
 from gistcache.train.tokens import TokenCache
@@ -44,7 +44,7 @@ def test_features_are_the_students_own(index, student_folder, kind, prompts):
     cache = TokenCache.of(index, student, prompts)
     rows = index.to_dataset()
     labels = np.array([3, 117, 60, 3, 0])
-    batch = CachedTokens(preprocess_fn=student.preprocess, tokens=cache, columns=Columns(index, 2))(
+    batch = CachedTokens(preprocess_fn=student.preprocess, tokens=cache, columns=BatchColumns(index, 2))(
         [{"label": label} for label in labels]
     )
     assert batch.pop("label").tolist() == labels.tolist()
