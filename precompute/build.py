@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from ..shared.clock import Clock
-from ..shared.errors import SettingsError
 from ..shared.evaluation import RetrievalSet
 from ..shared.libraries import installed
 from ..shared.manifest import Manifest, Request
@@ -34,6 +32,7 @@ from .expected_texts import all_texts, older_vectors
 from .guides import AsModel, Guide, guide_of
 from .neighbors import Slice, slices_of
 from .place import Place
+from .ray_engine import load_ray
 from .reuse import OldVectors
 from .sampling import sample_of
 from .scales import ScaleJob, ScaleReference
@@ -89,8 +88,8 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
 
 def _refuse_early(settings: IndexSettings, place: Place) -> None:
     """What can be seen before a pair is read: no engine, a folder of something else, a guide that is not there."""
-    if settings.engine == "ray" and find_spec("ray") is None:
-        raise SettingsError("Ray is not installed", where="--engine ray", fix="pip install 'gistcache[ray]'")
+    if settings.engine == "ray":
+        load_ray()
     if not has_manifest(place):
         refuse_foreign(place, INDEX, place.remote.sizes() if place.remote else {})
     if settings.guide.partition(":")[0] not in NOT_FOR:

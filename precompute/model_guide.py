@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..shared.device import pick_device
 from ..shared.errors import ModelError
 from ..shared.features import Features
-from ..shared.models import DType, find_model, fingerprint_files, load_model, pick_device, set_prompts, text_limit
+from ..shared.models import DType, find_model, fingerprint_files, load_model, set_prompts, text_limit
 from ..shared.progress import Advance
 from ..shared.schema import Role
 from .guides import kept_dimensions, same_guide, shown, unit_vectors

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..shared.device import within_memory
 from ..shared.features import (
     Features,
     is_flat_text,
@@ -19,7 +20,6 @@ from ..shared.features import (
     take_rows,
 )
 from ..shared.linear import OneDNNLinear
-from ..shared.models import within_memory
 from ..shared.packing import can_pack, embed_packed
 
 if TYPE_CHECKING:
@@ -55,15 +55,15 @@ class Passes:
         Returns:
             (R, D) float32, not normalised, rows in their order.
         """
-        while True:
-            try:
-                return self._embed(features)
-            except torch.OutOfMemoryError:
-                if self.batch_tokens == 1:
-                    with within_memory("give a smaller --max-length, or --dtype bfloat16; finished parts are kept"):
+        with within_memory("give a smaller --max-length, or --dtype bfloat16; finished parts are kept"):
+            while True:
+                try:
+                    return self._embed(features)
+                except torch.OutOfMemoryError:
+                    if self.batch_tokens == 1:
                         raise
-                torch.cuda.empty_cache()
-                self.batch_tokens //= 2
+                    torch.cuda.empty_cache()
+                    self.batch_tokens //= 2
 
     def _embed(self, features: Features) -> np.ndarray:
         if is_flat_text(features):

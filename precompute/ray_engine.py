@@ -12,11 +12,31 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from ..shared.errors import GistcacheError
+from ..shared.errors import GistcacheError, SettingsError
 from ..shared.progress import Advance, console
 from .work import Job, Made, Value
 
 THREAD_SECONDS = 30
+
+
+def load_ray() -> ModuleType:
+    """Ray with Ray Data.
+
+    Raises:
+        SettingsError: It is not installed, or not whole.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise SettingsError(
+            f"Ray is not installed, or not whole: {error}",
+            where="--engine ray",
+            fix="pip install 'gistcache[ray]'",
+        ) from error
+    return ray
 
 
 class RayEngine:
@@ -29,15 +49,12 @@ class RayEngine:
         address: The cluster to join; None starts one on this machine.
 
     Raises:
+        SettingsError: Ray is not installed.
         GistcacheError: The cluster cannot be reached.
     """
 
     def __init__(self, workers: int | None, address: str | None) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
-        import ray.data
-
+        ray = load_ray()
         if not ray.is_initialized():
             _join(ray, workers, address)
         held = ray.cluster_resources()

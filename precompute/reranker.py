@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..shared.device import pick_device, within_memory
 from ..shared.errors import ModelError
 from ..shared.linear import OneDNNLinear
-from ..shared.models import find_model, fingerprint_files, load_reranker, pick_device, within_memory
+from ..shared.models import find_model, fingerprint_files, load_reranker
 
 if TYPE_CHECKING:
     from .rescore import RescoreSettings

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..shared.models import pick_device
+from ..shared.device import pick_device
 from ..shared.progress import Advance
 from ..shared.schema import CONTENT
 from .place import Place

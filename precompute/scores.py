@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ..shared.models import pick_device
+from ..shared.device import pick_device
 from ..shared.parts import PartRecord
 from ..shared.progress import Advance
 from ..shared.ragged import as_lists

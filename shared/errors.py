@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class GistcacheError(Exception):
@@ -96,9 +100,9 @@ def refuse_below(settings: object, least: int, *names: str, strictly: bool = Fal
             raise SettingsError(f"{value} is out of range", where=flag_of(name), fix=fix)
 
 
-def refuse_idle(settings: object, names: Iterable[str], without: str) -> None:
+def refuse_idle(settings: DataclassInstance, names: Iterable[str], without: str) -> None:
     """Raise SettingsError where one of a dataclass's settings is given that does nothing without something else."""
-    defaults = {each.name: each.default for each in fields(settings)}  # type: ignore[arg-type]
+    defaults = {each.name: each.default for each in fields(settings)}
     for name in names:
         if getattr(settings, name) != defaults[name]:
             raise SettingsError(

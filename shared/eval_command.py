@@ -9,9 +9,10 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from .benchmark import evaluate_tasks, find_tasks
+from .device import pick_device, within_memory
 from .errors import SettingsError
 from .evaluation import RetrievalSet, evaluate_sts
-from .models import find_model, load_model, pick_device, set_prompts, within_memory
+from .models import find_model, load_model, set_prompts
 from .outcome import Outcome
 from .pairs import Columns
 from .parts import write_json

@@ -9,14 +9,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
-from .errors import GistcacheError, ModelError, SettingsError
+from .errors import ModelError
 from .parts import sha256_of
 
 if TYPE_CHECKING:
@@ -147,40 +146,6 @@ def fingerprint_files(folder: Path) -> dict[str, str]:
         and path.name not in FINGERPRINT_IGNORED
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     }
-
-
-def pick_device(device: str) -> str:
-    """Resolve ``auto`` to the best device at hand; return anything else as it is.
-
-    Raises:
-        SettingsError: The device is not available.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SettingsError(
-            f"Device {device!r} is not available", where="--device", fix=str(error).splitlines()[0]
-        ) from error
-    return device
-
-
-@contextmanager
-def within_memory(fix: str) -> Iterator[None]:
-    """Turn a device's running out of memory into an error that says what to do about it.
-
-    Raises:
-        GistcacheError: It ran out.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise GistcacheError(
-            "The device is out of memory", where=(str(error).splitlines() or [""])[0], fix=fix
-        ) from error
 
 
 def load_model(

@@ -87,19 +87,19 @@ def read_pairs(
         InputError: A file cannot be parsed, or no row of a non-empty file is usable, or ``strict`` and a bad row, or a
             named column is in no file.
     """
-    named = {columns.task_column, *columns.negative_column} - {None} if not may_lack else set()
+    named = set() if may_lack else {name for name in (columns.task_column, *columns.negative_column) if name}
     sources = find_sources(inputs)
     for source in sources:
         yield from _read_file(source, columns, strict=strict, unseen=named)
     if named and sources:
         raise InputError(
-            f"No row has the column {min(filter(None, named))!r}",
+            f"No row has the column {min(named)!r}",
             where=", ".join(source.name for source in sources[:3]),
             fix="check the spelling of --negative-column and --task-column",
         )
 
 
-def _read_file(source: Source, columns: Columns, *, strict: bool, unseen: set[str | None]) -> Iterator[Pair | Reject]:
+def _read_file(source: Source, columns: Columns, *, strict: bool, unseen: set[str]) -> Iterator[Pair | Reject]:
     """Pairs and rejects of a file; takes the columns that it has from ``unseen``."""
     used, line, reasons, seen = 0, 0, Counter[str](), None
     for line, fields in read_rows(source, _wanted(columns)):

@@ -14,11 +14,12 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from torch.nn import Parameter
 
 from ..shared.clock import Clock, peak_memory_bytes
+from ..shared.device import pick_device, within_memory
 from ..shared.errors import StaleIndexError, StoppedEarly
 from ..shared.evaluation import RetrievalSet
 from ..shared.index import GuideIndex
 from ..shared.lock import folder_lock
-from ..shared.models import find_model, fingerprint_files, pick_device, set_prompts, within_memory
+from ..shared.models import find_model, fingerprint_files, set_prompts
 from ..shared.parts import PARTIAL_SUFFIX, whole_file, write_json
 from ..shared.progress import console, waiting
 from ..shared.rescored import RescoredFolder

@@ -80,8 +80,8 @@ class PlannedBatches(DefaultBatchSampler):
 
     It knows no randomness but the seed, and skipping batches on resume reads no text. More pairs than ``block`` are
     dealt block by block. Every epoch is as long as the first, which is counted by dealing it once: the trainer reckons
-    with that. Where texts clash, another epoch may fill a batch more, which it leaves out, or fewer, and then begins
-    again.
+    with that. Where texts clash, another epoch may fill more batches, which it leaves out, or fewer, and then takes the
+    first epoch's to the full number.
     """
 
     def __init__(
@@ -133,8 +133,8 @@ class PlannedBatches(DefaultBatchSampler):
         return self._dealt[2]
 
     def __iter__(self) -> Iterator[list[int]]:
-        blocks = itertools.chain(range(self.blocks), range(self.blocks))
-        batches = (batch.tolist() for block in blocks for batch in self.deal(self.epoch, block))
+        blocks = itertools.product((self.epoch, 0), range(self.blocks))
+        batches = (batch.tolist() for epoch, block in blocks for batch in self.deal(epoch, block))
         yield from itertools.islice(batches, len(self))
 
     def __len__(self) -> int:

@@ -17,10 +17,10 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..shared.dataset import pair_rows
+from ..shared.device import pick_device
 from ..shared.errors import SettingsError
 from ..shared.evaluation import PRIMARY_METRIC, RetrievalSet
 from ..shared.index import GuideIndex
-from ..shared.models import pick_device
 from ..shared.progress import console
 from ..shared.schema import Role
 from ..shared.texts import Texts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from gistcache.precompute import build as build_module
 from gistcache.precompute.guides import same_guide
 from gistcache.precompute.model_guide import ModelGuide
 from gistcache.precompute.settings import IndexSettings
+from gistcache.shared.clock import Clock
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError
 from gistcache.shared.index import GuideIndex
 
@@ -162,6 +164,13 @@ def _tables_elsewhere(build):
 
 
 _tables = build_module._Build.tables
+
+
+def test_an_engine_that_is_not_installed_is_told_before_pairs_are_read(tmp_path, guide_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", engine="ray")
+    with pytest.raises(SettingsError, match=r"not installed(?s:.)*gistcache\[ray\]"):
+        build_module.build_index([str(tmp_path / "nowhere.jsonl")], settings, Clock())
 
 
 def test_an_address_without_ray_is_refused():

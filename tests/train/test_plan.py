@@ -86,15 +86,13 @@ def test_every_epoch_is_as_long_as_the_first(tmp_path, guide_folder):
     rows = [row | {"negative": [shared[place] for place in random.choice(16, 2, replace=False)]} for row in rows]
     index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder))
     sampler = PlannedBatches.of(index)(index.to_dataset(), 5, seed=3)
-    planned = [len(plan_of_index(index, sampler.labels, 5, 3, epoch, 2)) for epoch in range(8)]
-    assert min(planned) < planned[0] < max(planned)
-    for epoch in range(8):
+    plans = [plan_of_index(index, sampler.labels, 5, 3, epoch, 2).tolist() for epoch in range(8)]
+    length = len(plans[0])
+    assert min(map(len, plans)) < length < max(map(len, plans))
+    for epoch, own in enumerate(plans):
         sampler.set_epoch(epoch)
-        assert len(sampler) == planned[0]
-        batches = list(sampler)
-        assert len(batches) == planned[0]
-        own = sampler.labels[plan_of_index(index, sampler.labels, 5, 3, epoch, 2)].tolist()
-        assert batches == [*own, *own][: planned[0]]
+        assert len(sampler) == length
+        assert list(sampler) == [*own, *plans[0]][:length]
 
 
 def test_blocks_hold_each_row_once_and_differ_by_epoch():

@@ -1,0 +1,49 @@
+"""What the settings of stage 2 refuse before anything is read."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from gistcache.shared.errors import SettingsError
+from gistcache.train.hard_negatives import Mining
+from gistcache.train.objective import LossSettings
+from gistcache.train.settings import TrainSettings
+from gistcache.train.terms import ScoreTerms
+
+
+def asked(**changes):
+    return TrainSettings(student="nowhere", **changes)
+
+
+@pytest.mark.parametrize(
+    ("flag", "make"),
+    [
+        ("--margin", lambda: LossSettings(loss="unguided", margin=0.1)),
+        ("--judge", lambda: LossSettings(loss="unguided", judge="neighborhood")),
+        ("--judge-threshold", lambda: LossSettings(judge_threshold=0.5)),
+        ("--draw", lambda: Mining(draw="top")),
+        ("--negative-margin-strategy", lambda: Mining(hard_negatives=1, negative_margin_strategy="absolute")),
+        ("--kl-guide-temperature", lambda: ScoreTerms(kl_guide_temperature=0.1)),
+        ("--vote", lambda: asked(objective=LossSettings(vote="any"))),
+    ],
+)
+def test_a_flag_without_effect_is_refused(flag, make):
+    with pytest.raises(SettingsError, match="no effect without") as caught:
+        make()
+    assert caught.value.where == flag
+
+
+def test_with_what_they_need_they_are_taken():
+    LossSettings(judge="neighborhood", judge_threshold=0.5, margin=0.1, mining=Mining(hard_negatives=1, draw="top"))
+    ScoreTerms(kl_weight=1, kl_guide_temperature=0.1)
+    asked(index=("a", "b"), objective=LossSettings(vote="any"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("epochs", math.nan), ("learning_rate", math.inf), ("warmup", 1.0), ("weight_decay", -1.0)]
+)
+def test_a_number_out_of_its_range_is_refused(name, value):
+    with pytest.raises(SettingsError) as caught:
+        asked(**{name: value})
+    assert caught.value.where == f"--{name.replace('_', '-')}"
