@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 HOW_TO_GO_ON = {
     "index": "run the same command again to go on; finished parts are kept",
@@ -15,7 +20,7 @@ HOW_TO_GO_ON = {
 }
 # Shells give 128 and the signal's number to a process that a signal has ended.
 SIGNALLED = 128
-
+AGAIN_SECONDS = 0.01
 
 _told: list[int] = []
 
@@ -29,6 +34,7 @@ def main() -> None:
     """Run the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    sys.unraisablehook = _come_again
     try:
         from .cli import run
 
@@ -59,6 +65,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
     del frame
     _told.append(number)
     raise KeyboardInterrupt
+
+
+def _come_again(dropped: UnraisableHookArgs) -> None:
+    """Python drops what is raised while an object is cleaned up: an interruption then comes again, a moment later."""
+    if told_to_stop() and isinstance(dropped.exc_value, KeyboardInterrupt):
+        threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), _told[0])).start()
+    else:
+        sys.__unraisablehook__(dropped)
 
 
 if __name__ == "__main__":

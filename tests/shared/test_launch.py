@@ -1,0 +1,42 @@
+"""How the process ends when it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+# A command that is told to stop while it cleans up an object, where Python drops whatever is raised.
+CLEANING_UP = """
+import os, sys, time, types
+
+class Cleaned:
+    def __del__(self):
+        os.kill(os.getpid(), {number})
+        time.sleep(0.1)
+
+def run():
+    Cleaned()
+    time.sleep(60)
+    return 0
+
+sys.modules["gistcache.shared.cli"] = types.SimpleNamespace(run=run)
+sys.argv = ["gistcache", "index"]
+from gistcache.shared.launch import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_an_object_is_cleaned_up_is_not_lost(number):
+    ended = subprocess.run(
+        [sys.executable, "-c", CLEANING_UP.format(number=int(number))],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ended.returncode == 128 + number
+    assert ended.stderr == "\nstopped; run the same command again to go on; finished parts are kept\n"
