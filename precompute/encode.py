@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -45,6 +46,8 @@ class EncodeJob:
         unrounded: Those of the sample, which are computed already.
         dtype: How vectors are stored.
     """
+
+    with_guide: ClassVar[bool] = True
 
     place: Place
     guide: Guide

@@ -1,4 +1,4 @@
-"""Parts shared out over a Ray cluster: Ray Data with a pool of actors, each of which holds one copy of the job."""
+"""Parts shared out over a Ray cluster by Ray Data: to a pool of actors, or to tasks."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ def load_ray() -> ModuleType:
 
 
 class RayEngine:
-    """An actor a GPU of the cluster, or a CPU where it has no GPU.
+    """A worker a GPU of the cluster, or a CPU where it has no GPU.
 
-    Ray starts an actor that dies again, and gives its part to another: a part in flight is lost, and nothing else.
+    Where a guide or a GPU is held, the workers are actors, started for the step. Other parts are tasks: Ray gives them
+    to processes that have served before, which need not load the libraries anew. What dies is started again, and its
+    part given to another: a part in flight is lost, and nothing else.
 
     Args:
-        workers: How many actors; None for one a GPU, or one a CPU.
+        workers: How many at once; None for one a GPU, or one a CPU.
         address: The cluster to join; None starts one on this machine.
 
     Raises:
@@ -72,12 +74,14 @@ class RayEngine:
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         count = min(self.workers, len(numbers))
-        results = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers)).map(
-            _Worker,  # type: ignore[arg-type]
-            fn_constructor_args=(pickle.dumps(job),),
-            compute=ray.data.ActorPoolStrategy(size=count),
-            num_gpus=1 if self.gpus else None,
-            num_cpus=None if self.gpus else 1,
+        pickled, parts = pickle.dumps(job), [{"number": number} for number in numbers]
+        if self.gpus or job.with_guide:
+            how: dict[str, Any] = {"fn": _Worker, "fn_constructor_args": (pickled,)}
+            how |= {"compute": ray.data.ActorPoolStrategy(size=count)}
+        else:
+            how = {"fn": _task, "fn_args": (pickled,), "compute": ray.data.TaskPoolStrategy(size=count)}
+        results = ray.data.from_items(parts, override_num_blocks=len(parts)).map(
+            **how, num_gpus=1 if self.gpus else None, num_cpus=None if self.gpus else 1
         )
         try:
             for row in results.iter_rows():
@@ -116,15 +120,15 @@ def _wait_for_ray_data() -> None:
 
 
 class _Worker:
-    """One actor."""
+    """One copy of the job: an actor's, or of a process that serves tasks."""
 
     def __init__(self, pickled: bytes) -> None:
-        self._pickled, self._job = pickled, None
+        self.pickled, self._job = pickled, None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = int(row["number"])
         try:
-            job: Job[Any] = self._job or pickle.loads(self._pickled)  # between processes of one run, never from a file
+            job: Job[Any] = self._job or pickle.loads(self.pickled)  # between processes of one run, never from a file
             self._job = job
             made: Made | GistcacheError = job.commit(number, job.compute(number, lambda rows: None))
         except (GistcacheError, OSError) as error:  # told by the first process, without Ray's tracebacks around it
@@ -134,3 +138,13 @@ class _Worker:
                 fix=getattr(error, "fix", "") or "mend it and run the same command again: finished parts are kept",
             )
         return {"made": pickle.dumps(made)}
+
+
+_serving: list[_Worker] = []  # of a process that serves tasks: the newest job
+
+
+def _task(row: dict[str, Any], pickled: bytes) -> dict[str, Any]:
+    """One part, with the copy of the job that this process has, if it has one."""
+    if not _serving or _serving[0].pickled != pickled:
+        _serving[:] = [_Worker(pickled)]
+    return _serving[0](row)

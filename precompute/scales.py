@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -66,6 +66,8 @@ class ScaleJob:
         ranges: First and last-plus-one text id of each part.
         device: As the settings have it; resolved where the work is done.
     """
+
+    with_guide: ClassVar[bool] = False
 
     place: Place
     space: Space

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -57,6 +58,8 @@ class ScoreJob:
         centroids: (clusters, dim) float32; a pair's cluster is that of its anchor.
         device: As the settings have it; resolved where the work is done.
     """
+
+    with_guide: ClassVar[bool] = False
 
     place: Place
     space: Space

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ class FaissJob:
         kept: Files that are there already; they are only measured.
         device: As the settings have it; resolved where the work is done.
     """
+
+    with_guide: ClassVar[bool] = False
 
     place: Place
     vectors: VectorStore

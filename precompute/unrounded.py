@@ -7,6 +7,7 @@ through twice. The sample follows from the anchors' hashes: with more pairs most
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -55,6 +56,8 @@ class UnroundedJob:
         sample: The pairs.
         old: Vectors that need not be computed again.
     """
+
+    with_guide: ClassVar[bool] = True
 
     place: Place
     guide: Guide

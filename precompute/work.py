@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ..shared.parts import PartRecord
 from ..shared.progress import Advance
@@ -28,7 +28,13 @@ class Made:
 
 
 class Job(Protocol[Value]):
-    """The work on the parts of one step. Can be pickled: other processes and machines get a copy of it."""
+    """The work on the parts of one step. Can be pickled: other processes and machines get a copy of it.
+
+    Attributes:
+        with_guide: Whether a copy loads a guide, and is then worth keeping for as long as the step lasts.
+    """
+
+    with_guide: ClassVar[bool]
 
     def compute(self, number: int, advance: Advance) -> Value:
         """Compute part ``number``, calling ``advance`` with rows as they are done."""
