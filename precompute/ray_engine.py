@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from ..shared.errors import GistcacheError, SettingsError
+from ..shared.errors import GistcacheError, SettingsError, first_line
 from ..shared.progress import Advance, console
 from .work import Job, Made, Value
 
@@ -51,7 +51,7 @@ class RayEngine:
         address: The cluster to join; None starts one on this machine.
 
     Raises:
-        SettingsError: Ray is not installed.
+        SettingsError: Ray is not installed, or not whole.
         GistcacheError: The cluster cannot be reached.
     """
 
@@ -74,15 +74,15 @@ class RayEngine:
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.WARNING)
         count = min(self.workers, len(numbers))
-        pickled, parts = pickle.dumps(job), [{"number": number} for number in numbers]
+        pickled = pickle.dumps(job)
+        parts = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+        resources: dict[str, Any] = {"num_gpus": 1} if self.gpus else {"num_cpus": 1}
         if self.gpus or job.with_guide:
-            how: dict[str, Any] = {"fn": _Worker, "fn_constructor_args": (pickled,)}
-            how |= {"compute": ray.data.ActorPoolStrategy(size=count)}
+            pool = ray.data.ActorPoolStrategy(size=count)
+            results = parts.map(_Worker, fn_constructor_args=(pickled,), compute=pool, **resources)  # type: ignore[arg-type]
         else:
-            how = {"fn": _task, "fn_args": (pickled,), "compute": ray.data.TaskPoolStrategy(size=count)}
-        results = ray.data.from_items(parts, override_num_blocks=len(parts)).map(
-            **how, num_gpus=1 if self.gpus else None, num_cpus=None if self.gpus else 1
-        )
+            pool = ray.data.TaskPoolStrategy(size=count)
+            results = parts.map(_task, fn_args=(pickled,), compute=pool, **resources)  # type: ignore[arg-type]
         try:
             for row in results.iter_rows():
                 made = pickle.loads(row["made"])
@@ -91,7 +91,7 @@ class RayEngine:
                 advance(made.record.rows if made.record else 0)
                 yield made
         finally:
-            del results
+            del results, parts
             _wait_for_ray_data()
 
 
@@ -102,7 +102,7 @@ def _join(ray: ModuleType, workers: int | None, address: str | None) -> None:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **cores)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise GistcacheError(
-            f"The Ray cluster cannot be joined: {(str(error).splitlines() or [''])[0]}",
+            f"The Ray cluster cannot be joined: {first_line(error)}",
             where=f"--ray-address {address}",
             fix="check the address; `ray status` on the cluster's head says whether it runs",
         ) from error

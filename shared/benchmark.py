@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .errors import InputError, SettingsError
+from .errors import InputError, SettingsError, first_line
 from .linear import OneDNNLinear
 from .progress import shows_bars
 
@@ -52,7 +52,7 @@ def evaluate_tasks(model: SentenceTransformer, tasks: Sequence[AbsTask]) -> dict
     except OSError as error:  # what the hub and the data sets library raise
         raise InputError(
             "The data of an MTEB task cannot be fetched",
-            where=str(error).splitlines()[0],
+            where=first_line(error),
             fix="check the network, and for gated data `hf auth login`; what has been fetched once is kept",
         ) from error
     return {result.task_name: float(result.get_score()) for result in results.task_results}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .errors import GistcacheError, SettingsError
+from .errors import GistcacheError, SettingsError, first_line
 
 
 def pick_device(device: str) -> str:
@@ -22,9 +22,11 @@ def pick_device(device: str) -> str:
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without the device
         raise SettingsError(
-            f"Device {device!r} is not available", where="--device", fix=str(error).splitlines()[0]
+            f"Device {device!r} is not available: {first_line(error)}",
+            where="--device",
+            fix="give auto for the best at hand; `gistcache doctor` lists the devices",
         ) from error
     return device
 
@@ -39,6 +41,4 @@ def within_memory(fix: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise GistcacheError(
-            "The device is out of memory", where=(str(error).splitlines() or [""])[0], fix=fix
-        ) from error
+        raise GistcacheError("The device is out of memory", where=first_line(error), fix=fix) from error

@@ -83,6 +83,11 @@ class StoppedEarly(GistcacheError):  # noqa: N818 (nothing went wrong)
     exit_code = 0
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def flag_of(name: str) -> str:
     """The flag of the command line that gives a setting."""
     return f"--{name.replace('_', '-')}"

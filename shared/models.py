@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
-from .errors import ModelError
+from .errors import ModelError, first_line
 from .parts import sha256_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _hub_folder(name: str, repository: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             "The model cannot be fetched from the hub",
-            where=f"{repository}: {str(error).splitlines()[0]}",
+            where=f"{repository}: {first_line(error)}",
             fix="check the id, the network and, for gated models, `hf auth login`; or give a folder or package:NAME",
         ) from error
 

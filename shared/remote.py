@@ -18,7 +18,7 @@ from typing import TypeVar
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from .errors import IndexFaultError, StorageError
+from .errors import IndexFaultError, StorageError, first_line
 from .lock import folder_lock
 from .parts import PartRecord, sha256_of, size_fault, whole_file
 from .progress import step
@@ -127,13 +127,13 @@ class Remote:
             except Exception as error:  # each file system has its own family of errors
                 if wait is None:
                     raise self._error(verb, name, error) from error
-                logger.warning("%s %s/%s: %s; trying again in %g s", verb, self.url, name, _told(error), wait)
+                logger.warning("%s %s/%s: %s; trying again in %g s", verb, self.url, name, first_line(error), wait)
                 time.sleep(wait)
         raise AssertionError
 
     def _error(self, verb: str, name: str, error: Exception) -> StorageError:
         return StorageError(
-            f"The storage did not {verb} the file: {_told(error)}",
+            f"The storage did not {verb} the file: {first_line(error)}",
             where=f"{self.url}/{name}",
             fix="check the URL, the credentials and the network, then run the same command again",
         )
@@ -144,10 +144,6 @@ def _put(filesystem: AbstractFileSystem, path: Path, to: str) -> None:
     filesystem.invalidate_cache()
     if (size := filesystem.size(to)) != path.stat().st_size:
         raise OSError(f"{size} bytes arrived of {path.stat().st_size}")
-
-
-def _told(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0] or type(error).__name__
 
 
 def local_copy(locator: str | Path) -> Path:

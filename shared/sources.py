@@ -12,7 +12,7 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from .errors import InputError
+from .errors import InputError, first_line
 
 Format = Literal["parquet", "jsonl", "csv", "tsv"]
 
@@ -120,6 +120,7 @@ def _source(filesystem: AbstractFileSystem, path: str, scheme: str) -> Source | 
 
 def unreadable(name: str, error: Exception, line: int | None = None) -> InputError:
     """The error for a file that cannot be opened, read or parsed, at a line where one is known."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     where = f"{name}, line {line}" if line is not None else name
-    return InputError("The file cannot be read", where=f"{where}: {reason}", fix="check the path, the format, access")
+    return InputError(
+        "The file cannot be read", where=f"{where}: {first_line(error)}", fix="check the path, the format, access"
+    )

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from ..shared.errors import GistcacheError, IndexFaultError
+from ..shared.errors import GistcacheError, IndexFaultError, first_line
 from ..shared.manifest import refuse_differences
 from ..shared.parts import sha256_of
 from ..shared.sealed import read_sealed, write_sealed
@@ -179,7 +179,7 @@ def writing_to(folder: Path) -> Iterator[None]:
             if not (checkpoint / SEAL_FILE).is_file():
                 shutil.rmtree(checkpoint, ignore_errors=True)
         raise GistcacheError(
-            f"The disk cannot take the checkpoint or model: {str(error).splitlines()[0]}",
+            f"The disk cannot take the checkpoint or model: {first_line(error)}",
             where=str(folder),
             fix="make room, then run the same command with --resume: it goes on from the newest checkpoint",
         ) from error

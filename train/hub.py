@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..shared.errors import SettingsError, StorageError
+from ..shared.errors import SettingsError, StorageError, first_line
 from ..shared.models import HUB_PATTERNS
 from .run_folder import CHECKPOINTS, METRICS
 
@@ -59,7 +59,7 @@ def push(out: Path, repository: str, *, private: bool) -> str:
     except (httpx.HTTPError, OSError) as error:
         raise StorageError(
             f"The model is whole in {out}, but the hub has not taken it",
-            where=f"{repository}: {str(error).strip().splitlines()[0]}",
+            where=f"{repository}: {first_line(error)}",
             fix=f"check the network and `hf auth login`, {again}",
         ) from error
     return uploaded.commit_url

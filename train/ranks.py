@@ -16,7 +16,7 @@ from accelerate import PartialState
 from sentence_transformers.util.distributed import all_gather, get_rank, get_world_size
 from torch import Tensor
 
-from ..shared.errors import GistcacheError
+from ..shared.errors import GistcacheError, first_line
 from ..shared.progress import console
 
 
@@ -104,5 +104,5 @@ def _peers_told() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise GistcacheError(
-            "Another process of this run has ended", where=str(error).splitlines()[0], fix="see its own message"
+            "Another process of this run has ended", where=first_line(error), fix="see its own message"
         ) from error
