@@ -64,7 +64,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         model: The student.
         index: An open guide index; no guide is loaded. Several are several guides of the same texts: the first names
             the pairs.
-        temperature: Similarities are divided by it.
+        temperature: Similarities are divided by it; 0.01 is the paper's, `gistcache train` has 0.05.
         judge: ``positive`` (the paper's) or ``neighborhood``, see ``judges``.
         judge_threshold: Of the judge ``neighborhood``; None for the one that the index asks for.
         judge_softness: 0 takes a cell out or leaves it whole. Above 0 its logit is lowered by the log of how likely it

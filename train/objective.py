@@ -43,8 +43,8 @@ class LossSettings(Judging):
 
     loss: Literal["guided", "unguided"] = "guided"
     """`unguided` trains without the guide's judgement, for comparison."""
-    temperature: float = 0.01
-    """Similarities are divided by it; the paper's is 0.01."""
+    temperature: float = 0.05
+    """Similarities are divided by it. The paper's is 0.01; 0.05 is better by docs/RESULTS.md."""
     judge_softness: float = 0.0
     """0 takes false negatives out. Above 0 each candidate stays, with the weight sigmoid((threshold - score) / this):
     with 0.05 a half at the threshold, and a fiftieth 0.2 above it."""

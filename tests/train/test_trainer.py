@@ -63,7 +63,7 @@ def test_a_run_leaves_a_model_its_card_and_its_figures(tmp_path, index_folder, s
     card = (out / "README.md").read_text()
     files = GuideIndex.open(index_folder).manifest.request.guide["files"]
     assert files["model.safetensors"][:16] in card
-    assert '"temperature": 0.01' in card
+    assert '"temperature": 0.05' in card
 
 
 def test_the_trainer_holds_no_parameters_but_the_students(index_folder, student_folder):
