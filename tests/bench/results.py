@@ -113,13 +113,12 @@ class Measurement:
         sts = 100 * evaluate_sts(model, str(self.data / FILES[2]))["spearman"]
         if task == "docs":
             return {"sts": sts, **RetrievalSet.read((str(self.docs / "heldout.parquet"),)).evaluate(model)}
-        held_out = {"held out": accuracy(model, self.fit, self.held_out, DRAWS)[0]}
         if recipe.group in ("choosing", "best"):
-            return {"sts": sts, **held_out}
+            return {"sts": sts, "held out": accuracy(model, self.fit, self.held_out, DRAWS)[0]}
         tested = {"test": accuracy(model, self.train, self.test, DRAWS)[0]}
         if (sts_test := self.data / STS_TEST).exists():
             tested["sts test"] = 100 * evaluate_sts(model, str(sts_test))["spearman"]
-        return {"sts": sts, **held_out, **tested}
+        return {"sts": sts, **tested}
 
 
 def _last_of_each(*words: object) -> list[object]:
