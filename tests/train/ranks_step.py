@@ -12,6 +12,7 @@ from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import load_model
 from gistcache.train import GuidedContrastiveLoss
 from gistcache.train.ranks import taking_part, wait
+from gistcache.train.terms import ScoreTerms
 from sentence_transformers.util.distributed import get_rank, get_world_size
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,7 +28,11 @@ def _step(given: dict[str, Any]) -> None:
     index = GuideIndex.open(given["index"])
     student = load_model(given["student"]).eval()
     model = DistributedDataParallel(student, find_unused_parameters=True) if processes > 1 else student
-    loss = GuidedContrastiveLoss(student, index, temperature=0.05, mini_batch_num_tokens=given["tokens"])
+    terms = ScoreTerms(**given["terms"])
+    torch.manual_seed(0)
+    loss = GuidedContrastiveLoss(
+        student, index, 0.05, given["judge"], terms=terms, mini_batch_num_tokens=given["tokens"]
+    )
     loss.model = model
     share = len(given["labels"]) // processes
     labels = given["labels"][rank * share : (rank + 1) * share]
@@ -40,7 +45,8 @@ def _step(given: dict[str, Any]) -> None:
     if processes > 1:
         torch.distributed.all_reduce(mean)
         mean /= processes
-    gradients = {name: each.grad for name, each in student.named_parameters() if each.grad is not None}
+    weights = [*student.named_parameters(), *(loss.guide_map.named_parameters("map") if loss.guide_map else ())]
+    gradients = {name: each.grad for name, each in weights if each.grad is not None}
     if rank == 0:
         torch.save({"loss": mean, "gradients": gradients, "counts": counts}, given["out"])
     wait()  # nobody leaves before the others

@@ -71,17 +71,24 @@ def launched(words: list[object], folder: Path) -> None:
     assert process.returncode == 0, said
 
 
-@pytest.mark.parametrize("tokens", [None, 60])
-def test_loss_and_gradients_are_those_of_one_process(tmp_path, index_folder, student_folder, tokens):
+TERMS = {"kl_weight": 0.5, "margin_mse_weight": 2.0, "regression_weight": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "judge", "terms"), [(None, "positive", {}), (60, "positive", {}), (None, "neighborhood", TERMS)]
+)
+def test_loss_and_gradients_are_those_of_one_process(tmp_path, index_folder, student_folder, tokens, judge, terms):
     # 80 to 83 have the positives of 0 to 3; 84 has the anchor of 1; the positive of 2 is the anchor of 85.
     labels = [0, 1, 2, 3, 10, 11, 12, 13, 80, 81, 82, 83, 84, 85, 20, 21]
     for processes, name in enumerate(("one", "two"), start=1):
-        given = {"index": str(index_folder), "student": str(student_folder), "tokens": tokens, "labels": labels}
-        run(take_step, given | {"out": str(tmp_path / f"{name}.pt")}, tmp_path, processes)
+        given = {"index": str(index_folder), "student": str(student_folder), "labels": labels}
+        given |= {"tokens": tokens, "judge": judge, "terms": terms, "out": str(tmp_path / f"{name}.pt")}
+        run(take_step, given, tmp_path, processes)
     one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
     assert torch.allclose(one["loss"], two["loss"], atol=1e-5)
     assert one["counts"] == two["counts"]
     assert one["gradients"].keys() == two["gradients"].keys()
+    assert ("map.weight" in one["gradients"]) == bool(terms)
     for name, gradient in one["gradients"].items():
         assert torch.allclose(gradient, two["gradients"][name], atol=1e-5), name
 
@@ -91,6 +98,7 @@ def test_a_run_of_two_processes_ends_where_one_does_and_each_goes_on_from_the_ot
 ):
     words = ["--index", index_folder, "--student", student_folder, "--batch-size", 16, "--epochs", 3]
     words += ["--learning-rate", 1e-3, "--save-steps", 5, "--logging-steps", 5, "--negatives", 0, "--device", "cpu"]
+    words += ["--judge", "neighborhood", "--hard-negatives", 1, "--margin-mse-weight", 1, "--regression-weight", 1]
     train([*words, "--out", "one"], tmp_path, processes=1)
     launched([*words, "--out", "two"], tmp_path)
     for name, begun, processes in (("one-then-two", "one", 2), ("two-then-one", "two", 1)):
