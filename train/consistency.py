@@ -9,13 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
-from ..shared.parts import whole_file
 from ..shared.progress import console
+from .listed import write_pairs
 from .ranks import is_first
 
 DROPPED = "dropped.parquet"
@@ -48,17 +46,6 @@ def kept_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarray:
     if len(dropped) == len(labels):
         raise SettingsError("No pair's positive has that rank", where=f"--keep-positive-rank {rank}", fix="give more")
     if is_first():
-        _write(index, dropped, ranks[dropped], out / DROPPED)
+        write_pairs(index, dropped, {"positive_rank": ranks[dropped]}, out / DROPPED)
     console.print(f"{len(dropped):,} of {len(labels):,} pairs are left out: {out / DROPPED}", highlight=False)
     return labels[ranks < rank]
-
-
-def _write(index: GuideIndex, labels: np.ndarray, ranks: np.ndarray, path: Path) -> None:
-    from ..shared.texts import Texts
-
-    texts, ids = Texts(index), index.pairs(labels, 0)
-    columns = {"pair_id": labels, "positive_rank": ranks}
-    columns |= {"anchor": texts.take(ids.anchors), "positive": texts.take(ids.positives)} if len(labels) else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
-        pq.write_table(pa.table(columns), partial)

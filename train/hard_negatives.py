@@ -29,7 +29,8 @@ class Mining:
     """Which neighbours become hard negatives."""
 
     hard_negatives: int = 0
-    """Hard negatives a pair, drawn anew each epoch from the anchor's stored neighbours that the judge lets pass."""
+    """Hard negatives a pair, drawn anew each epoch from the anchor's stored neighbours that the judge lets pass; pairs
+    with fewer are listed in few_negatives.parquet."""
     skip_top: int = 0
     """Leave the closest so many neighbours out, whatever the judge says."""
     draw: Literal["random", "top", "weighted"] = "random"
@@ -111,10 +112,13 @@ class HardNegatives:
         noise = np.stack([random.gumbel(size=scores.shape[1]) for random in randoms])
         return noise + (scores / DRAW_TEMPERATURE if self.mining.draw == "weighted" else 0.0)
 
+    def short(self) -> np.ndarray:
+        """(n,) int64 ids of the pairs of which fewer neighbours pass than are wanted."""
+        return np.flatnonzero(self.counts < self.mining.hard_negatives)
+
     def told(self) -> str:
         """How many were found, for people."""
-        wanted = self.mining.hard_negatives
-        short = int((self.counts < wanted).sum())
+        wanted, short = self.mining.hard_negatives, len(self.short())
         tail = f"; {short:,} pairs have fewer than {wanted} (least {self.counts.min()})" if short else ""
         return f"hard negatives: {self.counts.mean():.1f} neighbours of a pair pass on average{tail}"
 

@@ -30,15 +30,18 @@ from .cells import Cells
 from .collators import BatchColumns, CachedTokens, WithHardTexts
 from .consistency import kept_pairs
 from .hard_negatives import HardNegatives
+from .listed import write_pairs
 from .loss import GuidedContrastiveLoss
 from .objective import LossSettings
-from .ranks import first_goes_first
+from .ranks import first_goes_first, is_first
 from .rescored import Rescored
 from .run_folder import CHECKPOINTS
 from .sampler import PlannedBatches
 from .settings import TrainSettings
 from .students import matryoshka_dims
 from .tokens import TokenCache
+
+FEW_NEGATIVES = "few_negatives.parquet"
 
 
 def checkpoint_folder(settings: TrainSettings) -> Path:
@@ -130,14 +133,16 @@ def _loss(
     settings: TrainSettings, indexes: Sequence[GuideIndex], student: SentenceTransformer
 ) -> GuidedContrastiveLoss:
     names = {each.name for each in fields(LossSettings)} - {"loss", "negatives", "mining"}
-    return GuidedContrastiveLoss(
-        student,
-        indexes,
-        **{name: getattr(settings.objective, name) for name in names},
-        guided=settings.objective.loss == "guided",
-        rescored=Rescored(settings.rescored, indexes[0]) if settings.rescored else None,
-        mini_batch_num_tokens=settings.mini_batch_num_tokens,
-    )
+    with torch.random.fork_rng():  # of the map that --regression-weight learns
+        torch.manual_seed(settings.seed)
+        return GuidedContrastiveLoss(
+            student,
+            indexes,
+            **{name: getattr(settings.objective, name) for name in names},
+            guided=settings.objective.loss == "guided",
+            rescored=Rescored(settings.rescored, indexes[0]) if settings.rescored else None,
+            mini_batch_num_tokens=settings.mini_batch_num_tokens,
+        )
 
 
 def _at_each_dimension(
@@ -152,11 +157,20 @@ def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss) -> BatchColum
     """The batch's columns; hard negatives are chosen here, by the loss's own (first) judge."""
     index, objective = loss.guides.indexes[0], settings.objective
     own = index.max_negatives if objective.negatives is None else objective.negatives
+    if objective.terms.margin_mse_weight and not own + objective.mining.hard_negatives:
+        raise SettingsError(
+            "MarginMSE learns from negatives of a pair, and there are none",
+            where="--margin-mse-weight",
+            fix="add --hard-negatives 2, or build the index from pairs with negatives",
+        )
     if not objective.mining.hard_negatives:
         return BatchColumns(index, own)
     judge = loss.judges[0] if loss.judges else None
     hard = HardNegatives(index, objective.mining, judge, settings.seed, loss.reranked)
     console.print(hard.told(), highlight=False)
+    if len(short := hard.short()) and is_first():
+        write_pairs(index, short, {"negatives_found": hard.counts[short]}, settings.out / FEW_NEGATIVES)
+        console.print(f"listed in {settings.out / FEW_NEGATIVES}", highlight=False)
     return BatchColumns(index, own, hard)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from gistcache.shared.errors import SettingsError
@@ -158,6 +159,12 @@ def test_a_run_with_tokens_cached_or_not_is_the_same_run(tmp_path, small_index, 
         )
         losses.append(train_student(settings)["training_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    listed = pl.read_parquet(tmp_path / "True" / "few_negatives.parquet")
+    found = HardNegatives(GuideIndex.open(small_index), objective.mining, None, 3).counts
+    assert listed.height
+    assert dict(zip(listed["pair_id"], listed["negatives_found"], strict=True)) == {
+        label: count for label, count in enumerate(found.tolist()) if count < 3
+    }
 
 
 def test_more_than_is_stored_is_refused(index):

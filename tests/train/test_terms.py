@@ -7,6 +7,9 @@ import pytest
 import torch
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.mask import Blocks, PairVectors, self_cells, similarities
+from gistcache.train.objective import LossSettings
+from gistcache.train.run import train_student
+from gistcache.train.settings import TrainSettings
 from gistcache.train.terms import ScoreTerms, guide_kl, margin_mse, regression, score_terms
 from scipy.special import log_softmax
 
@@ -119,3 +122,27 @@ def test_terms_refuse_what_they_are_not():
         ScoreTerms(kl_weight=-1)
     with pytest.raises(SettingsError, match="--kl-guide-temperature"):
         ScoreTerms(kl_guide_temperature=0)
+
+
+def run(index, student, out, objective, **changes):
+    fixed = {"batch_size": 8, "max_steps": 3, "logging_steps": 1, "learning_rate": 1e-3, "device": "cpu"}
+    return train_student(
+        TrainSettings(index=(index,), student=student, out=out, objective=objective, **fixed | changes)
+    )
+
+
+def test_the_maps_first_weights_are_of_the_seed_alone(tmp_path, small_index, student_folder):
+    objective = LossSettings(terms=ScoreTerms(regression_weight=1.0))
+    torch.manual_seed(17)
+    losses = [
+        run(small_index, str(student_folder), tmp_path / name, objective, seed=seed)["training_loss"]
+        for name, seed in {"one": 3, "same": 3, "other": 4}.items()
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_margins_to_no_negatives_are_refused(tmp_path, small_index, student_folder):
+    objective = LossSettings(terms=ScoreTerms(margin_mse_weight=1.0), negatives=0)
+    with pytest.raises(SettingsError, match="there are none") as caught:
+        run(small_index, str(student_folder), tmp_path / "out", objective)
+    assert caught.value.where == "--margin-mse-weight"

@@ -1,0 +1,31 @@
+"""Pairs listed for people: a Parquet file with what is told of each, and its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..shared.index import GuideIndex
+from ..shared.parts import whole_file
+from ..shared.texts import Texts
+
+
+def write_pairs(index: GuideIndex, labels: np.ndarray, told: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write pair_id, what is told, anchor and positive of some pairs.
+
+    Args:
+        index: An open guide index.
+        labels: (n,) pair ids.
+        told: Columns (n,) by name.
+        path: The Parquet file; its folder is made.
+    """
+    texts, ids = Texts(index), index.pairs(labels, 0)
+    columns = {"pair_id": labels, **told}
+    columns |= {"anchor": texts.take(ids.anchors), "positive": texts.take(ids.positives)} if len(labels) else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        pq.write_table(pa.table(columns), partial)
