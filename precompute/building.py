@@ -63,6 +63,21 @@ def has_manifest(place: Place) -> bool:
     return "manifest.json" in place.remote.sizes() if place.remote else place.layout.manifest.exists()
 
 
+def read_manifest(place: Place) -> Manifest:
+    """The manifest of something finished.
+
+    Raises:
+        IndexFaultError: It is damaged, or of something else.
+    """
+    if place.remote:
+        with whole_file(place.layout.manifest) as partial:
+            place.remote.get("manifest.json", partial)
+    manifest = Manifest.load(place.layout)
+    if place.remote:  # the storage alone says what it holds
+        place.layout.manifest.unlink()
+    return manifest
+
+
 def finished(place: Place, request: Request) -> Manifest | None:
     """The manifest, where the place holds a finished index of this request.
 
@@ -76,12 +91,7 @@ def finished(place: Place, request: Request) -> Manifest | None:
     if not there:
         refuse_foreign(place, INDEX, names)
         return None
-    if place.remote:
-        with whole_file(layout.manifest) as partial:
-            place.remote.get("manifest.json", partial)
-    manifest = Manifest.load(layout)
-    if place.remote:  # the storage alone says what it holds
-        layout.manifest.unlink()
+    manifest = read_manifest(place)
     INDEX.refuse_other(place, asdict(manifest.request), asdict(request))
     if place.remote:
         _refuse_missing(place, manifest, names)

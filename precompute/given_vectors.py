@@ -123,7 +123,9 @@ def _keyed(row: Fields | str) -> tuple[str | None, bytes]:
         raise ValueError(row)
     if row.get(ROLE) not in (None, "query", "document"):
         raise ValueError(f"role {row[ROLE]!r}")
-    return row.get(ROLE), hash_text(row[TEXT])
+    if not isinstance(text := row[TEXT], str):
+        raise TypeError(f"text {text!r}")
+    return row.get(ROLE), hash_text(text)
 
 
 def _map(path: Path) -> np.ndarray:

@@ -16,6 +16,7 @@ from ..shared.manifest import refuse_differences
 from ..shared.progress import Advance
 from ..shared.schema import Role
 from .answers import Answers, answers_in
+from .building import has_manifest, read_manifest
 
 if TYPE_CHECKING:
     from .place import Place
@@ -81,7 +82,8 @@ def guide_of(settings: IndexSettings, place: Place) -> Guide:
                 fix="pip install 'gistcache[api]'",
             ) from error
         prompts: dict[Role, str] = {"query": settings.query_prompt or "", "document": settings.document_prompt or ""}
-        return ApiGuide(name, prompts, settings.dim, settings.api, Answers(place, answers_in(settings.reuse)))
+        dim = None if settings.dim else _dim_held(name, place)
+        return ApiGuide(name, prompts, settings.dim, settings.api, Answers(place, answers_in(settings.reuse)), dim)
     if kind == "vectors":
         from .vectors_guide import VectorsGuide
 
@@ -89,6 +91,12 @@ def guide_of(settings: IndexSettings, place: Place) -> Guide:
     from .model_guide import ModelGuide
 
     return ModelGuide(settings)
+
+
+def _dim_held(model: str, place: Place) -> int | None:
+    """Dimensions of an endpoint's model in the finished index that is there: to confirm it, nothing is asked for."""
+    held = read_manifest(place).request.guide if has_manifest(place) else {}
+    return held["dim"] if held.get("api") == model else None
 
 
 def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:

@@ -73,11 +73,12 @@ def joined(pairs: Iterable[Mined]) -> Iterator[Row | None]:
         negatives = {
             text: score for pair in found for text, score in zip(pair.negatives, pair.negative_scores, strict=True)
         }
+        positives = {pair.positive: pair.positive_score for pair in found}
         row = {
             "query": found[0].anchor,
-            "pos": [pair.positive for pair in found],
+            "pos": list(positives),
             "neg": list(negatives),
-            "pos_scores": [pair.positive_score for pair in found],
+            "pos_scores": list(positives.values()),
             "neg_scores": list(negatives.values()),
         }
         yield row if negatives else None

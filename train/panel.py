@@ -59,7 +59,7 @@ def score_spread(index: GuideIndex) -> float:
 
 
 def agreed(excesses: Sequence[Blocks], spreads: Sequence[float], vote: Vote) -> Blocks:
-    """What several judges say of the same cells together.
+    """What several judges say of the same cells together, on the scale of the first guide's scores.
 
     Args:
         excesses: How far each judge finds each cell above its threshold.
@@ -72,7 +72,7 @@ def agreed(excesses: Sequence[Blocks], spreads: Sequence[float], vote: Vote) -> 
 
     def together(*blocks: torch.Tensor) -> torch.Tensor:
         scaled = torch.stack([block / spread for block, spread in zip(blocks, spreads, strict=True)])
-        return {"any": scaled.amax, "all": scaled.amin, "mean": scaled.mean}[vote](0)
+        return spreads[0] * {"any": scaled.amax, "all": scaled.amin, "mean": scaled.mean}[vote](0)
 
     first, *others = excesses
     by_block = zip(first, *others, strict=True)

@@ -91,9 +91,11 @@ def _is_table(folder: Path) -> bool:
 
 def _given_table(folder: Path) -> StaticEmbedding:
     try:
-        return StaticEmbedding.load(str(folder), local_files_only=True)
+        table = StaticEmbedding.load(str(folder), local_files_only=True)
     except Exception as error:  # tokenizers raises nothing narrower
         raise ModelError("The table of token embeddings cannot be loaded", where=f"{folder}: {error}") from error
+    table.tokenizer.no_truncation()
+    return table
 
 
 def _own_table(model: SentenceTransformer, folder: Path) -> StaticEmbedding:
@@ -106,7 +108,7 @@ def _own_table(model: SentenceTransformer, folder: Path) -> StaticEmbedding:
             where=f"--static, {folder}",
             fix="give another --student, or a folder with tokenizer.json and the table in model.safetensors",
         )
-    rules.no_truncation()  # that was the transformer's limit
+    rules.no_truncation()
     return StaticEmbedding(rules, embedding_weights=embeddings.weight.detach().clone())
 
 

@@ -147,10 +147,11 @@ def test_the_estimate_comes_before_anything_is_sent(tmp_path, server, capsys):
     assert "40 texts were answered before" in capsys.readouterr().err
 
 
-def test_a_finished_index_asks_for_nothing(tmp_path, server):
-    build(tmp_path / "index", server, dim=32)
+@pytest.mark.parametrize("dim", [None, 32])
+def test_a_finished_index_asks_for_nothing(tmp_path, server, dim):
+    build(tmp_path / "index", server, dim=dim)
     server.requests = []
-    build(tmp_path / "index", server, dim=32, api=asked(server, api_price=1e6, api_budget=0.0))
+    build(tmp_path / "index", server, dim=dim, api=asked(server, api_price=1e6, api_budget=0.0))
     assert not server.requests
 
 

@@ -151,6 +151,8 @@ def spoilt(folder: Path, how: str) -> None:
         lines.pop()
     elif how == "no text":
         lines[3] = json.dumps({"words": "red"})
+    elif how == "null text":
+        lines[3] = json.dumps({"text": None})
     elif how == "not UTF-8":
         lines[3] = json.dumps({"text": "red \ud800"})
     elif how == "odd role":
@@ -177,6 +179,7 @@ def spoilt(folder: Path, how: str) -> None:
     [
         ("fewer texts", "vectors and", "vectors.npy"),
         ("no text", "no usable text", "line 4"),
+        ("null text", "text None", "line 4"),
         ("not UTF-8", "no usable text", "line 4"),
         ("odd role", "role 'title'", "line 4"),
         ("roles of some", "have no role", "texts.jsonl"),

@@ -17,6 +17,7 @@ from gistcache.train import collators, run
 from gistcache.train.hard_negatives import HardNegatives, Mining
 from gistcache.train.judges import PositiveJudge
 from gistcache.train.mine import MineSettings, mine_index
+from gistcache.train.mined_files import Mined, joined
 from gistcache.train.objective import Judging, LossSettings
 from gistcache.train.settings import TrainSettings
 
@@ -68,6 +69,12 @@ def test_n_tuples_hold_what_training_draws(tmp_path, index, suffix):
     assert (left_out, lacking) == (len(index) - written, "pairs have fewer than 3 negatives")
     names = pq.read_schema(out).names if suffix == "parquet" else list(json.loads(out.read_text().splitlines()[0]))
     assert names == ["anchor", "positive", "negative_1", "negative_2", "negative_3"]
+
+
+def test_a_positive_of_several_pairs_stands_once():
+    pairs = [Mined(0, "a", "p", 0.7, ["n"], [0.5]), Mined(0, "a", "p", 0.7, ["m"], [0.4])]
+    scores = {"pos_scores": [0.7], "neg_scores": [0.5, 0.4]}
+    assert list(joined(pairs)) == [{"query": "a", "pos": ["p"], "neg": ["n", "m"], **scores}]
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])

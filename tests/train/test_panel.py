@@ -18,6 +18,7 @@ from gistcache.train.panel import agreed, matched_ids, score_spread
 from tests.conftest import build_test_index, make_model, random_pairs
 
 ROWS = random_pairs(60, seed=5, negatives=1)
+VOTES = ("any", "all", "mean")
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,6 @@ def test_votes_on_standardised_distances():
     assert leaves["any"].aa is None
 
 
-VOTES = ("any", "all", "mean")
-
-
 def test_the_spread_is_that_of_random_texts(two):
     index = two[0]
     vectors = index.vectors(np.arange(index.manifest.rows["texts"])).astype(np.float64)
@@ -74,20 +72,21 @@ def test_the_spread_is_that_of_random_texts(two):
     assert score_spread(index) == pytest.approx(expected, rel=0.05)
 
 
-def test_two_guides_alike_take_out_what_one_does(two, student_folder):
+@pytest.mark.parametrize("softness", [0.0, 0.1])
+def test_two_guides_alike_do_what_one_does(two, student_folder, softness):
     student = load_model(student_folder).eval()
     rows = two[0].to_dataset()[:16]
     features = [student.preprocess(rows[name]) for name in ("anchor", "positive", "negative_1")]
     labels = torch.tensor(rows["label"])
-    alone = GuidedContrastiveLoss(student, two[0])
+    alone = GuidedContrastiveLoss(student, two[0], judge_softness=softness)
     for vote in VOTES:
-        twice = GuidedContrastiveLoss(student, [two[0], two[0]], vote=vote)
+        twice = GuidedContrastiveLoss(student, [two[0], two[0]], vote=vote, judge_softness=softness)
         assert twice(features, labels).item() == pytest.approx(alone(features, labels).item(), abs=1e-6)
         assert twice.cells.counts() == alone.cells.counts()
         alone.cells.start_from(CellCounts())
     counts = {}
     for vote in VOTES:
-        both = GuidedContrastiveLoss(student, two, vote=vote)
+        both = GuidedContrastiveLoss(student, two, vote=vote, judge_softness=softness)
         both(features, labels)
         counts[vote] = both.cells.counts().removed
     alone(features, labels)

@@ -24,6 +24,7 @@ from gistcache.train.tokens import TokenCache
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
 
 from tests.conftest import random_pairs, random_texts, write_jsonl
 
@@ -76,8 +77,12 @@ def test_a_static_student_averages_the_models_own_token_embeddings(student_folde
 @pytest.mark.parametrize("name", ["embedding.weight", "embeddings"])
 def test_a_given_table_is_a_tokenizer_and_a_tensor(student_folder, tmp_path, name):
     table = given_table(student_folder, tmp_path / "table", name)
+    rules = Tokenizer.from_file(str(tmp_path / "table" / "tokenizer.json"))
+    rules.enable_truncation(4)  # a transformer's limit, which a table has not
+    rules.save(str(tmp_path / "table" / "tokenizer.json"))
     student = load_student(str(tmp_path / "table"), static=True)
     assert torch.equal(student[0].embedding.weight, table)
+    assert student.encode(["red " * 40 + "dog"])[0] == pytest.approx(student.encode(["dog" + " red" * 40])[0], abs=1e-6)
     student.save_pretrained(str(tmp_path / "model"))
     again = load_student(str(tmp_path / "model"), static=True)  # a static model is taken as it is
     assert np.array_equal(again.encode(TEXTS), student.encode(TEXTS))
