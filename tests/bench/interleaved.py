@@ -72,9 +72,12 @@ def kept(name: str, key: Any, make: Callable[[], Figures]) -> Figures:
 
 
 def machine() -> str:
-    """Processor, cores and versions, for the page."""
+    """Processor, vector instructions, cores and versions, for the page."""
+    import torch  # not for those who time other processes
+
     names = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "polars", "pyarrow")
-    return f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, " + ", ".join(
+    kind = f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{kind}, {os.cpu_count()} cores, Python {platform.python_version()}, " + ", ".join(
         f"{name} {version(name)}" for name in names
     )
 

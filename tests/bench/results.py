@@ -6,9 +6,9 @@
     python tests/bench/results.py --page                the page from what has been measured
 
 A recipe is trained twice for each seed: on Banking77's pairs and on the docs pairs, with all-mpnet-base-v2 as the
-guide. Every figure is appended to ``<work>/results.jsonl``, keyed by data, models and flags that made it: an
-interrupted measurement goes on where it stopped. After a change of code, delete that file. A tenth of the training
-questions is held out of the pairs, for choosing among recipes; the test questions choose nothing.
+guide. Every figure is appended to ``results.jsonl`` beside this file, keyed by data, models and flags that made it: an
+interrupted measurement goes on where it stopped. After a change of code that could change figures, delete that file. A
+tenth of the training questions is held out of the pairs, for choosing among recipes; the test questions choose nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ DRAWS = 10
 COSTS = ("peak_memory_bytes", "parameters", "model_bytes", "texts_per_second")
 FILES = ("banking77_train.csv", "banking77_test.csv", "stsb_en_dev.csv")
 STS_TEST = "stsb_en_test.csv"
+RESULTS = Path(__file__).parent / "results.jsonl"
 
 
 class Measurement:
@@ -54,7 +55,7 @@ class Measurement:
         rows = make_pairs(self.fit, seed=0)
         pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         self.pairs = {"Banking77": pairs, "docs": docs / "train.parquet"}
-        self.results = Results(work / "results.jsonl")
+        self.results = Results(RESULTS)
 
     def index(self, task: Task, guide: str = GUIDE_FOLDER) -> Path:
         """The task's guide index, built on the first call."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from interleaved import say
+from interleaved import machine, say
 
 Figures = dict[str, Any]
 
@@ -22,12 +23,20 @@ class Results:
     @property
     def lines(self) -> Iterator[tuple[Figures, Any]]:
         """What made each figure, and the figures."""
+        for content in self._whole():
+            yield content["made by"], content["figures"]
+
+    @property
+    def machines(self) -> Counter[str]:
+        """How many of the figures each machine has measured."""
+        return Counter(content["machine"] for content in self._whole())
+
+    def _whole(self) -> Iterator[dict[str, Any]]:
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
             try:
-                content = json.loads(line)
+                yield json.loads(line)
             except ValueError:
                 continue
-            yield content["made by"], content["figures"]
 
     def keep_or_make(self, made_by: Figures, make: Callable[[], Any]) -> Any:
         """The figures of a setting, made where they are not there; another process may append meanwhile."""
@@ -36,7 +45,7 @@ class Results:
             return held[key]
         figures = make()
         with self.path.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps({"made by": made_by, "figures": figures}))
+            file.write("\n" + json.dumps({"made by": made_by, "figures": figures, "machine": machine()}))
         say(f"{json.dumps(made_by)[:160]}: {json.dumps(figures)[:200]}")
         return figures
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from interleaved import machine
 from markdown_table import markdown_table
 from recipes import PAPER, PLANS, RECIPES, SEEDS, STUDENTS, Group, Recipe, Task
 
@@ -32,8 +31,8 @@ guide: all-mpnet-base-v2 as it is.
   embeddings. Chosen on: the same, with the held-out questions in place of the test questions.
 - STS dev, STS test: Spearman correlation x 100 on a split of the STS benchmark, of the student trained on Banking77.
 - docs nDCG@10: of a student trained on the docs pairs, on held-out docs pairs; STS dev after docs: of that student.
-- Mean and standard deviation over up to {seeds} seeds; a figure without deviation is of one. A seed determines order of
-  the pairs and dropout.
+- Mean and standard deviation over {seeds} seeds; "(2)" marks those of two, and a figure without deviation is of one. A
+  seed determines order of the pairs and dropout.
 - Removed: the share of a batch's candidates that the judge took out of the loss.
 - Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand in place of these.
 - Seconds a step, peak memory, size, texts a second: `python tests/bench/results.py --costs`, 25 steps of each recipe
@@ -63,9 +62,9 @@ Tried on one seed, on the held-out questions:
 
 {best}
 
-## Machine
+## Machines
 
-{machine}
+{machines}
 """
 
 
@@ -82,17 +81,19 @@ def page(measurement: Measurement) -> str:
         students=_students(measurement),
         best=_choosing(measurement, "best"),
         main=_table(measurement, ("as they are", "main", "one technique")),
-        machine=machine(),
+        machines="\n".join(f"- {count} figures: {name}" for name, count in measurement.results.machines.most_common()),
     )
 
 
 def _choosing(measurement: Measurement, group: Group) -> str:
-    rows = [["recipe", "flags", "held-out questions", "STS dev", "removed"]]
+    rows, missing = [["recipe", "flags", "held-out questions", "STS dev", "removed"]], []
     for recipe in (each for each in RECIPES if each.group == group):
-        for found in measurement.found(recipe, "Banking77"):
-            flags = f"`{' '.join(recipe.flags)}`" if recipe.flags else ""
-            rows.append([recipe.name, flags, f"{found['held out']:.2f}", f"{found['sts']:.2f}", _share([found])])
-    return markdown_table(rows)
+        if found := measurement.found(recipe, "Banking77"):
+            scores = [_mean(found, name) for name in ("held out", "sts")]
+            rows.append([recipe.name, _flags(recipe), *scores, _share(found)])
+        else:
+            missing.append(recipe.name)
+    return markdown_table(rows) + _not_measured(missing)
 
 
 def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
@@ -109,9 +110,8 @@ def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
             continue
         scores = [_mean(banking, name) for name in ("test", "sts", "sts test")]
         scores += [_mean(docs, "ndcg@10", 100), _mean(docs, "sts")]
-        flags = f"`{' '.join(recipe.flags)}`" if recipe.flags else ""
-        rows.append([recipe.name, flags, *scores, _share(banking), *_costs(measurement, recipe)])
-    return _measured(rows) + (f"\n\nNot measured yet: {', '.join(missing)}." if missing else "")
+        rows.append([recipe.name, _flags(recipe), *scores, _share(banking or docs), *_costs(measurement, recipe)])
+    return _measured(rows) + _not_measured(missing)
 
 
 def _students(measurement: Measurement) -> str:
@@ -124,10 +124,18 @@ def _students(measurement: Measurement) -> str:
             _median(costs, "seconds_a_step", 1, ".2f"),
             _median(costs, "texts_per_second", 1, ",.0f"),
         ]
-        flags = f"`{' '.join(recipe.flags or ())}`"
         scores = [_mean(found, name) for name in ("test", "sts", "sts test")]
-        rows.append([recipe.name, flags, *scores, *figures])
+        rows.append([recipe.name, _flags(recipe), *scores, *figures])
     return _measured(rows)
+
+
+def _flags(recipe: Recipe) -> str:
+    second = " --index` of all-MiniLM-L6-v2" if recipe.second_guide else "`"
+    return f"`{' '.join(recipe.flags)}{second}" if recipe.flags else ""
+
+
+def _not_measured(names: list[str]) -> str:
+    return f"\n\nNot measured: {'; '.join(names)}." if names else ""
 
 
 def _measured(rows: list[list[str]]) -> str:
@@ -149,7 +157,10 @@ def _mean(found: list[dict[str, Any]], name: str, scale: float = 1.0) -> str:
     values = [scale * each[name] for each in found if name in each]
     if not values:
         return ""
-    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    fewer = f" ({len(values)})" if len(values) < len(SEEDS) else ""
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}{fewer}"
 
 
 def _share(found: list[dict[str, Any]]) -> str:
