@@ -72,7 +72,8 @@ class ApiGuide:
 
     def fingerprint(self) -> dict[str, Any]:
         """See ``Guide``."""
-        return {"name": f"api:{self._model}", "api": self._model, "prompts": dict(self._prompts), "dim": self.dim}
+        asked = {"api": self._model, "prompts": dict(self._prompts), "dimensions": self._dimensions}
+        return {"name": f"api:{self._model}", "dim": self.dim} | asked
 
     def expect(self, texts: Iterable[tuple[Role, list[str]]]) -> None:
         """Tell how much is to be sent and what it may cost, before anything is.

@@ -82,8 +82,8 @@ def guide_of(settings: IndexSettings, place: Place) -> Guide:
                 fix="pip install 'gistcache[api]'",
             ) from error
         prompts: dict[Role, str] = {"query": settings.query_prompt or "", "document": settings.document_prompt or ""}
-        dim = None if settings.dim else _dim_held(name, place)
-        return ApiGuide(name, prompts, settings.dim, settings.api, Answers(place, answers_in(settings.reuse)), dim)
+        answers, dim = Answers(place, answers_in(settings.reuse)), settings.dim or _dim_held(name, place)
+        return ApiGuide(name, prompts, settings.dim, settings.api, answers, dim)
     if kind == "vectors":
         from .vectors_guide import VectorsGuide
 
@@ -94,9 +94,9 @@ def guide_of(settings: IndexSettings, place: Place) -> Guide:
 
 
 def _dim_held(model: str, place: Place) -> int | None:
-    """Dimensions of an endpoint's model in the finished index that is there: to confirm it, nothing is asked for."""
+    """How many dimensions an endpoint's model has by a finished index of it: to confirm that one, nothing is sent."""
     held = read_manifest(place).request.guide if has_manifest(place) else {}
-    return held["dim"] if held.get("api") == model else None
+    return held["dim"] if held.get("api") == model and held.get("dimensions") is None else None
 
 
 def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:

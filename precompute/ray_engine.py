@@ -9,6 +9,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -79,10 +80,11 @@ class RayEngine:
         resources: dict[str, Any] = {"num_gpus": 1} if self.gpus else {"num_cpus": 1}
         if self.gpus or job.with_guide:
             pool = ray.data.ActorPoolStrategy(size=count)
+            # Ray asks for a class here, which its type hints leave out.
             results = parts.map(_Worker, fn_constructor_args=(pickled,), compute=pool, **resources)  # type: ignore[arg-type]
         else:
             pool = ray.data.TaskPoolStrategy(size=count)
-            results = parts.map(_task, fn_args=(pickled,), compute=pool, **resources)  # type: ignore[arg-type]
+            results = parts.map(partial(_task, pickled), compute=pool, **resources)
         try:
             for row in results.iter_rows():
                 made = pickle.loads(row["made"])
@@ -143,7 +145,7 @@ class _Worker:
 _serving: list[_Worker] = []  # of a process that serves tasks: the newest job
 
 
-def _task(row: dict[str, Any], pickled: bytes) -> dict[str, Any]:
+def _task(pickled: bytes, row: dict[str, Any]) -> dict[str, Any]:
     """One part, with the copy of the job that this process has, if it has one."""
     if not _serving or _serving[0].pickled != pickled:
         _serving[:] = [_Worker(pickled)]

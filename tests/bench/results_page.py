@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 PAGE = """\
 # Results
 
-What guide, judge and each technique are worth for a student. `make results` measures everything (hours on two cores;
+What guide, judge and each technique are worth for a student. `make results` measures all scores (hours on two cores;
 interrupted, it goes on where it stopped) and writes this page; `python tests/bench/results.py --page` writes it from
-what has been measured.
+what has been measured, `tests/bench/results.jsonl`.
 
 The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (`banking77_train.csv`,
 `banking77_test.csv`, CC BY 4.0) and the STS benchmark's development and test splits as

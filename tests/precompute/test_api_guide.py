@@ -45,6 +45,7 @@ def test_prompts_are_put_before_texts(tmp_path, server, prompted_guide_folder):
         "api": NAME,
         "prompts": {"query": "find: ", "document": "text: "},
         "dim": 32,
+        "dimensions": None,
     }
 
 
@@ -153,6 +154,12 @@ def test_a_finished_index_asks_for_nothing(tmp_path, server, dim):
     server.requests = []
     build(tmp_path / "index", server, dim=dim, api=asked(server, api_price=1e6, api_budget=0.0))
     assert not server.requests
+
+
+def test_an_index_of_cut_vectors_is_not_taken_for_one_of_whole_ones(tmp_path, server):
+    build(tmp_path / "index", server, dim=16)
+    with pytest.raises(StaleIndexError, match=r"guide\.dim"):
+        build(tmp_path / "index", server)
 
 
 def test_the_guide_is_evaluated_through_the_endpoint(tmp_path, server, guide_folder):

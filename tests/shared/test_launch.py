@@ -18,7 +18,7 @@ class Cleaned:
 
 def run():
     Cleaned()
-    time.sleep(10)
+    time.sleep(10)  # cut short, unless the interruption was lost: then the exit code is 0
     return 0
 
 sys.modules["gistcache.shared.cli"] = types.SimpleNamespace(run=run)
