@@ -113,9 +113,8 @@ def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide
         folder = tmp_path / "cut" / "vectors"
         while not list(folder.glob("*.npy")):
             time.sleep(0.01)
-        actors = [
-            each for each in psutil.process_iter(["cmdline"]) if "ray::MapWorker" in " ".join(each.info["cmdline"])
-        ]
+        running = psutil.process_iter(["cmdline"])  # one that ended meanwhile has no command line: None
+        actors = [each for each in running if "ray::MapWorker" in " ".join(each.info["cmdline"] or [])]
         made.update((path, path.stat().st_mtime_ns) for path in folder.glob("*.npy"))
         if actors:
             actors[0].kill()
