@@ -2,11 +2,13 @@
 
 Batches are cut from short walks over the neighbour lists: a random pair, the pairs whose positives are closest to its
 anchor, then theirs. The length of a walk is the hardness: 0 leaves every pair alone, as in a random batch; one less
-than the batch size makes a batch one neighbourhood.
+than the batch size makes a batch one neighbourhood. Pairs that are dealt in blocks come to them in clusters, for a walk
+does not leave its block.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -40,12 +42,8 @@ def nearby_pairs(index: GuideIndex, labels: np.ndarray, hardness: int) -> Nearby
     ids = index.pairs(labels, 0)
     positives, anchors = index.content_ids(ids.positives), index.content_ids(ids.anchors)
     documents, first = np.unique(positives, return_index=True)
-    order, width = np.argsort(labels), int(index.manifest.request.settings["neighbors"])
     rows = np.full((len(labels), WIDTH), -1, dtype=np.int32)
-    for table in index.scores(["pair_id", "neighbor_ids"]):
-        _, places, here = np.intersect1d(table["pair_id"].to_numpy(), labels[order], return_indices=True)
-        of_row = order[here]
-        content = index.content_ids(padded(table["neighbor_ids"].take(places), width, -1, np.int64))
+    for of_row, content in _stored_neighbors(index, labels):
         found = np.minimum(np.searchsorted(documents, content), len(documents) - 1)
         other = first[found]
         held = (documents[found] == content) & (anchors[other] != anchors[of_row, None])
@@ -53,6 +51,53 @@ def nearby_pairs(index: GuideIndex, labels: np.ndarray, hardness: int) -> Nearby
         kept = np.argsort(~held, axis=1, kind="stable")[:, :WIDTH]
         rows[of_row, : kept.shape[1]] = np.take_along_axis(np.where(held, other, -1), kept, axis=1)
     return Nearby(rows, hardness)
+
+
+def clusters_of(index: GuideIndex, labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """A number for each pair, the same for pairs of one cluster: those with much the same neighbours.
+
+    Of random numbers, one a document, a pair has the least over its positive and its anchor's stored neighbours: two
+    pairs come into one cluster as often as their documents overlap (MinHash, Broder 1997).
+
+    Args:
+        index: An open index.
+        labels: (n,) pair ids, all different.
+        seed: Of the whole run.
+        epoch: Counted from 0; each has its own clusters.
+
+    Returns:
+        (n,) uint64, in no relation to the clusters' sizes.
+    """
+    most = np.iinfo(np.uint64).max
+    least = _random_numbers(index.content_ids(index.pairs(labels, 0).positives), seed, epoch)
+    for rows, content in _stored_neighbors(index, labels):
+        numbers = np.where(content < 0, most, _random_numbers(content, seed, epoch))
+        least[rows] = np.minimum(least[rows], numbers.min(axis=1, initial=most))
+    return _random_numbers(least, seed, epoch)  # the least are of the largest clusters
+
+
+def _random_numbers(ids: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """A uint64 for each number, the same for the same one, different ones for different ones.
+
+    Shifts and odd factors, each of which can be undone; the factors are drawn from seed and epoch.
+    """
+    shift = np.uint64(32)
+    numbers = ids.astype(np.uint64)
+    for factor in np.random.default_rng([seed, epoch]).integers(2**63, 2**64, 3, dtype=np.uint64) | np.uint64(1):
+        numbers = (numbers + factor) * factor
+        numbers ^= numbers >> shift
+    return numbers
+
+
+def _stored_neighbors(index: GuideIndex, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Shard by shard, rows of ``labels`` and content ids of their stored neighbours, closest first, -1 for none."""
+    order, width = np.argsort(labels), int(index.manifest.request.settings["neighbors"])
+    ordered = labels[order]
+    for table in index.scores(["pair_id", "neighbor_ids"]):
+        pairs = table["pair_id"].to_numpy()
+        here = slice(*np.searchsorted(ordered, [pairs[0], pairs[-1] + 1]))
+        places = np.searchsorted(pairs, ordered[here])
+        yield order[here], index.content_ids(padded(table["neighbor_ids"].take(places), width, -1, np.int64))
 
 
 def in_walks(pairs: np.ndarray, nearby: Nearby, random: np.random.Generator) -> np.ndarray:

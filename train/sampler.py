@@ -15,7 +15,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
 from ..shared.scaling import PLAN_BLOCK
-from .hard_batches import nearby_pairs
+from .hard_batches import clusters_of, nearby_pairs
 from .plan import batch_plan
 
 logger = logging.getLogger(__name__)
@@ -71,8 +71,13 @@ def rows_of_block(pairs: int, block: int, blocks: int, seed: int, epoch: int) ->
     stride, shift = int(random.integers(pairs // 4, max(2, pairs))), int(random.integers(pairs))
     while math.gcd(stride, pairs) != 1:
         stride += 1
-    places = np.arange(block * pairs // blocks, (block + 1) * pairs // blocks)
+    places = np.arange(*_ends(pairs, block, blocks))
     return np.sort((places * stride + shift) % pairs)
+
+
+def _ends(pairs: int, block: int, blocks: int) -> tuple[int, int]:
+    """Where a block begins and ends in an epoch's order."""
+    return block * pairs // blocks, (block + 1) * pairs // blocks
 
 
 class PlannedBatches(DefaultBatchSampler):
@@ -103,6 +108,7 @@ class PlannedBatches(DefaultBatchSampler):
         self.negatives, self.hardness = negatives, hardness
         self.blocks = max(1, math.ceil(len(dataset) / block))
         self._dealt: tuple[int, int, np.ndarray] | None = None
+        self._clustered: tuple[int, np.ndarray] | None = None
         self._length = 0
 
     @staticmethod
@@ -125,12 +131,21 @@ class PlannedBatches(DefaultBatchSampler):
     def deal(self, epoch: int, block: int) -> np.ndarray:
         """One block of an epoch: (batches, batch_size) int64 rows of the data set."""
         if self._dealt is None or self._dealt[:2] != (epoch, block):
-            rows = rows_of_block(len(self.labels), block, self.blocks, self.seed, epoch)
+            rows = self._rows(epoch, block)
             labels = self.labels[rows]
             dealing = (self.batch_size, self.seed, epoch, self.negatives, block, self.hardness)
             plan = plan_of_index(self.index, labels, *dealing)
             self._dealt = (epoch, block, rows[plan])
         return self._dealt[2]
+
+    def _rows(self, epoch: int, block: int) -> np.ndarray:
+        """The rows of one block; those of hard batches hold clusters whole."""
+        if not self.hardness or self.blocks == 1:
+            return rows_of_block(len(self.labels), block, self.blocks, self.seed, epoch)
+        if self._clustered is None or self._clustered[0] != epoch:
+            clusters = clusters_of(self.index, self.labels, self.seed, epoch)
+            self._clustered = epoch, np.argsort(clusters, kind="stable")
+        return np.sort(self._clustered[1][slice(*_ends(len(self.labels), block, self.blocks))])
 
     def __iter__(self) -> Iterator[list[int]]:
         blocks = itertools.product((self.epoch, 0), range(self.blocks))

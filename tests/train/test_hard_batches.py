@@ -1,12 +1,12 @@
-"""Hard batches: neighbours found as a loop finds them, walks that hold each pair once, batches closer than random."""
+"""Hard batches: neighbours as a loop finds them, walks that hold each pair once, clusters, closer than random ones."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from gistcache.shared.index import GuideIndex
-from gistcache.train.hard_batches import WIDTH, Nearby, in_walks, nearby_pairs
-from gistcache.train.sampler import plan_of_index
+from gistcache.train.hard_batches import WIDTH, Nearby, clusters_of, in_walks, nearby_pairs
+from gistcache.train.sampler import PlannedBatches, plan_of_index, rows_of_block
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +64,40 @@ def test_neighbours_stand_together_and_no_text_stands_twice(index):
     assert np.array_equal(again, plans[2])
     other = plan_of_index(index, labels, 8, seed=1, epoch=1, negatives=0, hardness=3)
     assert not np.array_equal(other, plans[2])
+
+
+def documents_of(index, labels):
+    """Of each pair, content ids of its positive and its anchor's stored neighbours, as a set."""
+    rows = {row["pair_id"]: row["neighbor_ids"] for table in index.scores() for row in table.to_pylist()}
+    positives = index.pairs(labels, 0).positives
+    return [
+        set(index.content_ids(np.array([one, *rows[label]])).tolist())
+        for one, label in zip(positives.tolist(), labels.tolist(), strict=True)
+    ]
+
+
+def test_two_pairs_are_of_one_cluster_as_often_as_their_documents_overlap(index):
+    labels = np.random.default_rng(0).permutation(len(index))[:100]
+    documents = documents_of(index, labels)
+    overlap = np.array([[len(a & b) / len(a | b) for b in documents] for a in documents])
+    drawn = [clusters_of(index, labels, 7, epoch) for epoch in range(400)]
+    together = np.mean([each[:, None] == each for each in drawn], axis=0)
+    assert np.triu(overlap > 0.3, 1).sum() > 5
+    assert np.abs(together - overlap).max() < 0.125  # five standard deviations of 400 draws at one half
+    assert np.array_equal(drawn[399], clusters_of(index, labels, 7, 399))
+
+
+def test_blocks_of_hard_batches_are_clusters_and_keep_neighbours_together(index):
+    near = nearby_pairs(index, np.arange(len(index)), 0).rows
+    kept = {"clusters": 0, "random": 0}
+    for epoch in range(20):
+        order = np.argsort(clusters_of(index, np.arange(len(index)), 3, epoch), kind="stable")
+        random = [rows_of_block(len(index), block, 6, 3, epoch) for block in range(6)]
+        for name, blocks in {"clusters": order.reshape(6, 20), "random": random}.items():
+            kept[name] += sum(int(np.isin(near[pair], block).sum()) for block in blocks for pair in block)
+    assert kept["clusters"] > 1.15 * kept["random"]
+    sampler = PlannedBatches.of(index, block=20, hardness=3)(index.to_dataset(0), 4, seed=3)
+    block_of = np.argsort(np.argsort(clusters_of(index, np.arange(len(index)), 3, 0), kind="stable")) // 20
+    batches = block_of[np.array(list(sampler))]
+    assert (batches == batches[:, :1]).all()
+    assert (np.diff(batches[:, 0]) >= 0).all()

@@ -105,10 +105,11 @@ def test_blocks_hold_each_row_once_and_differ_by_epoch():
     assert len(np.unique(last)) == len(last)
 
 
-def test_a_plan_in_blocks_keeps_every_rule(small_index):
+@pytest.mark.parametrize("hardness", [0, 3])
+def test_a_plan_in_blocks_keeps_every_rule(small_index, hardness):
     index = GuideIndex.open(small_index)
     dataset = index.to_dataset()
-    sampler = PlannedBatches.of(index, block=40)(dataset, 8, seed=3)
+    sampler = PlannedBatches.of(index, block=40, hardness=hardness)(dataset, 8, seed=3)
     assert sampler.blocks > 1
     batches = list(sampler)
     assert len(batches) == len(sampler)
@@ -120,8 +121,10 @@ def test_a_plan_in_blocks_keeps_every_rule(small_index):
             others = np.delete(np.arange(len(batch)), row)
             rest = index.content_ids(np.column_stack([ids.anchors, ids.positives, ids.negatives]))[others]
             assert not np.isin(content[content >= 0], rest).any()
-    again = PlannedBatches.of(index, block=40)(dataset, 8, seed=3)
+    again = PlannedBatches.of(index, block=40, hardness=hardness)(dataset, 8, seed=3)
     assert list(again) == batches
+    again.set_epoch(1)
+    assert list(again) != batches
 
 
 def test_a_batch_that_cannot_be_filled_is_an_error_that_names_the_way_out(small_index):
