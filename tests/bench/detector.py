@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from banking77_scores import make_pairs, read_questions
-from bench_data import GUIDE, MAX_LENGTH, STUDENT, gistcache
+from bench_data import GUIDE, MAX_LENGTH, PUBLIC, STUDENT, gistcache
 from detector_cells import changed_by_rounding, detector_figures
 from detector_page import page
 from gistcache.shared.device import pick_device
@@ -50,7 +50,7 @@ def measured(name: str, pairs: Path, intents: dict[str, str], work: Path) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="the public data")
+    parser.add_argument("--data", type=Path, default=PUBLIC, help="the public data")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "results", help="everything that is kept")
     parser.add_argument("--pairs", type=int, help="a trial with so many pairs")
     given = parser.parse_args()

@@ -13,9 +13,10 @@ PAGE = """\
 
 How well the paper's judge tells false negatives of Banking77, where the intents say what is one. `python
 tests/bench/detector.py` prints this page and writes it; interrupted, it goes on where it stopped. It wants
-`banking77_train.csv` of [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (CC BY 4.0) in a folder
-given with `--data`, and the larger guide: `python data/fetch_mpnet.py --out data/models`. What the judge does for a
-student is in [Results](RESULTS.md); a judge with six times the precision in [A judge of pairs by pairs](JUDGE.md).
+`banking77_train.csv` of [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (CC BY 4.0) in
+`data/public` or a folder given with `--data`, and the larger guide: `python data/fetch_mpnet.py --out data/models`.
+What the judge does for a student is in [Results](RESULTS.md); a judge with six times the precision in
+[A judge of pairs by pairs](JUDGE.md).
 
 {pairs:,} pairs, each a question and another question of the same intent, in batches of 64. A cell is a candidate
 negative of a row: not the pair's own positive, no text against itself. It is a false negative in truth when its text

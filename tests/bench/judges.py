@@ -1,6 +1,6 @@
 """How well the judges tell false negatives: precision and recall on Banking77, share removed on the docs pairs.
 
-    python tests/bench/judges.py --data FOLDER      with banking77_train.csv in it; mpnet as for `make results`
+    python tests/bench/judges.py      with data and mpnet as for `make results`
 
 Each guide as it is; the questions' intents are shown to nobody and say what a false negative is. Random pairs are
 judged against each other; a text's scale is measured exactly over all texts, as stage 1 does, for several K, and as the
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from banking77_scores import make_pairs, read_questions
-from bench_data import DOCS, STUDENT, gistcache
+from bench_data import DOCS, PUBLIC, STUDENT, gistcache
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.mask import PairVectors
 from gistcache.train.judges import GuideView, relatedness
@@ -146,7 +146,7 @@ def examples(index: GuideIndex, corpus: Corpus, count: int = 8) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=PUBLIC, help="the public data")
     parser.add_argument("--docs", type=Path, default=DOCS)
     given = parser.parse_args()
     torch.set_num_threads(2)

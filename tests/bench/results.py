@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from banking77_scores import Question, accuracy, make_pairs, read_questions
 from bench_data import GUIDE as GUIDE_FOLDER
-from bench_data import MAX_LENGTH, STUDENT, gistcache
+from bench_data import MAX_LENGTH, PUBLIC, STUDENT, gistcache
 from gistcache.shared.evaluation import RetrievalSet, evaluate_sts
 from gistcache.shared.models import find_model, load_model
 from gistcache.shared.parts import sha256_of
@@ -152,7 +152,7 @@ def split(questions: list[Question]) -> tuple[list[Question], list[Question]]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="the public data")
+    parser.add_argument("--data", type=Path, default=PUBLIC, help="the public data")
     parser.add_argument("--docs", type=Path, default=REPOSITORY / "data" / "docs")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "results", help="everything that is kept")
     parser.add_argument("--group", help="measure this part alone")

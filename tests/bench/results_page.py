@@ -21,8 +21,8 @@ what has been measured, `tests/bench/results.jsonl`.
 The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (`banking77_train.csv`,
 `banking77_test.csv`, CC BY 4.0) and the STS benchmark's development and test splits as
 [stsb-multi-mt](https://github.com/PhilipMay/stsb-multi-mt) has them (`stsb_en_dev.csv`, and `stsb_en_test.csv` where it
-is there), in one folder given with `--data`, and the docs pairs of `make guide-index`. Student: all-MiniLM-L6-v2;
-guide: all-mpnet-base-v2 as it is.
+is there), in `data/public` or a folder given with `--data`, and the docs pairs of `make guide-index`. Student:
+all-MiniLM-L6-v2; guide: all-mpnet-base-v2 as it is.
 
 - A training pair of Banking77 is two different questions of one intent. Neither guide nor student sees the intents. A
   tenth of the training questions is held out of the pairs ({fit:,} questions stay, {held_out:,} are held out);
