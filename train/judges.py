@@ -158,26 +158,32 @@ def excess_of_candidates(judge: Judge, guide: GuideView) -> Tensor:
     return torch.vmap(of_pair)(guide)
 
 
-def usual_relatedness(index: GuideIndex) -> float:
+def usual_relatedness(index: GuideIndex, quantile: float = 0.5) -> float:
     """The threshold that an index asks for: as related as an anchor is to its own positive, in the middle.
 
-    Four times the median over pairs of ``g(a, p) - (r(a) + r(p)) / 2``. It follows guide, K and corpus: where
-    positives are hardly closer than other texts (questions of one intent) it is near 0, where they stand out (a
-    function's documentation) far above.
+    Four times the median over pairs, or another quantile, of ``g(a, p) - (r(a) + r(p)) / 2``. It follows guide, K and
+    corpus: where positives are hardly closer than other texts (questions of one intent) it is near 0, where they stand
+    out (a function's documentation) far above.
 
     Args:
         index: An open index; up to 16,384 of its pairs are looked at, evenly spread.
+        quantile: 0 to 1; a lower one removes more.
     """
     places = np.unique(np.linspace(0, len(index) - 1, min(len(index), SAMPLED_PAIRS)).astype(np.int64))
     ids = index.pairs(places, 0)
     anchors, positives = (index.vectors(each).astype(np.float32) for each in (ids.anchors, ids.positives))
     scores = np.einsum("nd,nd->n", anchors, positives)
     usual = (index.scales(ids.anchors) + index.scales(ids.positives)) / TEXTS_OF_A_PAIR
-    return SCORES_OF_TWO_PAIRS * float(np.median(scores - usual))
+    return SCORES_OF_TWO_PAIRS * float(np.quantile(scores - usual, quantile))
 
 
 def make_judge(
-    name: JudgeName, index: GuideIndex, margin: float, strategy: MarginStrategy, threshold: float | None
+    name: JudgeName,
+    index: GuideIndex,
+    margin: float,
+    strategy: MarginStrategy,
+    threshold: float | None,
+    quantile: float = 0.5,
 ) -> PositiveJudge | NeighborhoodJudge:
     """The judge of that name.
 
@@ -187,6 +193,7 @@ def make_judge(
         margin: Lowers the threshold; greater removes more.
         strategy: How a margin is taken from a positive's score; the other judge knows ``absolute`` only.
         threshold: Of ``neighborhood``; None for the one that the index asks for.
+        quantile: Which one that is.
 
     Raises:
         SettingsError: Name, strategy and threshold do not go together.
@@ -207,4 +214,4 @@ def make_judge(
         raise SettingsError(
             "A relative margin needs a positive's score", where="judge `neighborhood`", fix="give an absolute margin"
         )
-    return NeighborhoodJudge((usual_relatedness(index) if threshold is None else threshold) - margin)
+    return NeighborhoodJudge((usual_relatedness(index, quantile) if threshold is None else threshold) - margin)

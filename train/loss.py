@@ -24,10 +24,11 @@ from ..shared.models import public_name
 from .cells import Cells
 from .forward import embed, embed_columns, longest_first
 from .gradients import in_row_slices
+from .guide_map import fitted_map
 from .judges import Judge, JudgeName, MarginStrategy, make_judge
 from .lookup import BatchGuide, Guides
 from .panel import Vote, agreed, score_spread
-from .ranks import gather, sum_gradients
+from .ranks import gather
 from .reranker import Reranked
 from .rescored import Rescored
 from .terms import ScoreTerms, score_terms
@@ -67,6 +68,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         temperature: Similarities are divided by it; 0.01 is the paper's, `gistcache train` has 0.05.
         judge: ``positive`` (the paper's) or ``neighborhood``, see ``judges``.
         judge_threshold: Of the judge ``neighborhood``; None for the one that the index asks for.
+        judge_quantile: Which one the index asks for, see ``judges.usual_relatedness``.
         judge_softness: 0 takes a cell out or leaves it whole. Above 0 its logit is lowered by the log of how likely it
             is a true negative, ``sigmoid(-excess / softness)``, with the judge's distance above its threshold.
         margin: How far below the judge's threshold a candidate leaves already.
@@ -100,6 +102,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         temperature: float = 0.01,
         judge: JudgeName = "positive",
         judge_threshold: float | None = None,
+        judge_quantile: float = 0.5,
         judge_softness: float = 0.0,
         margin: float = 0.0,
         margin_strategy: MarginStrategy = "absolute",
@@ -128,18 +131,13 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         self.judge_softness, self.terms = judge_softness, terms or ScoreTerms()
         self.vote: Vote = vote
         self.judges: list[Judge] = [
-            make_judge(judge, each, margin, margin_strategy, judge_threshold) for each in self.guides.indexes if guided
+            make_judge(judge, each, margin, margin_strategy, judge_threshold, judge_quantile)
+            for each in self.guides.indexes
+            if guided
         ]
         self._spreads = [score_spread(each) for each in self.guides.indexes] if len(self.judges) > 1 else [1.0]
-        self.guide_map = self._new_guide_map() if self.terms.regression_weight else None
+        self.guide_map = fitted_map(model, self.guides.indexes[0]) if self.terms.regression_weight else None
         self.cells = Cells()
-
-    def _new_guide_map(self) -> nn.Linear:
-        dim = self.model.get_embedding_dimension()
-        assert dim
-        linear = nn.Linear(dim, self.guides.indexes[0].dim, bias=False)
-        sum_gradients(linear.weight)
-        return linear
 
     def save_state(self, checkpoint: Path) -> None:
         """Write the loss's own weights, where it has any, into a checkpoint's folder."""

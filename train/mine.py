@@ -82,7 +82,14 @@ def mine_index(index: GuideIndex, settings: MineSettings) -> tuple[int, int, str
         GistcacheError: Settings do not go together, or no row is left.
     """
     judging, wanted = settings.judging, settings.mining.hard_negatives
-    judge = make_judge(judging.judge, index, judging.margin, judging.margin_strategy, judging.judge_threshold)
+    judge = make_judge(
+        judging.judge,
+        index,
+        judging.margin,
+        judging.margin_strategy,
+        judging.judge_threshold,
+        judging.judge_quantile,
+    )
     rescored = Rescored(settings.rescored, index) if settings.rescored else None
     reranked = Reranked(rescored, judging.margin, judging.margin_strategy) if rescored else None
     hard = HardNegatives(index, settings.mining, judge, settings.seed, reranked)

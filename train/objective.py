@@ -7,7 +7,7 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from ..shared.errors import refuse_below, refuse_idle
+from ..shared.errors import SettingsError, refuse_below, refuse_idle
 from .hard_negatives import Mining
 from .judges import JudgeName, MarginStrategy
 from .panel import Vote
@@ -24,6 +24,8 @@ class Judging:
     `neighborhood`: pairs as related as an anchor and its positive are, by the scale of each text's neighbourhood."""
     judge_threshold: float | None = None
     """Relatedness above which --judge neighborhood removes; default: what the index asks for."""
+    judge_quantile: float = 0.5
+    """What the index asks for: this quantile of how related anchors are to their own positives. Less removes more."""
     margin: float = 0.0
     """How far below the judge's threshold a candidate leaves already; greater removes more."""
     margin_strategy: MarginStrategy = "absolute"
@@ -32,8 +34,17 @@ class Judging:
     def __post_init__(self) -> None:
         """Check every value."""
         refuse_below(self, 0, "margin")
+        refuse_below(self, 0, "judge_quantile")
+        if self.judge_quantile > 1:
+            raise SettingsError(f"{self.judge_quantile} is no quantile", where="--judge-quantile", fix="give 0 to 1")
         if self.judge != "neighborhood":
-            refuse_idle(self, ("judge_threshold",), "--judge neighborhood")
+            refuse_idle(self, ("judge_threshold", "judge_quantile"), "--judge neighborhood")
+        elif self.judge_threshold is not None and self.judge_quantile != Judging.judge_quantile:
+            raise SettingsError(
+                "A threshold that is given needs no quantile",
+                where="--judge-threshold --judge-quantile",
+                fix="leave one of both out",
+            )
 
 
 @Parameter(name="*")

@@ -133,16 +133,14 @@ def _loss(
     settings: TrainSettings, indexes: Sequence[GuideIndex], student: SentenceTransformer
 ) -> GuidedContrastiveLoss:
     names = {each.name for each in fields(LossSettings)} - {"loss", "negatives", "mining"}
-    with torch.random.fork_rng():  # of the map that --regression-weight learns
-        torch.manual_seed(settings.seed)
-        return GuidedContrastiveLoss(
-            student,
-            indexes,
-            **{name: getattr(settings.objective, name) for name in names},
-            guided=settings.objective.loss == "guided",
-            rescored=Rescored(settings.rescored, indexes[0]) if settings.rescored else None,
-            mini_batch_num_tokens=settings.mini_batch_num_tokens,
-        )
+    return GuidedContrastiveLoss(
+        student,
+        indexes,
+        **{name: getattr(settings.objective, name) for name in names},
+        guided=settings.objective.loss == "guided",
+        rescored=Rescored(settings.rescored, indexes[0]) if settings.rescored else None,
+        mini_batch_num_tokens=settings.mini_batch_num_tokens,
+    )
 
 
 def _at_each_dimension(

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from banking77_scores import make_pairs, read_questions
 from bench_data import DOCS, PUBLIC, STUDENT, gistcache
+from gistcache.shared.decisions import above_positive
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.mask import PairVectors
 from gistcache.train.judges import GuideView, relatedness
@@ -87,17 +88,18 @@ class Corpus:
         return relatedness(view, torch.arange(len(taken)))[0], own
 
     def paper(self) -> torch.Tensor:
-        anchors, positives = (side[self.sample] for side in self.sides)
-        scores = anchors @ positives.T
-        return scores > scores.diagonal()[:, None]
+        """(3, n, n): the cells of anchors with positives, of anchors, and of positives."""
+        return torch.from_numpy(above_positive(*(side[self.sample].numpy() for side in self.sides)))
 
     def told(self, removed: torch.Tensor) -> str:
-        removed = removed & self.counted
-        share = removed.sum() / self.counted.sum()
+        counted = self.counted.expand_as(removed)
+        removed = removed & counted
+        share = removed.sum() / counted.sum()
         if self.same is None:
             return f"{100 * share:.2f} %"
-        hits = (removed & self.same).sum()
-        return f"{100 * share:.2f} % | {hits / max(1, int(removed.sum())):.2f} | {hits / self.same.sum():.2f}"
+        same = self.same.expand_as(removed)
+        hits = (removed & same).sum()
+        return f"{100 * share:.2f} % | {hits / max(1, int(removed.sum())):.2f} | {hits / same.sum():.2f}"
 
 
 def banking77(data: Path, guide: str) -> tuple[GuideIndex, np.ndarray]:

@@ -129,6 +129,7 @@ MAIN = [
     Recipe("unguided", "main", (*UNGUIDED, *at(0.1))),
     PAPER,
     Recipe("judge of pairs by pairs", "main", (*NEIGHBORHOOD, "--margin", "0.4", *at(0.05))),
+    Recipe("judge of pairs by pairs, first quartile", "main", (*NEIGHBORHOOD, "--judge-quantile", "0.25", *at(0.05))),
 ]
 MAIN += [
     Recipe(f"{name}, two passes", "main", flags, tasks=BANKING_ONLY)

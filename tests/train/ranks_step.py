@@ -29,7 +29,6 @@ def _step(given: dict[str, Any]) -> None:
     student = load_model(given["student"]).eval()
     model = DistributedDataParallel(student, find_unused_parameters=True) if processes > 1 else student
     terms = ScoreTerms(**given["terms"])
-    torch.manual_seed(0)
     loss = GuidedContrastiveLoss(
         student, index, 0.05, given["judge"], terms=terms, mini_batch_num_tokens=given["tokens"]
     )

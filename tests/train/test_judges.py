@@ -73,6 +73,8 @@ def test_the_threshold_is_that_of_the_middle_pair(small_index):
     assert usual_relatedness(index) == pytest.approx(np.median(found), abs=1e-5)
     judge = make_judge("neighborhood", index, 0.25, "absolute", None)
     assert judge.threshold == pytest.approx(np.median(found) - 0.25, abs=1e-5)
+    lower = make_judge("neighborhood", index, 0.0, "absolute", None, 0.1)
+    assert (np.array(found) < lower.threshold).mean() == pytest.approx(0.1, abs=0.01)
 
 
 def test_the_loss_takes_out_what_the_judge_says(small_index, student_folder):
@@ -96,6 +98,7 @@ def test_the_loss_takes_out_what_the_judge_says(small_index, student_folder):
     assert removed == candidates
     some, (removed, candidates) = value(judge="neighborhood")
     assert (0 < some < unguided) == (0 < removed < candidates)
+    assert value(judge="neighborhood", judge_quantile=0.0)[1][0] > removed
 
 
 @pytest.mark.parametrize(

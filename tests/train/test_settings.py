@@ -22,6 +22,7 @@ def asked(**changes):
         ("--margin", lambda: LossSettings(loss="unguided", margin=0.1)),
         ("--judge", lambda: LossSettings(loss="unguided", judge="neighborhood")),
         ("--judge-threshold", lambda: LossSettings(judge_threshold=0.5)),
+        ("--judge-quantile", lambda: LossSettings(judge_quantile=0.25)),
         ("--draw", lambda: Mining(draw="top")),
         ("--negative-margin-strategy", lambda: Mining(hard_negatives=1, negative_margin_strategy="absolute")),
         ("--kl-guide-temperature", lambda: ScoreTerms(kl_guide_temperature=0.1)),

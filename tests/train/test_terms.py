@@ -131,16 +131,6 @@ def run(index, student, out, objective, **changes):
     )
 
 
-def test_the_maps_first_weights_are_of_the_seed_alone(tmp_path, small_index, student_folder):
-    objective = LossSettings(terms=ScoreTerms(regression_weight=1.0))
-    torch.manual_seed(17)
-    losses = [
-        run(small_index, str(student_folder), tmp_path / name, objective, seed=seed)["training_loss"]
-        for name, seed in {"one": 3, "same": 3, "other": 4}.items()
-    ]
-    assert losses[0] == losses[1] != losses[2]
-
-
 def test_margins_to_no_negatives_are_refused(tmp_path, small_index, student_folder):
     objective = LossSettings(terms=ScoreTerms(margin_mse_weight=1.0), negatives=0)
     with pytest.raises(SettingsError, match="there are none") as caught:
