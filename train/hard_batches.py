@@ -8,15 +8,18 @@ does not leave its block.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ..shared.index import GuideIndex
-from ..shared.ragged import padded
+from ..shared.ragged import padded, runs
 
 WIDTH = 20  # neighbours that a walk can go on to from one pair
+SIZES, STRIDE = 2**20, 2**20
+HALF = np.uint64(32)  # bits of a random number
 
 
 class Nearby(NamedTuple):
@@ -53,6 +56,32 @@ def nearby_pairs(index: GuideIndex, labels: np.ndarray, hardness: int) -> Nearby
     return Nearby(rows, hardness)
 
 
+def blocks_of(clusters: np.ndarray, blocks: int, most: int, seed: int, epoch: int) -> np.ndarray:
+    """Which block each pair is dealt in: those of a cluster in the same one, clusters at random.
+
+    Args:
+        clusters: (n,) uint32, see ``clusters_of``.
+        blocks: How many there are, up to 65,536.
+        most: Of about so many pairs a cluster stays whole; a larger one is cut at random, for a block of one cluster
+            would be as one-sided as it is, and a text that all its pairs share cannot stand in one batch twice.
+        seed: Of the whole run.
+        epoch: Counted from 0.
+
+    Returns:
+        (n,) uint16.
+    """
+    random, found = np.random.default_rng([seed, epoch]), np.empty(len(clusters), dtype=np.uint16)
+    sizes = np.zeros(SIZES, dtype=np.int64)  # of several clusters together, where there are more
+    for start in range(0, len(clusters), STRIDE):
+        sizes += np.bincount(clusters[start : start + STRIDE] % SIZES, minlength=SIZES)
+    for start in range(0, len(clusters), STRIDE):
+        here = clusters[start : start + STRIDE]
+        piece = random.integers(0, 1 + (sizes[here % SIZES] - 1) // most)
+        numbers = _random_numbers(here + (piece.astype(np.uint64) << HALF), seed, epoch)
+        found[start : start + STRIDE] = (numbers >> HALF) * np.uint64(blocks) >> HALF
+    return found
+
+
 def clusters_of(index: GuideIndex, labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """A number for each pair, the same for pairs of one cluster: those with much the same neighbours.
 
@@ -66,14 +95,14 @@ def clusters_of(index: GuideIndex, labels: np.ndarray, seed: int, epoch: int) ->
         epoch: Counted from 0; each has its own clusters.
 
     Returns:
-        (n,) uint64, in no relation to the clusters' sizes.
+        (n,) uint32.
     """
-    most = np.iinfo(np.uint64).max
-    least = _random_numbers(index.content_ids(index.pairs(labels, 0).positives), seed, epoch)
+    found = np.empty(len(labels), dtype=np.uint32)
     for rows, content in _stored_neighbors(index, labels):
-        numbers = np.where(content < 0, most, _random_numbers(content, seed, epoch))
-        least[rows] = np.minimum(least[rows], numbers.min(axis=1, initial=most))
-    return _random_numbers(least, seed, epoch)  # the least are of the largest clusters
+        positives = index.content_ids(index.pairs(labels[rows], 0).positives)
+        documents = np.column_stack([positives, np.where(content < 0, positives[:, None], content)])
+        found[rows] = (_random_numbers(documents, seed, epoch) >> HALF).min(axis=1)
+    return found
 
 
 def _random_numbers(ids: np.ndarray, seed: int, epoch: int) -> np.ndarray:
@@ -81,11 +110,10 @@ def _random_numbers(ids: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
     Shifts and odd factors, each of which can be undone; the factors are drawn from seed and epoch.
     """
-    shift = np.uint64(32)
     numbers = ids.astype(np.uint64)
     for factor in np.random.default_rng([seed, epoch]).integers(2**63, 2**64, 3, dtype=np.uint64) | np.uint64(1):
         numbers = (numbers + factor) * factor
-        numbers ^= numbers >> shift
+        numbers ^= numbers >> HALF
     return numbers
 
 
@@ -108,22 +136,27 @@ def in_walks(pairs: np.ndarray, nearby: Nearby, random: np.random.Generator) -> 
         nearby: Where to go from each.
         random: Chooses where walks begin, and their order.
     """
-    free = np.zeros(len(nearby.rows), dtype=bool)
-    free[pairs] = True
-    unused, steps = free.tolist(), nearby.rows.tolist()
-    walks = []
-    for start in random.permutation(pairs).tolist():
+    unused = bytearray(len(nearby.rows))
+    for pair in pairs.tolist():
+        unused[pair] = True
+    walked, ends = array("q"), array("q")
+    for start in random.permutation(pairs):
         if unused[start]:
-            walks.append(_walk(start, steps, unused, 1 + nearby.hardness))
-    return np.concatenate([walks[place] for place in random.permutation(len(walks))]).astype(np.int64)
+            walked.extend(_walk(int(start), nearby.rows, unused, 1 + nearby.hardness))
+            ends.append(len(walked))
+    order, counts = np.asarray(walked), np.diff(np.asarray(ends), prepend=0)
+    walks = random.permutation(len(counts))
+    return order[runs(np.asarray(ends)[walks] - counts[walks], counts[walks], len(order))[0]]
 
 
-def _walk(start: int, steps: list[list[int]], unused: list[bool], length: int) -> list[int]:
+def _walk(start: int, steps: np.ndarray, unused: bytearray, length: int) -> list[int]:
     """Up to ``length`` unused pairs, breadth first from one; they are used then."""
     walk = [start]
     unused[start] = False
     for pair in walk:
-        for other in steps[pair]:
+        if len(walk) == length:
+            break
+        for other in steps[pair].tolist():
             if len(walk) == length:
                 return walk
             if other >= 0 and unused[other]:

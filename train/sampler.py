@@ -15,7 +15,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
 from ..shared.scaling import PLAN_BLOCK
-from .hard_batches import clusters_of, nearby_pairs
+from .hard_batches import blocks_of, clusters_of, nearby_pairs
 from .plan import batch_plan
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def plan_of_index(
     """
     ids = index.pairs(labels, negatives)
     texts = index.content_ids(np.column_stack([ids.positives, ids.anchors, ids.negatives]))
-    nearby = nearby_pairs(index, labels, hardness) if hardness else None
+    nearby = nearby_pairs(index, labels, hardness) if hardness and len(labels) else None
     return batch_plan(texts, index.tasks(labels), batch_size, seed, epoch, block, nearby)
 
 
@@ -71,13 +71,8 @@ def rows_of_block(pairs: int, block: int, blocks: int, seed: int, epoch: int) ->
     stride, shift = int(random.integers(pairs // 4, max(2, pairs))), int(random.integers(pairs))
     while math.gcd(stride, pairs) != 1:
         stride += 1
-    places = np.arange(*_ends(pairs, block, blocks))
+    places = np.arange(block * pairs // blocks, (block + 1) * pairs // blocks)
     return np.sort((places * stride + shift) % pairs)
-
-
-def _ends(pairs: int, block: int, blocks: int) -> tuple[int, int]:
-    """Where a block begins and ends in an epoch's order."""
-    return block * pairs // blocks, (block + 1) * pairs // blocks
 
 
 class PlannedBatches(DefaultBatchSampler):
@@ -139,13 +134,14 @@ class PlannedBatches(DefaultBatchSampler):
         return self._dealt[2]
 
     def _rows(self, epoch: int, block: int) -> np.ndarray:
-        """The rows of one block; those of hard batches hold clusters whole."""
+        """The rows of one block; those of hard batches come in clusters."""
         if not self.hardness or self.blocks == 1:
             return rows_of_block(len(self.labels), block, self.blocks, self.seed, epoch)
         if self._clustered is None or self._clustered[0] != epoch:
             clusters = clusters_of(self.index, self.labels, self.seed, epoch)
-            self._clustered = epoch, np.argsort(clusters, kind="stable")
-        return np.sort(self._clustered[1][slice(*_ends(len(self.labels), block, self.blocks))])
+            batches = len(self.labels) // self.blocks // self.batch_size
+            self._clustered = epoch, blocks_of(clusters, self.blocks, max(1, batches // 2), self.seed, epoch)
+        return np.flatnonzero(self._clustered[1] == block)
 
     def __iter__(self) -> Iterator[list[int]]:
         blocks = itertools.product((self.epoch, 0), range(self.blocks))

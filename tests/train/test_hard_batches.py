@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gistcache.shared.index import GuideIndex
-from gistcache.train.hard_batches import WIDTH, Nearby, clusters_of, in_walks, nearby_pairs
+from gistcache.train.hard_batches import WIDTH, Nearby, blocks_of, clusters_of, in_walks, nearby_pairs
 from gistcache.train.sampler import PlannedBatches, plan_of_index, rows_of_block
 
 
@@ -87,17 +87,34 @@ def test_two_pairs_are_of_one_cluster_as_often_as_their_documents_overlap(index)
     assert np.array_equal(drawn[399], clusters_of(index, labels, 7, 399))
 
 
-def test_blocks_of_hard_batches_are_clusters_and_keep_neighbours_together(index):
+def test_clusters_stay_whole_up_to_a_size_and_larger_ones_are_spread():
+    random = np.random.default_rng(0)
+    clusters = np.concatenate([np.repeat(random.integers(2**32, size=2_000, dtype=np.uint32), 5), np.full(10_000, 7)])
+    clusters = random.permutation(clusters).astype(np.uint32)
+    found = blocks_of(clusters, 8, 50, 1, 0)
+    sizes = np.bincount(found, minlength=8)
+    assert sizes.min() > 0.8 * 2_500
+    of_large = np.bincount(found[clusters == 7], minlength=8)
+    assert 0.6 * 1_250 < of_large.min() <= of_large.max() < 1.4 * 1_250
+    small = [len(np.unique(found[clusters == each])) for each in np.unique(clusters) if each != 7]
+    assert set(small) == {1}
+    assert np.array_equal(found, blocks_of(clusters, 8, 50, 1, 0))
+    assert not np.array_equal(found, blocks_of(clusters, 8, 50, 1, 1))
+
+
+def test_blocks_of_hard_batches_keep_neighbours_together(index):
     near = nearby_pairs(index, np.arange(len(index)), 0).rows
     kept = {"clusters": 0, "random": 0}
     for epoch in range(20):
-        order = np.argsort(clusters_of(index, np.arange(len(index)), 3, epoch), kind="stable")
-        random = [rows_of_block(len(index), block, 6, 3, epoch) for block in range(6)]
-        for name, blocks in {"clusters": order.reshape(6, 20), "random": random}.items():
-            kept[name] += sum(int(np.isin(near[pair], block).sum()) for block in blocks for pair in block)
+        clusters = clusters_of(index, np.arange(len(index)), 3, epoch)
+        drawn = {"clusters": blocks_of(clusters, 6, 20, 3, epoch), "random": np.empty(len(index), dtype=np.uint16)}
+        for block in range(6):
+            drawn["random"][rows_of_block(len(index), block, 6, 3, epoch)] = block
+        for name, blocks in drawn.items():
+            kept[name] += int(((blocks[near] == blocks[:, None]) & (near >= 0)).sum())
     assert kept["clusters"] > 1.15 * kept["random"]
-    sampler = PlannedBatches.of(index, block=20, hardness=3)(index.to_dataset(0), 4, seed=3)
-    block_of = np.argsort(np.argsort(clusters_of(index, np.arange(len(index)), 3, 0), kind="stable")) // 20
+    sampler = PlannedBatches.of(index, block=40, hardness=3)(index.to_dataset(0), 4, seed=3)
+    block_of = blocks_of(clusters_of(index, np.arange(len(index)), 3, 0), 3, 5, 3, 0)
     batches = block_of[np.array(list(sampler))]
-    assert (batches == batches[:, :1]).all()
-    assert (np.diff(batches[:, 0]) >= 0).all()
+    assert (batches == batches[:, :1]).all()  # dealt block by block
+    assert len(np.unique(batches[:, 0])) == 3
