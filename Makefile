@@ -98,6 +98,7 @@ chaos: $(VENV)/development
 results: $(VENV)/development data/models/all-mpnet-base-v2 data/docs/train.parquet
 	$(BIN)/python tests/bench/detector.py $(RESULTS_FLAGS)
 	$(BIN)/python tests/bench/results.py $(RESULTS_FLAGS)
+	$(BIN)/python tests/bench/results.py --costs $(RESULTS_FLAGS)
 
 clean:
 	rm -rf $(VENV) report.html $(INDEX) $(INDEX).summary.json $(INDEX).tokens $(OUT) data/docs build dist *.egg-info

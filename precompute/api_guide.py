@@ -15,7 +15,7 @@ from ..shared.schema import Role
 from .answers import Answers
 from .corpus import hash_text
 from .endpoint import Endpoint
-from .guides import unit_vectors
+from .guides import unit_vectors, usable
 from .settings import ApiSettings
 
 # English in the vocabularies of today; code and other scripts differ, in both directions.
@@ -141,9 +141,10 @@ class ApiGuide:
                 where=f"{self._endpoint.url}, model {self._model}",
                 fix="the endpoint serves another model now: give another --out",
             )
-        vectors = unit_vectors(rows, texts, self.dim)
-        self._answers.keep(keys, vectors)
-        return vectors
+        good = np.flatnonzero(usable(rows))
+        kept = unit_vectors(rows[good], [texts[row] for row in good], self.dim)
+        self._answers.keep([keys[row] for row in good], kept)
+        return kept if len(good) == len(rows) else unit_vectors(rows, texts, self.dim)  # which names the odd text
 
     def _key(self, text: str, role: Role) -> bytes:
         """16 bytes that stand for all that is sent."""

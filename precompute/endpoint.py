@@ -114,7 +114,8 @@ OTHER = ("The endpoint refuses the request", f"see its message, {AGAIN}")
 TOO_MUCH = (
     "The endpoint cannot take these texts",
     "lower --api-batch and run the command again; or, where a text is too long for the model, shorten it in the pairs, "
-    "give another --out, and this unfinished one as --reuse: what was answered is taken from there",
+    "give another --out, and this unfinished one as --reuse: what was answered is taken from there; where the model "
+    "cannot be cut, leave --dim out",
 )
 REFUSALS: dict[int | None, tuple[str, str]] = {
     400: TOO_MUCH,

@@ -146,12 +146,16 @@ def _lay_out(files: Sequence[Path], to: Path) -> None:
     dim, start = 0, 0
     with whole_file(to) as partial:
         out = None
-        for batch in _batches(files):
+        for file, batch in ((each, batch) for each in files for batch in _batches([each])):
             if out is None:
                 out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(count, batch.shape[1]))
                 dim = batch.shape[1]
             if batch.shape[1] != dim:
-                raise InputError(f"Embeddings have {dim} and {batch.shape[1]} dimensions", where=str(files[0]))
+                raise InputError(
+                    f"Embeddings have {batch.shape[1]} dimensions, those before have {dim}",
+                    where=str(file),
+                    fix="give files of one model alone",
+                )
             out[start : start + len(batch)] = batch
             start += len(batch)
         assert out is not None

@@ -115,14 +115,20 @@ def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:
     """
     vectors = vectors[:, :dim]
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    bad = np.flatnonzero(~usable(vectors))
     if bad.size:
         raise ModelError(
             f"The guide returned {'a zero' if norms[bad[0]] == 0 else 'a non-finite'} vector",
             where=f"text {shown(texts[int(bad[0])])}",
-            fix="leave the text out; a model that computes in half precision may do better in --dtype float32",
+            fix="leave the text out; where this machine computes in half precision, --dtype float32 may do better",
         )
     return (vectors / norms[:, None]).astype(np.float32)
+
+
+def usable(vectors: np.ndarray) -> np.ndarray:
+    """(T,) whether each vector (T, D) has a length, which is finite and not zero."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    return np.isfinite(norms) & (norms > 0)
 
 
 def shown(text: str) -> str:

@@ -20,6 +20,7 @@ from ..shared.outcome import Outcome
 from ..shared.parts import Journal, PartRecord
 from ..shared.progress import step
 from ..shared.ragged import as_lists, padded
+from ..shared.remote import refuse_url
 from ..shared.rescored import RESCORED_FORMAT, RescoredFolder, refuse_other_scores_format
 from ..shared.schema import RESCORED
 from ..shared.sealed import write_sealed
@@ -60,6 +61,7 @@ class RescoreSettings:
     def __post_init__(self) -> None:
         """Check every value."""
         refuse_below(self, 1, "max_length", "batch_size", "part_rows")
+        refuse_url(self.out, "--out")
 
 
 def rescore(index: str, *, settings: RescoreSettings) -> Outcome:

@@ -112,15 +112,15 @@ class HardNegatives:
         noise = np.stack([random.gumbel(size=scores.shape[1]) for random in randoms])
         return noise + (scores / DRAW_TEMPERATURE if self.mining.draw == "weighted" else 0.0)
 
-    def short(self) -> np.ndarray:
-        """(n,) int64 ids of the pairs of which fewer neighbours pass than are wanted."""
-        return np.flatnonzero(self.counts < self.mining.hard_negatives)
+    def short(self, labels: np.ndarray) -> np.ndarray:
+        """Those of some pairs (B,) of which fewer neighbours pass than are wanted."""
+        return labels[self.counts[labels] < self.mining.hard_negatives]
 
-    def told(self) -> str:
-        """How many were found, for people."""
-        wanted, short = self.mining.hard_negatives, len(self.short())
-        tail = f"; {short:,} pairs have fewer than {wanted} (least {self.counts.min()})" if short else ""
-        return f"hard negatives: {self.counts.mean():.1f} neighbours of a pair pass on average{tail}"
+    def told(self, labels: np.ndarray) -> str:
+        """How many were found of some pairs (B,), for people."""
+        wanted, short, counts = self.mining.hard_negatives, len(self.short(labels)), self.counts[labels]
+        tail = f"; {short:,} pairs have fewer than {wanted} (least {counts.min()})" if short else ""
+        return f"hard negatives: {counts.mean():.1f} neighbours of a pair pass on average{tail}"
 
     def _neighbors(self, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Labels (b,), neighbour ids (b, width), -1 for none, and their scores, closest first, block by block."""

@@ -25,7 +25,8 @@ def write_pairs(index: GuideIndex, labels: np.ndarray, told: Mapping[str, np.nda
     """
     texts, ids = Texts(index), index.pairs(labels, 0)
     columns = {"pair_id": labels, **told}
-    columns |= {"anchor": texts.take(ids.anchors), "positive": texts.take(ids.positives)} if len(labels) else {}
+    for name, taken in (("anchor", ids.anchors), ("positive", ids.positives)):
+        columns[name] = texts.take(taken) if len(labels) else pa.array([], pa.large_string())
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         pq.write_table(pa.table(columns), partial)

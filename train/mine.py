@@ -16,6 +16,7 @@ from ..shared.errors import SettingsError, refuse_below
 from ..shared.index import GuideIndex
 from ..shared.outcome import Outcome
 from ..shared.progress import console, step
+from ..shared.remote import refuse_url
 from ..shared.texts import Texts
 from .hard_negatives import HardNegatives, Mining
 from .judges import make_judge
@@ -43,7 +44,8 @@ class MineSettings:
     mining: Mining = field(default_factory=Mining)
     """Which neighbours become negatives."""
     judging: Judging = field(default_factory=Judging)
-    """Which of them are false ones."""
+    """Which of them are false ones, as for the loss of `gistcache train`; --negative-margin and --rescored say so in
+    its place."""
     rescored: Path | None = None
     """Scores of a reranker, made by `gistcache rescore`: they order the neighbours, say in the judge's place which are
     false negatives, and are the scores that are written."""
@@ -58,6 +60,7 @@ class MineSettings:
             raise SettingsError("How many negatives is not said", where="--hard-negatives", fix="give 1 or more")
         if self.out.suffix not in (".parquet", ".jsonl"):
             raise SettingsError("The suffix says no format", where=f"--out {self.out}", fix="give .parquet or .jsonl")
+        refuse_url(self.out, "--out")
         refuse_below(self, 0, "seed", "epoch")
 
 
@@ -94,7 +97,7 @@ def mine_index(index: GuideIndex, settings: MineSettings) -> tuple[int, int, str
     reranked = Reranked(rescored, judging.margin, judging.margin_strategy) if rescored else None
     hard = HardNegatives(index, settings.mining, judge, settings.seed, reranked)
     hard.epoch = settings.epoch
-    console.print(hard.told(), highlight=False)
+    console.print(hard.told(np.arange(len(index))), highlight=False)
     pairs = _mined(index, hard, rescored)
     if settings.format == "n-tuple":
         written, left_out = write_rows(n_tuples(pairs, wanted), n_tuple_schema(wanted), settings.out)

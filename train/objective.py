@@ -34,6 +34,8 @@ class Judging:
     def __post_init__(self) -> None:
         """Check every value."""
         refuse_below(self, 0, "margin")
+        if not self.margin:
+            refuse_idle(self, ("margin_strategy",), "--margin")
         refuse_below(self, 0, "judge_quantile")
         if self.judge_quantile > 1:
             raise SettingsError(f"{self.judge_quantile} is no quantile", where="--judge-quantile", fix="give 0 to 1")
@@ -55,7 +57,7 @@ class LossSettings(Judging):
     loss: Literal["guided", "unguided"] = "guided"
     """`unguided` trains without the guide's judgement, for comparison."""
     temperature: float = 0.05
-    """Similarities are divided by it. The paper's is 0.01; 0.05 is better by docs/RESULTS.md."""
+    """Similarities are divided by it. The paper's is 0.01; docs/CHOOSING.md says why it is higher here."""
     judge_softness: float = 0.0
     """0 takes false negatives out. Above 0 each candidate stays, with the weight sigmoid((threshold - score) / this):
     with 0.05 a half at the threshold, and a fiftieth 0.2 above it."""

@@ -170,7 +170,7 @@ def refuse_too_few(pairs: int, batch_size: int, index: GuideIndex) -> None:
         raise SettingsError(
             f"{pairs} pairs are fewer than a batch of {batch_size}",
             where=str(index.layout.root),
-            fix=f"give a batch size (--batch-size) of {pairs} or less",
+            fix=f"give a batch size (--batch-size) of {pairs} or less" if pairs > 1 else "train on more pairs",
         )
 
 

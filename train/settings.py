@@ -11,6 +11,7 @@ from cyclopts import Parameter, Token
 
 from ..shared.errors import SettingsError, refuse_below, refuse_idle
 from ..shared.pairs import Columns
+from ..shared.remote import refuse_url
 from .hub import refuse_no_repository
 from .objective import LossSettings
 
@@ -149,6 +150,9 @@ class TrainSettings:
             refuse_idle(self.objective, ("vote",), "a second --index")
         if self.rescored and self.objective.loss == "unguided":
             raise SettingsError("Unguided training asks no reranker", where="--rescored", fix="leave one of both out")
+        if len(self.index) > 1 and self.objective.loss == "unguided":
+            raise SettingsError("Unguided training asks no second guide", where="--index", fix="give one")
+        refuse_url(self.out, "--out")
         if self.push_to_hub:
             refuse_no_repository(self.push_to_hub)
         elif self.hub_private:

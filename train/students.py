@@ -93,7 +93,11 @@ def _given_table(folder: Path) -> StaticEmbedding:
     try:
         table = StaticEmbedding.load(str(folder), local_files_only=True)
     except Exception as error:  # tokenizers raises nothing narrower
-        raise ModelError("The table of token embeddings cannot be loaded", where=f"{folder}: {error}") from error
+        raise ModelError(
+            "The table of token embeddings cannot be loaded",
+            where=f"{folder}: {error}",
+            fix="give a folder with tokenizer.json, and embedding.weight (or embeddings) in model.safetensors",
+        ) from error
     table.tokenizer.no_truncation()
     return table
 
@@ -141,9 +145,15 @@ def keep_layers(model: SentenceTransformer, count: int) -> None:
         if isinstance(child, nn.ModuleList) and len(child) == total
     ]
     if config is None or total is None or len(stacks) != 1:
-        raise ModelError("The student has no stack of transformer layers to choose from", where="--layers")
+        raise ModelError(
+            "The student has no stack of transformer layers to choose from",
+            where="--layers",
+            fix="leave it out, or give another --student",
+        )
     if not 1 <= count <= total:
-        raise SettingsError(f"The student has {total} layers, {count} were asked for", where="--layers")
+        raise SettingsError(
+            f"The student has {total} layers, {count} were asked for", where="--layers", fix=f"give 1 to {total}"
+        )
     kept = np.linspace(0, total - 1, count).round().astype(int).tolist() if count > 1 else [total - 1]
     parent, name, stack = stacks[0]
     setattr(parent, name, nn.ModuleList(stack[i] for i in kept))

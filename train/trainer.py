@@ -64,10 +64,10 @@ def build_trainer(
         )
     index = indexes[0]
     loss = _loss(settings, indexes, student)
-    columns = _columns(settings, loss)
+    labels = kept_pairs(index, settings.keep_positive_rank, settings.out)
+    columns = _columns(settings, loss, labels)
     query, document = (student.prompts[role] or "" for role in ("query", "document"))
     prompts = {name: query if name == "anchor" else document for name in columns.names} if query or document else None
-    labels = kept_pairs(index, settings.keep_positive_rank, settings.out)
     collator = _collator(settings, student, columns, {"query": query, "document": document}, prompts)
     tokens_are_there = isinstance(collator, CachedTokens)
     rows = pair_rows(index, labels[:SAMPLE], columns.own) if tokens_are_there else _all_rows(index, labels, columns.own)
@@ -151,25 +151,36 @@ def _at_each_dimension(
     return MatryoshkaLoss(student, loss, dims) if dims else loss
 
 
-def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss) -> BatchColumns:
+def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss, labels: np.ndarray) -> BatchColumns:
     """The batch's columns; hard negatives are chosen here, by the loss's own (first) judge."""
     index, objective = loss.guides.indexes[0], settings.objective
     own = index.max_negatives if objective.negatives is None else objective.negatives
-    if objective.terms.margin_mse_weight and not own + objective.mining.hard_negatives:
+    if own > index.max_negatives:
         raise SettingsError(
-            "MarginMSE learns from negatives of a pair, and there are none",
-            where="--margin-mse-weight",
-            fix="add --hard-negatives 2, or build the index from pairs with negatives",
+            f"No pair of the index has more than {index.max_negatives} negatives",
+            where=f"--negatives {own}",
+            fix=f"give {index.max_negatives} or less, or --hard-negatives",
         )
     if not objective.mining.hard_negatives:
+        _refuse_no_negatives(objective, own)
         return BatchColumns(index, own)
     judge = loss.judges[0] if loss.judges else None
     hard = HardNegatives(index, objective.mining, judge, settings.seed, loss.reranked)
-    console.print(hard.told(), highlight=False)
-    if len(short := hard.short()) and is_first():
+    _refuse_no_negatives(objective, own or int(hard.counts[labels].max()))
+    console.print(hard.told(labels), highlight=False)
+    if len(short := hard.short(labels)) and is_first():
         write_pairs(index, short, {"negatives_found": hard.counts[short]}, settings.out / FEW_NEGATIVES)
         console.print(f"listed in {settings.out / FEW_NEGATIVES}", highlight=False)
     return BatchColumns(index, own, hard)
+
+
+def _refuse_no_negatives(objective: LossSettings, most: int) -> None:
+    if objective.terms.margin_mse_weight and not most:
+        raise SettingsError(
+            "MarginMSE learns from negatives of a pair, and there are none",
+            where="--margin-mse-weight",
+            fix="add --hard-negatives 2 and a judge that lets some pass, or build the index from pairs with negatives",
+        )
 
 
 def _collator(

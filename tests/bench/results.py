@@ -72,7 +72,12 @@ class Measurement:
 
     def found(self, recipe: Recipe, task: Task) -> list[Figures]:
         """What has been measured of a recipe, a figure a seed."""
-        return [figures for made_by, figures in self.results.lines if _is_of(made_by, recipe, task)]
+        plan = None if recipe.flags is None else list(PLANS[task])
+        return [
+            figures
+            for made_by, figures in self.results.lines
+            if _is_of(made_by, recipe, task) and made_by["plan"] == plan
+        ]
 
     def costs(self, recipe: Recipe, number: int) -> Figures:
         """Time, memory and size of a short run on Banking77's pairs; for a machine that does nothing else."""

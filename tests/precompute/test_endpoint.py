@@ -55,6 +55,17 @@ def test_what_cannot_be_mended_is_told(tmp_path, server, fault):
     assert fault in ("zero", "not finite") or server.url in caught.value.where
 
 
+def test_an_odd_vector_does_not_cost_the_rest_of_its_request(tmp_path, server):
+    texts = [f"text {number}" for number in range(6)]
+    server.change = lambda vectors: vectors * (np.arange(len(vectors)) != 2)[:, None]
+    with pytest.raises(ModelError, match="zero vector"):
+        guide(tmp_path, server, dim=8, api_batch=8).encode(texts, "query")
+    server.change = lambda vectors: vectors
+    found = guide(tmp_path, server, dim=8, api_batch=8).encode(texts, "query")
+    assert np.allclose(np.linalg.norm(found, axis=1), 1)
+    assert sorted(server.billed.values()) == [1] * 5 + [2]
+
+
 def test_an_answer_that_does_not_come_is_given_up(tmp_path, server):
     with server.lock, pytest.raises(ModelError, match=r"No answer came in 0\.05 s"):
         guide(tmp_path, server, dim=8, api_retries=0, api_timeout=0.05).encode(["red dog"], "query")

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gistcache.shared.index import GuideIndex
+from gistcache.train import collators
 from gistcache.train.hard_batches import WIDTH, Nearby, blocks_of, clusters_of, in_walks, nearby_pairs
+from gistcache.train.hard_negatives import HardNegatives, Mining
+from gistcache.train.objective import LossSettings
+from gistcache.train.run import train_student
 from gistcache.train.sampler import PlannedBatches, plan_of_index, rows_of_block
+from gistcache.train.settings import TrainSettings
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +123,28 @@ def test_blocks_of_hard_batches_keep_neighbours_together(index):
     batches = block_of[np.array(list(sampler))]
     assert (batches == batches[:, :1]).all()  # dealt block by block
     assert len(np.unique(batches[:, 0])) == 3
+
+
+def test_a_run_trains_on_this_plan_and_draws_negatives_anew_each_epoch(tmp_path, index, student_folder, monkeypatch):
+    seen = []
+
+    class Watched(collators.BatchColumns):
+        def of(self, labels):
+            label, columns = super().of(labels)
+            seen.append(np.array([[row[0, 0] if row.ndim > 1 else row[0], *row[1:, 0]] for row in np.asarray(label)]))
+            return label, columns
+
+    monkeypatch.setattr("gistcache.train.trainer.BatchColumns", Watched)
+    mining, batches = Mining(hard_negatives=2), []
+    settings = TrainSettings(
+        index=(index.layout.root,), student=str(student_folder), out=tmp_path / "run", seed=4, batch_size=8, epochs=2,
+        device="cpu", hardness=3, objective=LossSettings(loss="unguided", negatives=0, mining=mining),
+    )  # fmt: skip
+    train_student(settings)
+    hard = HardNegatives(index, mining, None, 4)
+    for hard.epoch in (0, 1):
+        plan = plan_of_index(index, np.arange(len(index)), 8, seed=4, epoch=hard.epoch, negatives=0, hardness=3)
+        batches += [np.column_stack([batch, hard.take(batch)]) for batch in plan]
+    assert len(batches) == len(seen)
+    for batch, expected in zip(seen, batches, strict=True):
+        assert np.array_equal(batch, expected)

@@ -79,7 +79,7 @@ def test_what_passes_is_what_a_loop_over_neighbours_lets_pass(index):
             assert len(set(there)) == len(there) == min(3, len(passing))
             assert set(there) <= set(passing)
     assert cases[0][0].counts.sum() < cases[2][0].counts.sum()
-    assert "pairs have fewer than 3" in cases[0][0].told()
+    assert "pairs have fewer than 3" in cases[0][0].told(np.arange(len(cases[0][0].counts)))
 
 
 def test_drawing_follows_seed_epoch_and_pair_alone(index):

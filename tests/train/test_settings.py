@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from gistcache.shared.errors import SettingsError
@@ -27,12 +28,29 @@ def asked(**changes):
         ("--negative-margin-strategy", lambda: Mining(hard_negatives=1, negative_margin_strategy="absolute")),
         ("--kl-guide-temperature", lambda: ScoreTerms(kl_guide_temperature=0.1)),
         ("--vote", lambda: asked(objective=LossSettings(vote="any"))),
+        ("--margin-strategy", lambda: LossSettings(margin_strategy="relative")),
     ],
 )
 def test_a_flag_without_effect_is_refused(flag, make):
     with pytest.raises(SettingsError, match="no effect without") as caught:
         make()
     assert caught.value.where == flag
+
+
+@pytest.mark.parametrize(
+    ("flag", "make"),
+    [
+        ("--index", lambda: asked(index=("a", "b"), objective=LossSettings(loss="unguided"))),
+        ("--out", lambda: asked(out=Path("s3://bucket/run"))),
+        ("--judge-quantile", lambda: LossSettings(judge="neighborhood", judge_quantile=1.5)),
+        ("--judge-threshold", lambda: LossSettings(judge="neighborhood", judge_threshold=1.0, judge_quantile=0.25)),
+    ],
+)
+def test_what_cannot_be_done_is_refused(flag, make):
+    with pytest.raises(SettingsError) as caught:
+        make()
+    assert caught.value.where.startswith(flag)
+    assert caught.value.fix
 
 
 def test_with_what_they_need_they_are_taken():
