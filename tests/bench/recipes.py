@@ -84,6 +84,16 @@ CHOOSING += [
     }.items()
 ]
 
+# The rates of students that are no whole model.
+CHOOSING += [
+    Recipe(f"{name}, rate {rate}", "choosing", (*at(0.05), *words(flags), "--learning-rate", rate), tasks=BANKING_ONLY)
+    for name, flags, rates in (
+        ("three layers", "--layers 3", ("1e-4", "3e-4", "1e-3")),
+        ("static", "--static", ("3e-3", "1e-2", "3e-2")),
+    )
+    for rate in rates
+]
+
 # Mostly twice as long: each judge alone, with terms that learn from the guide's scores, and gentler.
 LONGER = ("--max-steps", "280", *at(0.05))
 BEST = [
@@ -113,12 +123,12 @@ BEST = [
         ),
         "hard batches, a neighbour a pair, neighborhood, 0.4 below": (
             *NEIGHBORHOOD,
-            "--margin",
-            "0.4",
-            *at(0.05),
-            "--hardness",
-            "1",
+            *words("--margin 0.4 --temperature 0.05 --hardness 1"),
         ),
+        "paper, regression five times": (*at(0.05), *words("--regression-weight 5")),
+        "paper, regression 20 times": (*at(0.05), *words("--regression-weight 20")),
+        "longer, paper, regression 20 times": (*LONGER, *words("--regression-weight 20")),
+        "longer, neighborhood, regression 20 times": (*NEIGHBORHOOD, *LONGER, *words("--regression-weight 20")),
     }.items()
 ]
 
