@@ -15,7 +15,8 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
 from ..shared.scaling import PLAN_BLOCK
-from .hard_batches import blocks_of, clusters_of, nearby_pairs
+from .clusters import blocks_of, clusters_of
+from .hard_batches import nearby_pairs
 from .plan import batch_plan
 
 logger = logging.getLogger(__name__)
