@@ -127,6 +127,7 @@ BEST = [
         ),
         "paper, regression five times": (*at(0.05), *words("--regression-weight 5")),
         "paper, regression 20 times": (*at(0.05), *words("--regression-weight 20")),
+        "longer, paper, regression five times": (*LONGER, *words("--regression-weight 5")),
         "longer, paper, regression 20 times": (*LONGER, *words("--regression-weight 20")),
         "longer, neighborhood, regression 20 times": (*NEIGHBORHOOD, *LONGER, *words("--regression-weight 20")),
     }.items()
@@ -172,7 +173,7 @@ ONE_TECHNIQUE = [
         "hard batches": ("--hardness", "3"),
         "KL": ("--kl-weight", "1"),
         "MarginMSE on hard negatives": ("--hard-negatives", "2", "--margin-mse-weight", "10"),
-        "regression onto the guide": ("--regression-weight", "1"),
+        "regression onto the guide": ("--regression-weight", "5"),
         "consistency filtering": ("--keep-positive-rank", "100"),
     }.items()
 ]
