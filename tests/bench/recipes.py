@@ -84,14 +84,9 @@ CHOOSING += [
     }.items()
 ]
 
-# The rates of students that are no whole model.
 CHOOSING += [
-    Recipe(f"{name}, rate {rate}", "choosing", (*at(0.05), *words(flags), "--learning-rate", rate), tasks=BANKING_ONLY)
-    for name, flags, rates in (
-        ("three layers", "--layers 3", ("1e-4", "3e-4", "1e-3")),
-        ("static", "--static", ("3e-3", "1e-2", "3e-2")),
-    )
-    for rate in rates
+    Recipe(f"static, rate {rate}", "choosing", (*at(0.05), "--static", "--learning-rate", rate), tasks=BANKING_ONLY)
+    for rate in ("3e-3", "1e-2", "3e-2")
 ]
 
 # Mostly twice as long: each judge alone, with terms that learn from the guide's scores, and gentler.
@@ -127,9 +122,10 @@ BEST = [
         ),
         "paper, regression five times": (*at(0.05), *words("--regression-weight 5")),
         "paper, regression 20 times": (*at(0.05), *words("--regression-weight 20")),
-        "longer, paper, regression five times": (*LONGER, *words("--regression-weight 5")),
         "longer, paper, regression 20 times": (*LONGER, *words("--regression-weight 20")),
+        "neighborhood, regression 20 times": (*NEIGHBORHOOD, *at(0.05), *words("--regression-weight 20")),
         "longer, neighborhood, regression 20 times": (*NEIGHBORHOOD, *LONGER, *words("--regression-weight 20")),
+        "longer, neighborhood, regression 60 times": (*NEIGHBORHOOD, *LONGER, *words("--regression-weight 60")),
     }.items()
 ]
 
@@ -150,17 +146,18 @@ MAIN += [
         "judge of pairs by pairs at its own threshold": (*NEIGHBORHOOD, *LONGER),
     }.items()
 ]
-BEST_RECIPE = (*LONGER, "--kl-weight", "1")
+TWO_WITH_KL = (*LONGER, "--kl-weight", "1")
 MAIN += [
-    Recipe("the best recipe", "main", BEST_RECIPE, tasks=BANKING_ONLY),
+    Recipe("the best recipe", "main", (*NEIGHBORHOOD, *LONGER, *words("--regression-weight 20")), tasks=BANKING_ONLY),
+    Recipe("KL, two passes", "main", TWO_WITH_KL, tasks=BANKING_ONLY),
     Recipe(
-        "the best recipe, three layers",
+        "KL, two passes, three layers",
         "main",
-        (*BEST_RECIPE, "--layers", "3", "--learning-rate", "3e-4"),
+        (*TWO_WITH_KL, "--layers", "3", "--learning-rate", "3e-4"),
         tasks=BANKING_ONLY,
     ),
     Recipe(
-        "the best recipe, two passes over the docs pairs",
+        "KL, two passes over the docs pairs",
         "main",
         (*words("--max-steps 94"), *at(0.05), *words("--kl-weight 1")),
         tasks=DOCS_ONLY,
