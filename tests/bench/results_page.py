@@ -51,8 +51,8 @@ One seed, the held-out training questions.
 
 ## Judge and techniques
 
-"The best recipe" is the one to keep general quality with, of those tried below: with KL, two passes stay within 0.2 of
-the base model on STS dev. For the task alone, the judge of pairs by pairs in two passes has more.
+"The best recipe" is the one, of those tried below, that has most of the task among those within 0.3 of the base model
+on STS dev. For the task alone, the judge of pairs by pairs in two passes has more.
 
 {main}
 
