@@ -15,7 +15,7 @@ from ..shared.schema import Role
 from .answers import Answers
 from .corpus import hash_text
 from .endpoint import Endpoint
-from .guides import unit_vectors, usable
+from .guides import lengths, unit_vectors, usable
 from .settings import ApiSettings
 
 # English in the vocabularies of today; code and other scripts differ, in both directions.
@@ -141,7 +141,7 @@ class ApiGuide:
                 where=f"{self._endpoint.url}, model {self._model}",
                 fix="the endpoint serves another model now: give another --out",
             )
-        good = np.flatnonzero(usable(rows))
+        good = np.flatnonzero(usable(lengths(rows)))
         kept = unit_vectors(rows[good], [texts[row] for row in good], self.dim)
         self._answers.keep([keys[row] for row in good], kept)
         return kept if len(good) == len(rows) else unit_vectors(rows, texts, self.dim)  # which names the odd text

@@ -21,6 +21,7 @@ from ..shared.models import find_model
 from ..shared.pairs import read_pairs
 from ..shared.parts import Journal, PartRecord
 from ..shared.progress import Advance, step
+from ..shared.sampling import sample_of
 from ..shared.schema import CONTENT_COLUMNS, PartKind, unrounded_rows
 from ..shared.vectors import RowStore, VectorStore
 from . import faiss_index
@@ -34,7 +35,6 @@ from .neighbors import Slice, slices_of
 from .place import Place
 from .ray_engine import load_ray
 from .reuse import OldVectors
-from .sampling import sample_of
 from .scales import ScaleJob, ScaleReference
 from .scores import ScoreJob, anchor_centroids, found_file, found_folder
 from .search_files import FaissJob

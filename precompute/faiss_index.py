@@ -12,9 +12,9 @@ import numpy as np
 
 from ..shared.errors import IndexFaultError
 from ..shared.parts import PartRecord, content_fault
+from ..shared.sampling import sample_of
 from ..shared.scaling import inverted_lists
 from ..shared.vectors import VectorStore
-from .sampling import sample_of
 from .search import BLOCK_ROWS, Found
 
 TRAIN_PER_LIST = 64

@@ -114,8 +114,8 @@ def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:
         ModelError: A vector is not finite, or of length zero; names the text.
     """
     vectors = vectors[:, :dim]
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    bad = np.flatnonzero(~usable(vectors))
+    norms = lengths(vectors)
+    bad = np.flatnonzero(~usable(norms))
     if bad.size:
         raise ModelError(
             f"The guide returned {'a zero' if norms[bad[0]] == 0 else 'a non-finite'} vector",
@@ -125,9 +125,13 @@ def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:
     return (vectors / norms[:, None]).astype(np.float32)
 
 
-def usable(vectors: np.ndarray) -> np.ndarray:
-    """(T,) whether each vector (T, D) has a length, which is finite and not zero."""
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+def lengths(vectors: np.ndarray) -> np.ndarray:
+    """(T, D) -> (T,) float64; of a vector that is not finite, infinite or no number."""
+    return np.linalg.norm(vectors.astype(np.float64), axis=1)
+
+
+def usable(norms: np.ndarray) -> np.ndarray:
+    """Whether a vector of that length can be brought to length one."""
     return np.isfinite(norms) & (norms > 0)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..shared.device import pick_device
 from ..shared.progress import Advance
+from ..shared.sampling import sample_of
 from ..shared.schema import CONTENT
 from .place import Place
-from .sampling import sample_of
 from .search import BLOCK_ROWS, exact_search
 from .space import Space
 from .work import Made

@@ -15,6 +15,7 @@ from ..shared.device import pick_device
 from ..shared.parts import PartRecord
 from ..shared.progress import Advance
 from ..shared.ragged import as_lists
+from ..shared.sampling import sample_of
 from ..shared.schema import SCORES
 from . import faiss_index
 from .neighbors import (
@@ -28,7 +29,6 @@ from .neighbors import (
     found_in_slice,
 )
 from .place import Place
-from .sampling import sample_of
 from .space import Space
 from .work import Made
 

@@ -11,7 +11,7 @@ from ..shared.index import GuideIndex
 from .hard_batches import stored_neighbors
 
 STRIDE = 2**20  # pairs that are looked at together
-COUNTERS = 2**20
+COUNTERS = 2**20  # of pairs, each for the clusters with the same remainder
 HALF = np.uint64(32)  # bits of a random number
 
 
@@ -43,17 +43,17 @@ def blocks_of(clusters: np.ndarray, blocks: int, most: int, seed: int, epoch: in
 
     Args:
         clusters: (n,) uint32, see ``clusters_of``.
-        blocks: How many there are, up to 65,536.
+        blocks: How many there are.
         most: Of about so many pairs a cluster stays whole; a larger one is cut at random, for a block of one cluster
             would be as one-sided as it is, and a text that all its pairs share cannot stand in one batch twice.
         seed: Of the whole run.
         epoch: Counted from 0.
 
     Returns:
-        (n,) uint16.
+        (n,) uint32.
     """
-    random, found = np.random.default_rng([seed, epoch]), np.empty(len(clusters), dtype=np.uint16)
-    sizes = np.zeros(COUNTERS, dtype=np.int64)  # of several clusters together, where there are more
+    random, found = np.random.default_rng([seed, epoch]), np.empty(len(clusters), dtype=np.uint32)
+    sizes = np.zeros(COUNTERS, dtype=np.int64)
     for start in range(0, len(clusters), STRIDE):
         sizes += np.bincount(clusters[start : start + STRIDE] % COUNTERS, minlength=COUNTERS)
     for start in range(0, len(clusters), STRIDE):

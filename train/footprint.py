@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..shared.index import GuideIndex
+from ..shared.sampling import evenly_spread
 from ..shared.texts import Texts
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def encoding_speed(student: SentenceTransformer, index: GuideIndex) -> dict[str,
         ``texts_per_second``, and ``encoded``: of how many texts, in batches of which size, on which device.
     """
     texts = sum(part.rows for part in index.manifest.parts["texts"])
-    rows = np.unique(np.linspace(0, texts - 1, min(SAMPLE, texts)).astype(np.int64))
+    rows = evenly_spread(texts, SAMPLE)
     sample = Texts(index).take(np.random.default_rng(0).permutation(rows)).to_pylist()
     student.encode(sample[:BATCH_SIZE], batch_size=BATCH_SIZE)  # what the first call alone pays for is not counted
     begun, seconds, done = time.perf_counter(), 0.0, 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from ..shared.dataset import pair_rows
 from ..shared.index import GuideIndex
+from ..shared.sampling import evenly_spread
 from .ranks import sum_gradients
 
 SAMPLED_PAIRS = 1_024
@@ -22,18 +25,17 @@ def fitted_map(model: SentenceTransformer, index: GuideIndex) -> nn.Linear:
     own small rate.
 
     Args:
-        model: The student; up to 1,024 of the index's pairs, evenly spread, are embedded.
+        model: The student; up to 1,024 of the index's pairs, evenly spread, are embedded, with its own prompts.
         index: An open index.
     """
-    labels = np.unique(np.linspace(0, len(index) - 1, min(len(index), SAMPLED_PAIRS)).astype(np.int64))
+    labels = evenly_spread(len(index), SAMPLED_PAIRS)
     rows, ids, training = pair_rows(index, labels, 0), index.pairs(labels, 0), model.training
-    embeddings = model.encode(
-        [*rows["anchor"], *rows["positive"]], normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False
-    )
+    how: dict[str, Any] = {"normalize_embeddings": True, "convert_to_tensor": True, "show_progress_bar": False}
+    sides = model.encode_query(rows["anchor"][:], **how), model.encode_document(rows["positive"][:], **how)
     model.train(training)
     vectors = torch.from_numpy(index.vectors(np.concatenate([ids.anchors, ids.positives])))
     with torch.no_grad():
-        weight = ridge(embeddings.float().cpu(), vectors.float())
+        weight = ridge(torch.cat(sides).float().cpu(), vectors.float())
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=model.device)
     linear.weight.data.copy_(weight)
     sum_gradients(linear.weight)

@@ -90,8 +90,6 @@ def _walk(start: int, steps: np.ndarray, unused: bytearray, length: int) -> list
     walk = [start]
     unused[start] = False
     for pair in walk:
-        if len(walk) == length:
-            break
         for other in steps[pair].tolist():
             if len(walk) == length:
                 return walk

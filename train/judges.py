@@ -15,6 +15,7 @@ from torch import Tensor
 from ..shared.errors import SettingsError
 from ..shared.index import GuideIndex
 from ..shared.mask import Blocks, PairVectors, similarities
+from ..shared.sampling import evenly_spread
 
 MarginStrategy = Literal["absolute", "relative"]
 JudgeName = Literal["positive", "neighborhood"]
@@ -169,7 +170,7 @@ def usual_relatedness(index: GuideIndex, quantile: float = 0.5) -> float:
         index: An open index; up to 16,384 of its pairs are looked at, evenly spread.
         quantile: 0 to 1; a lower one removes more.
     """
-    places = np.unique(np.linspace(0, len(index) - 1, min(len(index), SAMPLED_PAIRS)).astype(np.int64))
+    places = evenly_spread(len(index), SAMPLED_PAIRS)
     ids = index.pairs(places, 0)
     anchors, positives = (index.vectors(each).astype(np.float32) for each in (ids.anchors, ids.positives))
     scores = np.einsum("nd,nd->n", anchors, positives)

@@ -17,7 +17,7 @@ from plotly.subplots import make_subplots
 
 from ...shared.evaluation import PRIMARY_METRIC
 from ...shared.index import GuideIndex
-from ..sampling import sample_of
+from ...shared.sampling import evenly_spread, sample_of
 from .batches import BLOCKS, MARGINS, RandomBatches
 from .runs import CURVES, Run
 from .sample import RANK_EDGES, SEED, Excerpt, ScoredPairs, clipped, principal_plane
@@ -206,9 +206,7 @@ def runs_figure(runs: Sequence[Run]) -> Figure:
     for number, run in enumerate(runs):
         for row, curve in enumerate(CURVES, 1):
             points = run.curves[curve]
-            points = [
-                points[place] for place in np.unique(np.linspace(0, len(points) - 1, min(most, len(points)), dtype=int))
-            ]
+            points = [points[place] for place in evenly_spread(len(points), most)]
             figure.add_scatter(
                 x=[int(step) for step, _ in points],
                 y=[float(f"{value:.5g}") for _, value in points],

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from ...shared.index import GuideIndex
 from ...shared.ragged import padded
+from ...shared.sampling import sample_of
 from ...shared.texts import Texts
-from ..sampling import sample_of
 
 SEED = 0
 # The least rank of each bar; the last bar has no end.

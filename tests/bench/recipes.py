@@ -149,7 +149,12 @@ MAIN += [
 TWO_WITH_KL = (*LONGER, "--kl-weight", "1")
 MAIN += [
     Recipe("the best recipe", "main", (*NEIGHBORHOOD, *LONGER, *words("--regression-weight 20")), tasks=BANKING_ONLY),
-    Recipe("the same with the paper's judge", "main", (*LONGER, *words("--regression-weight 20")), tasks=BANKING_ONLY),
+    Recipe(
+        "the best recipe with the paper's judge",
+        "main",
+        (*LONGER, *words("--regression-weight 20")),
+        tasks=BANKING_ONLY,
+    ),
     Recipe("KL, two passes", "main", TWO_WITH_KL, tasks=BANKING_ONLY),
     Recipe(
         "KL, two passes, three layers",

@@ -41,6 +41,7 @@ def test_pairs_below_the_rank_are_dropped_and_listed(tmp_path, small_index):
     assert (dropped["anchor"][0], dropped["positive"][0]) == (row["anchor"], row["positive"])
     assert len(kept_pairs(index, None, tmp_path)) == len(index)
     assert kept_pairs(index, 10_000, tmp_path / "all").tolist() == list(range(len(index)))
+    assert pl.read_parquet(tmp_path / "all" / DROPPED).schema.names() == dropped.columns
     with pytest.raises(SettingsError):
         kept_pairs(index, 0, tmp_path)
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from gistcache.shared.index import GuideIndex
 from gistcache.shared.models import load_model
+from gistcache.shared.sampling import evenly_spread
 from gistcache.train import guide_map
 from gistcache.train.guide_map import RIDGE, fitted_map, ridge
 from torch.nn.functional import cosine_similarity
@@ -28,8 +29,7 @@ def test_the_map_takes_a_student_near_the_guide_and_is_the_same_each_time(small_
     assert student.training
     torch.manual_seed(2)
     assert torch.equal(fitted, fitted_map(student.eval(), index).weight)
-    seen = np.unique(np.linspace(0, len(index) - 1, 60).astype(np.int64))
-    unseen = np.setdiff1d(np.arange(len(index)), seen)
+    unseen = np.setdiff1d(np.arange(len(index)), evenly_spread(len(index), 60))
     ids, texts = index.pairs(unseen, 0), index.to_dataset(0).select(unseen)["anchor"][:]
     vectors = torch.from_numpy(index.vectors(ids.anchors)).float()
     embeddings = student.encode(texts, normalize_embeddings=True, convert_to_tensor=True)

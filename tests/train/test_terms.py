@@ -136,3 +136,6 @@ def test_margins_to_no_negatives_are_refused(tmp_path, small_index, student_fold
     with pytest.raises(SettingsError, match="there are none") as caught:
         run(small_index, str(student_folder), tmp_path / "out", objective)
     assert caught.value.where == "--margin-mse-weight"
+    with pytest.raises(SettingsError, match="No pair of the index has more than 3") as caught:
+        run(small_index, str(student_folder), tmp_path / "out", LossSettings(negatives=4))
+    assert caught.value.where == "--negatives 4"
