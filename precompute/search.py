@@ -13,7 +13,8 @@ from torch import Tensor
 from ..shared.linear import OneDNNLinear
 
 BLOCK_ROWS = 16_384
-BLOCK_QUERIES = 1_024
+# Every block of queries reads all rows anew, and on an accelerator they have to be carried there.
+CPU_QUERIES, ACCELERATOR_QUERIES = 1_024, 8_192
 
 VectorBlocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
@@ -38,14 +39,8 @@ def exact_search(
         device: Torch device.
     """
     parts = [
-        _search_block(
-            queries[start : start + BLOCK_QUERIES],
-            blocks,
-            k,
-            None if exclude is None else exclude[start : start + BLOCK_QUERIES],
-            device,
-        )
-        for start in range(0, len(queries), BLOCK_QUERIES)
+        _search_block(queries[part], blocks, k, None if exclude is None else exclude[part], device)
+        for part in _query_blocks(len(queries), device)
     ]
     return Found(np.concatenate([part.scores for part in parts]), np.concatenate([part.ids for part in parts]))
 
@@ -90,8 +85,7 @@ def count_above(
         (n,) int64.
     """
     counts = np.zeros(len(queries), dtype=np.int64)
-    for start in range(0, len(queries), BLOCK_QUERIES):
-        part = slice(start, start + BLOCK_QUERIES)
+    for part in _query_blocks(len(queries), device):
         anchors = torch.as_tensor(queries[part], device=device).float()
         limit = torch.as_tensor(thresholds[part], device=device)[:, None]
         for ids, vectors in blocks():
@@ -100,6 +94,11 @@ def count_above(
             _blank(scores, ids, exclude[part])
             counts[part] += (scores > limit).sum(dim=1).cpu().numpy()
     return counts
+
+
+def _query_blocks(count: int, device: str) -> list[slice]:
+    rows = CPU_QUERIES if device == "cpu" else ACCELERATOR_QUERIES
+    return [slice(start, start + rows) for start in range(0, count, rows)]
 
 
 def _scores(queries: Tensor, vectors: np.ndarray) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 Features = dict[str, Any]
 
 # What one more forward pass costs besides its tokens, in tokens: launches, small matrices, Python.
-PASS_COST_TOKENS = 48
+CPU_PASS_TOKENS, ACCELERATOR_PASS_TOKENS = 48, 16_384
 WIDTH_STEP = 8
 
 
@@ -131,7 +131,7 @@ def split_by_width(lengths: np.ndarray, budget: int) -> list[tuple[np.ndarray, i
     ]
 
 
-def split_by_cost(lengths: np.ndarray, pass_cost: int = PASS_COST_TOKENS) -> list[np.ndarray]:
+def split_by_cost(lengths: np.ndarray, pass_cost: int = CPU_PASS_TOKENS) -> list[np.ndarray]:
     """Cut rows into length buckets so that padded tokens plus ``pass_cost`` a bucket is as small as can be.
 
     Exact: dynamic programming over the distinct lengths.

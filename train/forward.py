@@ -14,7 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..shared.features import Features, is_padded_text, row_lengths, split_by_cost, take_rows
+from ..shared.features import (
+    ACCELERATOR_PASS_TOKENS,
+    CPU_PASS_TOKENS,
+    Features,
+    is_padded_text,
+    row_lengths,
+    split_by_cost,
+    take_rows,
+)
 from ..shared.linear import OneDNNLinear
 from ..shared.packing import can_pack, embed_packed
 from .dropout import QuickDropout
@@ -78,7 +86,8 @@ def embed(model: nn.Module, features: Features) -> Tensor:
 
 def _embed_buckets(model: nn.Module, features: Features) -> Tensor:
     lengths = row_lengths(features)
-    buckets = split_by_cost(lengths)
+    on_cpu = features["input_ids"].device.type == "cpu"
+    buckets = split_by_cost(lengths, CPU_PASS_TOKENS if on_cpu else ACCELERATOR_PASS_TOKENS)
     embeddings = [
         model(take_rows(features, bucket, int(lengths[bucket].max())))["sentence_embedding"] for bucket in buckets
     ]

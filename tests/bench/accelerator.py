@@ -1,4 +1,4 @@
-"""On an accelerator: the guided step, encoding, and top-50 search at a million rows.
+"""On an accelerator: the guided step, what a pass costs, encoding, and top-50 search at a million rows.
 
     python tests/bench/accelerator.py                    on a CUDA device; says so and stops where there is none
     python tests/bench/accelerator.py --device cpu --batch-size 32 --rows 2000 --layers 2   a trial of the script
@@ -109,18 +109,52 @@ def encoding(device: str, layers: int, texts: int) -> Figures:
     return {"texts/s": texts / seconds, "rate": flops / seconds / median(rates), "tokens": tokens / texts}
 
 
-def search(rows: int) -> Figures:
-    """Seconds of exact top-50 search of rows among rows with FAISS, on every GPU it can use."""
+def pass_cost(device: str, precision: str, batch_size: int) -> Figures:
+    """What one more pass of the student costs in training, in tokens: see ``shared/features.py``."""
+    model = load_model(find_model(STUDENT), device=device, max_length=128).train()
+    generator = torch.Generator().manual_seed(0)
+
+    def step(rows: int, width: int) -> float:
+        ids = torch.randint(1000, 20_000, (rows, width), generator=generator)
+        features = {"input_ids": ids.to(device), "attention_mask": torch.ones_like(ids).to(device)}
+        begun = time.perf_counter()
+        with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16, enabled=precision == "bf16"):
+            value = model(features)["sentence_embedding"].square().sum()
+        value.backward()
+        _wait(device)
+        return time.perf_counter() - begun
+
+    sizes = {"small": (8, 8), "large": (batch_size, 64)}
+    seconds = {name: median([step(*size) for _ in range(13)][3:]) for name, size in sizes.items()}
+    tokens = {name: rows * width for name, (rows, width) in sizes.items()}
+    each = (seconds["large"] - seconds["small"]) / (tokens["large"] - tokens["small"])
+    return {"pass ms": 1e3 * seconds["small"], "tokens/s": 1 / each, "tokens": seconds["small"] / each}
+
+
+def search(device: str, rows: int) -> Figures:
+    """Seconds of exact top-50 search of rows among rows: with faiss-gpu where it is there, else as scales are made."""
     import faiss
     from gistcache.precompute import faiss_index
+    from gistcache.precompute.search import BLOCK_ROWS, exact_search
 
-    anchors, documents = (clustered(rows, seed).astype(np.float32) for seed in (1, 2))
+    anchors, documents = (clustered(rows, seed).astype(np.float16) for seed in (1, 2))
     flat = faiss.IndexFlatIP(documents.shape[1])
-    flat.add(documents)
+    flat.add(documents.astype(np.float32))
     index = faiss_index.on_gpu(flat)
+    starts = range(0, rows, BLOCK_ROWS)
+    blocks = [
+        (np.arange(start, min(start + BLOCK_ROWS, rows)), documents[start : start + BLOCK_ROWS]) for start in starts
+    ]
     begun = time.perf_counter()
-    faiss_index.search(index, anchors, NEIGHBORS)
-    return {"rows": rows, "seconds": time.perf_counter() - begun, "on GPU": index is not flat}
+    if index is flat:
+        found = exact_search(anchors, lambda: blocks, NEIGHBORS, device=device)
+    else:
+        found = faiss_index.search(index, anchors, NEIGHBORS)
+    seconds = time.perf_counter() - begun
+    sample = np.random.default_rng(0).integers(0, rows, 20)
+    truth = np.argsort(-(anchors[sample].astype(np.float64) @ documents.astype(np.float64).T), axis=1)[:, :NEIGHBORS]
+    right = np.mean([len(np.intersect1d(*each)) for each in zip(found.ids[sample], truth, strict=True)]) / NEIGHBORS
+    return {"rows": rows, "seconds": seconds, "by": "torch" if index is flat else "faiss-gpu", "recall": float(right)}
 
 
 def _wait(device: str) -> None:
@@ -134,10 +168,15 @@ def report(figures: Figures) -> str:
     ours = steps["gistcache, guided"]
     lines = [figures["machine"], "", "| loss | seconds a step | times ours |", "|---|---|---|"]
     lines += [f"| {name} | {spread(values, 3)} | {ratio(values, ours)} |" for name, values in steps.items()]
+    lines += ["", "| student's pass | ms of a small one | tokens/s of a large one | the small one in tokens |"]
+    lines += ["|---|---|---|---|"]
+    for precision, cost in figures["pass"].items():
+        lines += [f"| {precision} | {cost['pass ms']:.1f} | {cost['tokens/s']:,.0f} | {cost['tokens']:,.0f} |"]
     encoded, found = figures["encoding"], figures["search"]
-    lines += ["", f"Encoding: {encoded['texts/s']:,.0f} texts/s, {encoded['rate']:.0%} of the matrix rate."]
-    where = "GPU" if found["on GPU"] else "CPU"
-    lines += [f"Top {NEIGHBORS} of {found['rows']:,} among as many, exact, on {where}: {found['seconds']:.1f} s."]
+    lines += ["", f"Encoding: {encoded['texts/s']:,.0f} texts/s of {encoded['tokens']:.0f} tokens,"]
+    lines += [f"{encoded['rate']:.0%} of the matrix rate."]
+    lines += [f"Top {NEIGHBORS} of {found['rows']:,} among as many, exact, by {found['by']}: {found['seconds']:.1f} s;"]
+    lines += [f"{found['recall']:.3f} of them right by a search in float64."]
     return "\n".join(lines) + "\n"
 
 
@@ -151,12 +190,12 @@ def main() -> None:
     given = parser.parse_args()
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         raise SystemExit("There is no CUDA device here: not run. `--device cpu` with small sizes tries the script.")
-    card = torch.cuda.get_device_name(given.device) if given.device.startswith("cuda") else "CPU"
     figures = {
-        "machine": f"{card}; {machine()}",
+        "machine": machine(),
         "step": training_step(given.device, given.batch_size, given.rounds, given.layers),
+        "pass": {each: pass_cost(given.device, each, given.batch_size) for each in ("fp32", "bf16")},
         "encoding": encoding(given.device, given.layers, min(ENCODED_TEXTS, given.rows)),
-        "search": search(given.rows),
+        "search": search(given.device, given.rows),
     }
     if given.device != "cpu":
         (WORK / "accelerator.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

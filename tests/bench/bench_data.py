@@ -44,6 +44,15 @@ def gistcache(*words: object) -> None:
         sys.exit(f"gistcache {words[0]} failed; its message is above")
 
 
+def gistcache_here(*words: object) -> None:
+    """The same within this process, for one that does nothing else."""
+    from gistcache.shared.cli import run
+
+    sys.argv = ["gistcache", *map(str, words)]
+    if run():
+        sys.exit(f"gistcache {words[0]} failed; its message is above")
+
+
 def student():
     """all-MiniLM-L6-v2, in training mode."""
     return load_model(find_model(STUDENT), max_length=MAX_LENGTH).train()

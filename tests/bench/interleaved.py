@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,22 @@ def kept(name: str, key: Any, make: Callable[[], Figures]) -> Figures:
 
 
 def machine() -> str:
-    """Processor, vector instructions, cores and versions, for the page."""
+    """Processor, vector instructions, cores, GPU where there is one, and versions, for the page."""
     import torch  # not for those who time other processes
 
+    kind = f"{_processor()} ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores"
+    if torch.cuda.is_available():
+        kind += f", {torch.cuda.get_device_name()}"
     names = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "polars", "pyarrow")
-    kind = f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})"
-    return f"{kind}, {os.cpu_count()} cores, Python {platform.python_version()}, " + ", ".join(
-        f"{name} {version(name)}" for name in names
-    )
+    return ", ".join([kind, f"Python {platform.python_version()}", *filter(None, map(_version, names))])
+
+
+def _version(name: str) -> str:
+    """Nothing for what a machine that only trains does without."""
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return ""
 
 
 def _processor() -> str:

@@ -129,6 +129,44 @@ BEST = [
     }.items()
 ]
 
+# Around the best of those: one thing changed in each.
+REGRESSION_20 = (*NEIGHBORHOOD, *LONGER, "--regression-weight", "20")
+BEST += [
+    Recipe(f"longer, neighborhood, regression 20 times, {name}", "best", (*REGRESSION_20, *flags), tasks=BANKING_ONLY)
+    for name, flags in {
+        "temperature 0.03": at(0.03),
+        "temperature 0.1": at(0.1),
+        "half the rate": words("--learning-rate 5e-5"),
+        "twice the rate": words("--learning-rate 2e-4"),
+        "560 steps": words("--max-steps 560"),
+        "560 steps at half the rate": words("--max-steps 560 --learning-rate 5e-5"),
+        "batches of 128": words("--batch-size 128"),
+        "batches of 32": words("--batch-size 32 --max-steps 560"),
+        "KL 0.3": words("--kl-weight 0.3"),
+        "KL": words("--kl-weight 1"),
+        "hard batches": words("--hardness 1"),
+        "two hard negatives": words("--hard-negatives 2"),
+        "first quartile": words("--judge-quantile 0.25"),
+        "against positives only": words("--no-contrast-anchors --no-contrast-positives"),
+        "LoRA": words("--lora-rank 16 --learning-rate 1e-3"),
+        "weight decay 0.1": words("--weight-decay 0.1"),
+        "three sizes of embeddings": words("--matryoshka 128,64"),
+    }.items()
+]
+BEST += [
+    Recipe(name, "best", (*NEIGHBORHOOD, *at(0.05), *words(flags)), tasks=BANKING_ONLY)
+    for name, flags in {
+        "longer, neighborhood, regression 10 times": "--max-steps 280 --regression-weight 10",
+        "longer, neighborhood, regression 40 times": "--max-steps 280 --regression-weight 40",
+        "560 steps, neighborhood, regression 40 times": "--max-steps 560 --regression-weight 40",
+        "560 steps, neighborhood, regression 60 times": "--max-steps 560 --regression-weight 60",
+        "1,120 steps, neighborhood, regression 60 times": "--max-steps 1120 --regression-weight 60",
+        "1,120 steps, neighborhood, regression 100 times": "--max-steps 1120 --regression-weight 100",
+        "neighborhood, regression five times": "--regression-weight 5",
+        "neighborhood, regression ten times": "--regression-weight 10",
+    }.items()
+]
+
 PAPER = Recipe("guided as the paper has it", "main", at(0.05))
 MAIN = [
     Recipe("base model", "as they are"),

@@ -3,27 +3,34 @@
     python tests/bench/results.py                       everything; hours on two cores
     python tests/bench/results.py --group choosing      one part of it
     python tests/bench/results.py --share 1/2           every second run: two processes, a thread each
+    python tests/bench/results.py --at-once 14          so many runs at a time, for one GPU and many cores
     python tests/bench/results.py --page                the page from what has been measured
 
 A recipe is trained twice for each seed: on Banking77's pairs and on the docs pairs, with all-mpnet-base-v2 as the
 guide. Every figure is appended to ``results.jsonl`` beside this file, keyed by data, models and flags that made it: an
 interrupted measurement goes on where it stopped. After a change of code that could change figures, delete that file. A
 tenth of the training questions is held out of the pairs, for choosing among recipes; the test questions choose nothing.
+
+A machine that only trains needs no guide: where its folder is not there, finished indexes in ``--work`` are used as
+they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from banking77_scores import Question, accuracy, make_pairs, read_questions
 from bench_data import GUIDE as GUIDE_FOLDER
-from bench_data import MAX_LENGTH, PUBLIC, STUDENT, gistcache
+from bench_data import MAX_LENGTH, PUBLIC, STUDENT, gistcache, gistcache_here
+from gistcache.shared.device import pick_device
 from gistcache.shared.evaluation import RetrievalSet, evaluate_sts
 from gistcache.shared.models import find_model, load_model
 from gistcache.shared.parts import sha256_of
@@ -46,8 +53,9 @@ class Measurement:
 
     COST_STEPS, COST_ROUNDS = 25, 3
 
-    def __init__(self, data: Path, docs: Path, work: Path) -> None:
+    def __init__(self, data: Path, docs: Path, work: Path, *, own_processes: bool = True) -> None:
         self.data, self.docs, self.work = data, docs, work
+        self.gistcache = gistcache if own_processes else gistcache_here
         work.mkdir(parents=True, exist_ok=True)
         self.train, self.test = (read_questions(data / name) for name in FILES[:2])
         self.fit, self.held_out = split(self.train)
@@ -60,7 +68,9 @@ class Measurement:
     def index(self, task: Task, guide: str = GUIDE_FOLDER) -> Path:
         """The task's guide index, built on the first call."""
         out = self.work / f"index-{task}-{'mpnet' if guide == GUIDE_FOLDER else 'minilm'}"
-        gistcache("index", self.pairs[task], "--guide", guide, "--out", out, "--max-length", MAX_LENGTH)
+        if not Path(GUIDE_FOLDER).exists() and (out / "manifest.json").exists():
+            return out
+        self.gistcache("index", self.pairs[task], "--guide", guide, "--out", out, "--max-length", MAX_LENGTH)
         return out
 
     def figures(self, recipe: Recipe, seed: int, task: Task) -> Figures:
@@ -107,7 +117,7 @@ class Measurement:
                 return self._told(recipe, seed, task, more, scratch)
         given = ["--index", self.index(task), "--student", STUDENT, "--out", out, "--seed", seed]
         given += ["--index", self.index(task, STUDENT)] if recipe.second_guide else []
-        gistcache(
+        self.gistcache(
             "train", *given, "--max-length", MAX_LENGTH, *_last_of_each(*PLANS[task], *(recipe.flags or ()), *more)
         )
         told = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
@@ -115,7 +125,7 @@ class Measurement:
 
     def _scores(self, locator: str, recipe: Recipe, task: Task) -> Figures:
         """What is for testing is left alone while recipes are chosen."""
-        model = load_model(find_model(locator), max_length=MAX_LENGTH).eval()
+        model = load_model(find_model(locator), device=pick_device("auto"), max_length=MAX_LENGTH).eval()
         sts = 100 * evaluate_sts(model, str(self.data / FILES[2]))["spearman"]
         if task == "docs":
             return {"sts": sts, **RetrievalSet.read((str(self.docs / "heldout.parquet"),)).evaluate(model)}
@@ -155,18 +165,40 @@ def split(questions: list[Question]) -> tuple[list[Question], list[Question]]:
     return fit, [questions[place] for place in sorted(held)]
 
 
+def measure(measurement: Measurement, runs: list[tuple[Recipe, int, Task]], at_once: int) -> None:
+    """Measure the runs; several at a time in processes that have the libraries already."""
+    if at_once == 1:
+        for run in runs:
+            measurement.figures(*run)
+        return
+    with multiprocessing.get_context("fork").Pool(at_once, maxtasksperchild=1) as pool:
+        for told in pool.imap_unordered(partial(_attempt, measurement), runs):
+            if told:
+                print(told, file=sys.stderr)
+
+
+def _attempt(measurement: Measurement, run: tuple[Recipe, int, Task]) -> str:
+    """Measure a run; what went wrong, if anything did."""
+    try:
+        measurement.figures(*run)
+    except (Exception, SystemExit) as error:  # the other runs go on; this one is measured the next time
+        return f"{run[0].name}, seed {run[1]}, {run[2]}: {error!r}"
+    return ""
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=PUBLIC, help="the public data")
     parser.add_argument("--docs", type=Path, default=REPOSITORY / "data" / "docs")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "results", help="everything that is kept")
-    parser.add_argument("--group", help="measure this part alone")
+    parser.add_argument("--group", nargs="+", help="measure these parts alone, in this order")
     parser.add_argument("--recipe", nargs="+", default=[""], help="measure recipes alone whose name holds one of these")
     parser.add_argument("--share", default="1/1", help="I/N: the I-th of every N runs")
+    parser.add_argument("--at-once", type=int, default=1, help="runs at a time")
     parser.add_argument("--costs", action="store_true", help="measure time, memory and size, on an idle machine")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     given = parser.parse_args()
-    needed = [given.data / name for name in FILES] + [given.docs / "train.parquet", Path(GUIDE_FOLDER)]
+    needed = [given.data / name for name in FILES] + [given.docs / "train.parquet"]
     if missing := [str(path) for path in needed if not path.exists()]:
         sys.exit(f"not there: {', '.join(missing)}\n  to do: see docs/RESULTS.md")
     return given
@@ -174,12 +206,10 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    measurement = Measurement(given.data, given.docs, given.work)
-    asked = [
-        each
-        for each in RECIPES
-        if given.group in (None, each.group) and any(words in each.name for words in given.recipe)
-    ]
+    measurement = Measurement(given.data, given.docs, given.work, own_processes=given.at_once == 1)
+    asked = [each for each in RECIPES if any(words in each.name for words in given.recipe)]
+    if given.group:
+        asked = [each for group in given.group for each in asked if each.group == group]
     runs = [
         (recipe, seed, task)
         for task in PLANS  # one seed of every recipe before the next: interrupted, the page still has each row
@@ -188,8 +218,8 @@ def main() -> None:
         if task in recipe.tasks and seed in recipe.seeds
     ]
     mine, shares = map(int, given.share.split("/"))
-    for run in [] if given.page or given.costs else runs[mine - 1 :: shares]:
-        measurement.figures(*run)
+    if not (given.page or given.costs):
+        measure(measurement, runs[mine - 1 :: shares], given.at_once)
     trained = [recipe for recipe in asked if recipe.flags is not None and recipe.group not in ("choosing", "best")]
     for number in range(measurement.COST_ROUNDS) if given.costs else ():
         for recipe in trained:  # by turns: what else the machine does falls on all alike
