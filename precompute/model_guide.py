@@ -25,7 +25,8 @@ from .settings import IndexSettings
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-TOKENIZE_ROWS = 512
+# Texts tokenised, and embedded, at a time: an accelerator waits for the launches of a pass, so its passes are larger.
+CPU_ROWS, ACCELERATOR_ROWS = 512, 2_048
 
 
 class ModelGuide:
@@ -107,7 +108,8 @@ class ModelGuide:
         self.model.to(self.device)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         order = np.argsort([-len(text) for text in texts], kind="stable")
-        blocks = [order[start : start + TOKENIZE_ROWS] for start in range(0, len(order), TOKENIZE_ROWS)]
+        rows = CPU_ROWS if self.device == "cpu" else ACCELERATOR_ROWS
+        blocks = [order[start : start + rows] for start in range(0, len(order), rows)]
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(self._tokenize, [texts[i] for i in blocks[0]], role) if blocks else None
             for number, block in enumerate(blocks):

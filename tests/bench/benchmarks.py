@@ -67,12 +67,11 @@ def index_seconds() -> None:
 
 def accelerator() -> str:
     """What was measured on an accelerator, where one was at hand."""
-    path = WORK / "accelerator.json"
-    if not path.is_file():
-        return "Not run: no accelerator was at hand."
     import accelerator as measured
 
-    return measured.report(json.loads(path.read_text()))
+    if not measured.MEASURED.is_file():
+        return "Not run: no accelerator was at hand."
+    return measured.report(json.loads(measured.MEASURED.read_text(encoding="utf-8")))
 
 
 def main() -> None:

@@ -53,6 +53,18 @@ def words(flags: str) -> tuple[str, ...]:
     return tuple(flags.split())
 
 
+def last_of_each(*words: object) -> list[object]:
+    """Flags and their values, where they take some; of a flag that is given twice, the later."""
+    given: dict[object, list[object]] = {}
+    values: list[object] = []
+    for word in words:
+        if str(word).startswith("--"):
+            given[word] = values = []
+        else:
+            values.append(word)
+    return [word for flag, values in given.items() for word in (flag, *values)]
+
+
 # Looked at on the held-out training questions alone.
 SLOW = ("--learning-rate", "2e-5")
 JUDGES = {"paper": (), "neighborhood": NEIGHBORHOOD, "unguided": UNGUIDED}
@@ -138,32 +150,10 @@ BEST += [
         "temperature 0.1": at(0.1),
         "half the rate": words("--learning-rate 5e-5"),
         "twice the rate": words("--learning-rate 2e-4"),
-        "560 steps": words("--max-steps 560"),
-        "560 steps at half the rate": words("--max-steps 560 --learning-rate 5e-5"),
         "batches of 128": words("--batch-size 128"),
-        "batches of 32": words("--batch-size 32 --max-steps 560"),
         "KL 0.3": words("--kl-weight 0.3"),
         "KL": words("--kl-weight 1"),
         "hard batches": words("--hardness 1"),
-        "two hard negatives": words("--hard-negatives 2"),
-        "first quartile": words("--judge-quantile 0.25"),
-        "against positives only": words("--no-contrast-anchors --no-contrast-positives"),
-        "LoRA": words("--lora-rank 16 --learning-rate 1e-3"),
-        "weight decay 0.1": words("--weight-decay 0.1"),
-        "three sizes of embeddings": words("--matryoshka 128,64"),
-    }.items()
-]
-BEST += [
-    Recipe(name, "best", (*NEIGHBORHOOD, *at(0.05), *words(flags)), tasks=BANKING_ONLY)
-    for name, flags in {
-        "longer, neighborhood, regression 10 times": "--max-steps 280 --regression-weight 10",
-        "longer, neighborhood, regression 40 times": "--max-steps 280 --regression-weight 40",
-        "560 steps, neighborhood, regression 40 times": "--max-steps 560 --regression-weight 40",
-        "560 steps, neighborhood, regression 60 times": "--max-steps 560 --regression-weight 60",
-        "1,120 steps, neighborhood, regression 60 times": "--max-steps 1120 --regression-weight 60",
-        "1,120 steps, neighborhood, regression 100 times": "--max-steps 1120 --regression-weight 100",
-        "neighborhood, regression five times": "--regression-weight 5",
-        "neighborhood, regression ten times": "--regression-weight 10",
     }.items()
 ]
 
@@ -204,6 +194,12 @@ MAIN += [
         "KL, two passes over the docs pairs",
         "main",
         (*words("--max-steps 94"), *at(0.05), *words("--kl-weight 1")),
+        tasks=DOCS_ONLY,
+    ),
+    Recipe(
+        "the best recipe over the docs pairs",
+        "main",
+        (*NEIGHBORHOOD, *words("--max-steps 94"), *at(0.05), *words("--regression-weight 20")),
         tasks=DOCS_ONLY,
     ),
 ]

@@ -35,7 +35,7 @@ from gistcache.shared.evaluation import RetrievalSet, evaluate_sts
 from gistcache.shared.models import find_model, load_model
 from gistcache.shared.parts import sha256_of
 from interleaved import REPOSITORY
-from recipes import PLANS, RECIPES, SEEDS, Recipe, Task
+from recipes import PLANS, RECIPES, SEEDS, Recipe, Task, last_of_each
 from results_file import Figures, Results
 from results_page import page
 
@@ -118,7 +118,7 @@ class Measurement:
         given = ["--index", self.index(task), "--student", STUDENT, "--out", out, "--seed", seed]
         given += ["--index", self.index(task, STUDENT)] if recipe.second_guide else []
         self.gistcache(
-            "train", *given, "--max-length", MAX_LENGTH, *_last_of_each(*PLANS[task], *(recipe.flags or ()), *more)
+            "train", *given, "--max-length", MAX_LENGTH, *last_of_each(*PLANS[task], *(recipe.flags or ()), *more)
         )
         told = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
         return {name: told[name] for name in ("removed_share", "steps", *COSTS)} | {"seconds": told["seconds"]["train"]}
@@ -135,18 +135,6 @@ class Measurement:
         if (sts_test := self.data / STS_TEST).exists():
             tested["sts test"] = 100 * evaluate_sts(model, str(sts_test))["spearman"]
         return {"sts": sts, **tested}
-
-
-def _last_of_each(*words: object) -> list[object]:
-    """Flags and their values, where they take some; of a flag that is given twice, the later."""
-    given: dict[object, list[object]] = {}
-    values: list[object] = []
-    for word in words:
-        if str(word).startswith("--"):
-            given[word] = values = []
-        else:
-            values.append(word)
-    return [word for flag, values in given.items() for word in (flag, *values)]
 
 
 def _is_of(made_by: Figures, recipe: Recipe, task: str) -> bool:
@@ -206,7 +194,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    measurement = Measurement(given.data, given.docs, given.work, own_processes=given.at_once == 1)
+    measurement = Measurement(given.data, given.docs, given.work, own_processes=given.costs or given.at_once == 1)
     asked = [each for each in RECIPES if any(words in each.name for words in given.recipe)]
     if given.group:
         asked = [each for group in given.group for each in asked if each.group == group]

@@ -27,9 +27,12 @@ class Results:
             yield content["made by"], content["figures"]
 
     @property
-    def machines(self) -> Counter[str]:
-        """How many of the figures each machine has measured."""
-        return Counter(content["machine"] for content in self._whole())
+    def machines(self) -> Counter[tuple[str, str]]:
+        """How many scores, and how many costs, each machine has measured."""
+        return Counter(
+            ("costs" if content["made by"]["task"] == "costs" else "scores", content["machine"])
+            for content in self._whole()
+        )
 
     def _whole(self) -> Iterator[dict[str, Any]]:
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():

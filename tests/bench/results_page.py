@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from bench_data import MAX_LENGTH
 from markdown_table import markdown_table
-from recipes import PAPER, PLANS, RECIPES, SEEDS, STUDENTS, Group, Recipe, Task
+from recipes import PAPER, PLANS, RECIPES, SEEDS, STUDENTS, Group, Recipe, Task, last_of_each
 
 if TYPE_CHECKING:
     from results import Measurement
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 PAGE = """\
 # Results
 
-What guide, judge and each technique are worth for a student. `make results` measures all scores (hours on two cores;
-interrupted, it goes on where it stopped) and writes this page; `python tests/bench/results.py --page` writes it from
-what has been measured, `tests/bench/results.jsonl`.
+What guide, judge and each technique are worth for a student. `make results` measures all scores (interrupted, it goes
+on where it stopped) and writes this page; `python tests/bench/results.py --page` writes it from what has been measured,
+`tests/bench/results.jsonl`. On two cores that takes days, on a GPU with `--at-once 15` minutes
+([how](BENCHMARKS.md#many-students-on-one-gpu)). Which machine measured what is at the end.
 
 The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (`banking77_train.csv`,
 `banking77_test.csv`, CC BY 4.0) and the STS benchmark's development and test splits as
@@ -89,7 +90,9 @@ def page(measurement: Measurement) -> str:
         students=_students(measurement),
         best=_choosing(measurement, "best"),
         main=_table(measurement, ("as they are", "main", "one technique")),
-        machines="\n".join(f"- {count} figures: {name}" for name, count in measurement.results.machines.most_common()),
+        machines="\n".join(
+            f"- {count} {what}: {name}" for (what, name), count in measurement.results.machines.most_common()
+        ),
     )
 
 
@@ -145,7 +148,7 @@ def _rounds(measurement: Measurement) -> str:
 
 def _flags(recipe: Recipe) -> str:
     second = " --index` of all-MiniLM-L6-v2" if recipe.second_guide else "`"
-    return f"`{' '.join(recipe.flags)}{second}" if recipe.flags else ""
+    return f"`{' '.join(map(str, last_of_each(*recipe.flags)))}{second}" if recipe.flags else ""
 
 
 def _not_measured(names: list[str]) -> str:
