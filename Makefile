@@ -26,7 +26,7 @@ help:
 	@echo "make release       wheel and source archive in dist/, checked"
 	@echo "make bench         docs/BENCHMARKS.md: speed and memory, side by side (an hour on two cores)"
 	@echo "make chaos         docs/RELIABILITY.md: kills, full disks, flipped bits, damaged inputs (an hour on two cores)"
-	@echo "make results       docs/RESULTS.md: what judge and techniques are worth for a student (hours on two cores)"
+	@echo "make results       docs/RESULTS.md: what judge and techniques are worth for a student (days on two cores, minutes on a GPU)"
 	@echo "make clean         delete .venv, the index, the runs and the docs pairs"
 	@echo "variables: PAIRS= HELD_OUT= GUIDE= INDEX= STUDENT= OUT= INDEX_FLAGS= TRAIN_FLAGS="
 
@@ -96,7 +96,7 @@ chaos: $(VENV)/development
 	$(BIN)/python -m tests.chaos.reliability
 
 results: $(VENV)/development data/models/all-mpnet-base-v2 data/docs/train.parquet
-	$(BIN)/python tests/bench/detector.py $(RESULTS_FLAGS)
+	$(BIN)/python tests/bench/detector.py
 	$(BIN)/python tests/bench/results.py $(RESULTS_FLAGS)
 	$(BIN)/python tests/bench/results.py --costs $(RESULTS_FLAGS)
 

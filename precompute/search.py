@@ -13,7 +13,8 @@ from torch import Tensor
 from ..shared.linear import OneDNNLinear
 
 BLOCK_ROWS = 16_384
-# Every block of queries reads all rows anew, and on an accelerator they have to be carried there.
+# Every block of queries reads all rows anew, and an accelerator has to be handed them; there a block has 0.5 GB of
+# scores.
 CPU_QUERIES, ACCELERATOR_QUERIES = 1_024, 8_192
 
 VectorBlocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]

@@ -14,9 +14,10 @@ from torch import Tensor
 
 Features = dict[str, Any]
 
-# What one more forward pass costs besides its tokens, in tokens: launches, small matrices, Python. On an accelerator it
-# was 11,000 in float32 and 65,000 in bf16 with a small student, and is less with a larger one (docs/BENCHMARKS.md).
-CPU_PASS_TOKENS, ACCELERATOR_PASS_TOKENS = 48, 16_384
+# What one more forward pass costs besides its tokens, in tokens: launches, small matrices, Python. On an accelerator
+# that was measured on a student 384 wide, in float32 and in half precision (docs/BENCHMARKS.md).
+CPU_PASS_TOKENS = 48
+ACCELERATOR_PASS_TOKENS, HALF_PASS_TOKENS, MEASURED_WIDTH = 10_700, 65_000, 384
 WIDTH_STEP = 8
 
 
@@ -130,6 +131,22 @@ def split_by_width(lengths: np.ndarray, budget: int) -> list[tuple[np.ndarray, i
         for rows in [np.flatnonzero(widths == width)]
         for batch in split_by_budget(widths[rows], budget)
     ]
+
+
+def pass_tokens(device: str, width: int | None = None, *, half: bool = False) -> int:
+    """What one more forward pass costs besides its tokens, in tokens.
+
+    A layer has the same launches at any width, and work for a token that grows with the square of the width.
+
+    Args:
+        device: Kind of device, such as ``cuda``.
+        width: Of the encoder's hidden states; None where it is not known.
+        half: Whether the device computes in half precision.
+    """
+    if device == "cpu":
+        return CPU_PASS_TOKENS
+    measured = HALF_PASS_TOKENS if half else ACCELERATOR_PASS_TOKENS
+    return round(measured * (MEASURED_WIDTH / (width or MEASURED_WIDTH)) ** 2)
 
 
 def split_by_cost(lengths: np.ndarray, pass_cost: int = CPU_PASS_TOKENS) -> list[np.ndarray]:

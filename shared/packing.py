@@ -30,9 +30,9 @@ Run = tuple[int, int]  # so many texts, one after the other, of so many tokens
 def can_pack(model: nn.Module, features: Features) -> bool:
     """Whether a SentenceTransformer gives packed features the embeddings that it gives padded ones, and faster."""
     modules = list(bare(model).children())
-    encoder = getattr(modules[0], "model", None) if modules else None
+    encoder = encoder_of(model)
     return (
-        isinstance(encoder, PreTrainedModel)
+        encoder is not None
         and encoder.config.model_type in PACKABLE
         and encoder.config._attn_implementation == "sdpa"
         and not getattr(encoder.config, "is_decoder", False)
@@ -41,6 +41,12 @@ def can_pack(model: nn.Module, features: Features) -> bool:
         and all(type(module).__name__ in PACKED_POOLING for module in modules[1:])
         and is_padded_text(features)
     )
+
+
+def encoder_of(model: nn.Module) -> PreTrainedModel | None:
+    """The transformer that a SentenceTransformer begins with; None where it begins with something else."""
+    encoder = getattr(next(bare(model).children(), None), "model", None)
+    return encoder if isinstance(encoder, PreTrainedModel) else None
 
 
 def bare(model: nn.Module) -> nn.Module:

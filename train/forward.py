@@ -1,7 +1,7 @@
-"""The student's forward pass over a batch: all columns at once, without computing what is padding.
+"""The student's forward pass over a batch: all columns at once, and little of it padding.
 
-Where the model allows it, the batch goes through packed; else in buckets of similar length. The gradient is that of one
-padded pass.
+On a CPU, where the model allows it, the batch goes through packed; else padded, in as many buckets of similar length as
+pay. The gradient is that of one padded pass.
 """
 
 from __future__ import annotations
@@ -14,17 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..shared.features import (
-    ACCELERATOR_PASS_TOKENS,
-    CPU_PASS_TOKENS,
-    Features,
-    is_padded_text,
-    row_lengths,
-    split_by_cost,
-    take_rows,
-)
+from ..shared.features import Features, is_padded_text, pass_tokens, row_lengths, split_by_cost, take_rows
 from ..shared.linear import OneDNNLinear
-from ..shared.packing import can_pack, embed_packed
+from ..shared.packing import can_pack, embed_packed, encoder_of
 from .dropout import QuickDropout
 
 
@@ -86,13 +78,19 @@ def embed(model: nn.Module, features: Features) -> Tensor:
 
 def _embed_buckets(model: nn.Module, features: Features) -> Tensor:
     lengths = row_lengths(features)
-    on_cpu = features["input_ids"].device.type == "cpu"
-    buckets = split_by_cost(lengths, CPU_PASS_TOKENS if on_cpu else ACCELERATOR_PASS_TOKENS)
+    buckets = split_by_cost(lengths, _pass_tokens(model, features["input_ids"].device.type))
     embeddings = [
         model(take_rows(features, bucket, int(lengths[bucket].max())))["sentence_embedding"] for bucket in buckets
     ]
     back = torch.as_tensor(np.argsort(np.concatenate(buckets), kind="stable"), device=embeddings[0].device)
     return torch.cat(embeddings)[back]
+
+
+def _pass_tokens(model: nn.Module, device: str) -> int:
+    """What one more pass of this model costs, in tokens."""
+    encoder = encoder_of(model)
+    half = torch.is_autocast_enabled(device) or (encoder is not None and encoder.dtype != torch.float32)
+    return pass_tokens(device, getattr(getattr(encoder, "config", None), "hidden_size", None), half=half)
 
 
 def _pad(values: Tensor, width: int, *, left: bool) -> Tensor:

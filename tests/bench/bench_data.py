@@ -45,7 +45,7 @@ def gistcache(*words: object) -> None:
 
 
 def gistcache_here(*words: object) -> None:
-    """The same within this process, for one that does nothing else."""
+    """The same in this process, which must do no other command afterwards."""
     from gistcache.shared.cli import run
 
     sys.argv = ["gistcache", *map(str, words)]

@@ -53,11 +53,11 @@ def words(flags: str) -> tuple[str, ...]:
     return tuple(flags.split())
 
 
-def last_of_each(*words: object) -> list[object]:
+def last_of_each(*line: object) -> list[object]:
     """Flags and their values, where they take some; of a flag that is given twice, the later."""
     given: dict[object, list[object]] = {}
     values: list[object] = []
-    for word in words:
+    for word in line:
         if str(word).startswith("--"):
             given[word] = values = []
         else:

@@ -1,9 +1,9 @@
 """The measurement behind docs/RESULTS.md: what guide, judge and each technique are worth, three seeds each.
 
-    python tests/bench/results.py                       everything; hours on two cores
+    python tests/bench/results.py                       everything; days on two cores
     python tests/bench/results.py --group choosing      one part of it
     python tests/bench/results.py --share 1/2           every second run: two processes, a thread each
-    python tests/bench/results.py --at-once 14          so many runs at a time, for one GPU and many cores
+    python tests/bench/results.py --at-once 15          so many runs at a time, for one GPU and many cores
     python tests/bench/results.py --page                the page from what has been measured
 
 A recipe is trained twice for each seed: on Banking77's pairs and on the docs pairs, with all-mpnet-base-v2 as the
@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+from at_once import run_at_once
 from banking77_scores import Question, accuracy, make_pairs, read_questions
 from bench_data import GUIDE as GUIDE_FOLDER
 from bench_data import MAX_LENGTH, PUBLIC, STUDENT, gistcache, gistcache_here
@@ -39,7 +38,8 @@ from recipes import PLANS, RECIPES, SEEDS, Recipe, Task, last_of_each
 from results_file import Figures, Results
 from results_page import page
 
-MODELS = {"all-MiniLM-L6-v2": STUDENT, "all-mpnet-base-v2": GUIDE_FOLDER}
+GUIDE = "all-mpnet-base-v2"
+MODELS = {"all-MiniLM-L6-v2": STUDENT, GUIDE: GUIDE_FOLDER}
 HELD_OUT = 0.1
 DRAWS = 10
 COSTS = ("peak_memory_bytes", "parameters", "model_bytes", "texts_per_second")
@@ -55,7 +55,8 @@ class Measurement:
 
     def __init__(self, data: Path, docs: Path, work: Path, *, own_processes: bool = True) -> None:
         self.data, self.docs, self.work = data, docs, work
-        self.gistcache = gistcache if own_processes else gistcache_here
+        self.train_by = gistcache if own_processes else gistcache_here
+        self._indexes: dict[tuple[Task, str], Path] = {}
         work.mkdir(parents=True, exist_ok=True)
         self.train, self.test = (read_questions(data / name) for name in FILES[:2])
         self.fit, self.held_out = split(self.train)
@@ -66,12 +67,15 @@ class Measurement:
         self.results = Results(RESULTS)
 
     def index(self, task: Task, guide: str = GUIDE_FOLDER) -> Path:
-        """The task's guide index, built on the first call."""
+        """The task's guide index, built or looked through on the first call."""
         out = self.work / f"index-{task}-{'mpnet' if guide == GUIDE_FOLDER else 'minilm'}"
-        if not Path(GUIDE_FOLDER).exists() and (out / "manifest.json").exists():
-            return out
-        self.gistcache("index", self.pairs[task], "--guide", guide, "--out", out, "--max-length", MAX_LENGTH)
-        return out
+        if (task, guide) not in self._indexes and (guide != GUIDE_FOLDER or Path(guide).exists()):
+            gistcache("index", self.pairs[task], "--guide", guide, "--out", out, "--max-length", MAX_LENGTH)
+        return self._indexes.setdefault((task, guide), out)
+
+    def indexes(self, recipe: Recipe, task: Task) -> list[Path]:
+        """The indexes that a recipe trains against."""
+        return [self.index(task), *([self.index(task, STUDENT)] if recipe.second_guide else [])]
 
     def figures(self, recipe: Recipe, seed: int, task: Task) -> Figures:
         """Scores, seconds and memory of one student."""
@@ -115,9 +119,9 @@ class Measurement:
         if out is None:
             with tempfile.TemporaryDirectory(dir=self.work) as scratch:
                 return self._told(recipe, seed, task, more, scratch)
-        given = ["--index", self.index(task), "--student", STUDENT, "--out", out, "--seed", seed]
-        given += ["--index", self.index(task, STUDENT)] if recipe.second_guide else []
-        self.gistcache(
+        given: list[object] = ["--student", STUDENT, "--out", out, "--seed", seed]
+        given += [word for index in self.indexes(recipe, task) for word in ("--index", index)]
+        self.train_by(
             "train", *given, "--max-length", MAX_LENGTH, *last_of_each(*PLANS[task], *(recipe.flags or ()), *more)
         )
         told = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
@@ -154,24 +158,16 @@ def split(questions: list[Question]) -> tuple[list[Question], list[Question]]:
 
 
 def measure(measurement: Measurement, runs: list[tuple[Recipe, int, Task]], at_once: int) -> None:
-    """Measure the runs; several at a time in processes that have the libraries already."""
+    """Measure the runs, several at a time where that is asked for."""
     if at_once == 1:
         for run in runs:
             measurement.figures(*run)
         return
-    with multiprocessing.get_context("fork").Pool(at_once, maxtasksperchild=1) as pool:
-        for told in pool.imap_unordered(partial(_attempt, measurement), runs):
-            if told:
-                print(told, file=sys.stderr)
-
-
-def _attempt(measurement: Measurement, run: tuple[Recipe, int, Task]) -> str:
-    """Measure a run; what went wrong, if anything did."""
-    try:
-        measurement.figures(*run)
-    except (Exception, SystemExit) as error:  # the other runs go on; this one is measured the next time
-        return f"{run[0].name}, seed {run[1]}, {run[2]}: {error!r}"
-    return ""
+    for recipe, _, task in runs:
+        if recipe.flags is not None:  # before the processes, which would all begin to build it
+            measurement.indexes(recipe, task)
+    if failed := run_at_once(measurement.figures, runs, at_once):
+        sys.exit(f"{failed} of {len(runs)} runs failed; what they said is above\n  to do: run the command again")
 
 
 def arguments() -> argparse.Namespace:
@@ -179,7 +175,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=PUBLIC, help="the public data")
     parser.add_argument("--docs", type=Path, default=REPOSITORY / "data" / "docs")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "results", help="everything that is kept")
-    parser.add_argument("--group", nargs="+", help="measure these parts alone, in this order")
+    parser.add_argument("--group", nargs="+", help="measure these parts alone; of each task and seed, in this order")
     parser.add_argument("--recipe", nargs="+", default=[""], help="measure recipes alone whose name holds one of these")
     parser.add_argument("--share", default="1/1", help="I/N: the I-th of every N runs")
     parser.add_argument("--at-once", type=int, default=1, help="runs at a time")
@@ -187,6 +183,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     given = parser.parse_args()
     needed = [given.data / name for name in FILES] + [given.docs / "train.parquet"]
+    if not Path(GUIDE_FOLDER).exists():
+        needed += [given.work / f"index-{task}-mpnet" / "manifest.json" for task in PLANS]
     if missing := [str(path) for path in needed if not path.exists()]:
         sys.exit(f"not there: {', '.join(missing)}\n  to do: see docs/RESULTS.md")
     return given
@@ -198,12 +196,13 @@ def main() -> None:
     asked = [each for each in RECIPES if any(words in each.name for words in given.recipe)]
     if given.group:
         asked = [each for group in given.group for each in asked if each.group == group]
+    guide_away = not Path(GUIDE_FOLDER).exists()
     runs = [
         (recipe, seed, task)
         for task in PLANS  # one seed of every recipe before the next: interrupted, the page still has each row
         for seed in SEEDS
         for recipe in asked
-        if task in recipe.tasks and seed in recipe.seeds
+        if task in recipe.tasks and seed in recipe.seeds and not (recipe.model == GUIDE and guide_away)
     ]
     mine, shares = map(int, given.share.split("/"))
     if not (given.page or given.costs):

@@ -17,8 +17,8 @@ PAGE = """\
 
 What guide, judge and each technique are worth for a student. `make results` measures all scores (interrupted, it goes
 on where it stopped) and writes this page; `python tests/bench/results.py --page` writes it from what has been measured,
-`tests/bench/results.jsonl`. On two cores that takes days, on a GPU with `--at-once 15` minutes
-([how](BENCHMARKS.md#many-students-on-one-gpu)). Which machine measured what is at the end.
+`tests/bench/results.jsonl`. That takes days on two cores, and minutes on a GPU with `--at-once 15`
+([how](BENCHMARKS.md#many-students-on-one-gpu)). The machines are at the end.
 
 The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (`banking77_train.csv`,
 `banking77_test.csv`, CC BY 4.0) and the STS benchmark's development and test splits as
@@ -33,15 +33,15 @@ all-MiniLM-L6-v2; guide: all-mpnet-base-v2 as it is.
   embeddings. Chosen on: the same, with the held-out questions in place of the test questions.
 - STS dev, STS test: Spearman correlation x 100 on a split of the STS benchmark, of the student trained on Banking77.
 - docs nDCG@10: of a student trained on the docs pairs, on held-out docs pairs; STS dev after docs: of that student.
-- Mean and standard deviation over {seeds} seeds; "(2)" marks those of two, and a figure without deviation is of one. A
-  seed determines order of the pairs and dropout.
+- Mean and standard deviation over {seeds} seeds, or as many as stand in brackets; a figure without deviation is of one.
+  A seed determines order of the pairs and dropout.
 - Removed: the share of a batch's candidates that the judge took out of the loss.
 - Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand in place of these. Guide and students read
   `--max-length {length}` tokens. A pass over Banking77's pairs is 140 steps, over the docs pairs 47; for pairs of
   your own, `--epochs` says the same.
 - Seconds a step, peak memory, size, texts a second: `python tests/bench/results.py --costs`, 25 steps of each recipe
   alone on the machine, median of {rounds}; the first steps build caches and are part of it. In one round, a difference
-  under a fifth is noise: what the guide adds to a step is in [Speed and memory](BENCHMARKS.md). Columns of which
+  under a third is noise: what the guide adds to a step is in [Speed and memory](BENCHMARKS.md). Columns of which
   nothing is measured yet are left out.
 
 ## Choosing temperature and judge
@@ -52,8 +52,8 @@ One seed, the held-out training questions.
 
 ## Judge and techniques
 
-"The best recipe" is the one, of those tried below, that has most of the task among those within 0.3 of the base model
-on STS dev. For the task alone, the judge of pairs by pairs in two passes has more.
+"The best recipe" was chosen by one seed: of those tried below, it has most of the task among those within 0.3 of the
+base model on STS dev. For the task alone, the judge of pairs by pairs in two passes has more.
 
 {main}
 

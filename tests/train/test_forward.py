@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gistcache.shared.features import row_lengths, split_by_budget, split_by_cost, take_rows
+from gistcache.shared.features import pass_tokens, row_lengths, split_by_budget, split_by_cost, take_rows
 from gistcache.shared.models import load_model
 from gistcache.train.forward import embed_columns
 from sentence_transformers import SentenceTransformer
@@ -107,6 +107,13 @@ def test_buckets_cost_the_least_there_can_be(pass_cost):
     assert sorted(np.concatenate(buckets).tolist()) == list(range(50))
     cost = sum(len(bucket) * lengths[bucket].max() + pass_cost for bucket in buckets)
     assert cost == brute_force_cost(lengths.tolist(), pass_cost)
+
+
+def test_an_accelerator_is_given_fewer_and_larger_passes():
+    lengths = np.random.default_rng(2).integers(2, 60, size=128)
+    on_cpu, on_card = (split_by_cost(lengths, pass_tokens(device, 384)) for device in ("cpu", "cuda"))
+    assert len(on_cpu) > len(on_card) == 1
+    assert pass_tokens("cuda", 768, half=True) * 4 == pass_tokens("cuda", 384, half=True)
 
 
 def test_budget_batches_hold_every_row_once_and_keep_the_budget():
