@@ -207,7 +207,8 @@ def main() -> None:
     mine, shares = map(int, given.share.split("/"))
     if not (given.page or given.costs):
         measure(measurement, runs[mine - 1 :: shares], given.at_once)
-    trained = [recipe for recipe in asked if recipe.flags is not None and recipe.group not in ("choosing", "best")]
+    trained = [each for each in asked if each.group not in ("choosing", "best", "as they are")]
+    trained = [each for each in trained if "Banking77" in each.tasks]
     for number in range(measurement.COST_ROUNDS) if given.costs else ():
         for recipe in trained:  # by turns: what else the machine does falls on all alike
             measurement.costs(recipe, number)
