@@ -26,13 +26,9 @@ class Results:
         for content in self._whole():
             yield content["made by"], content["figures"]
 
-    @property
-    def machines(self) -> Counter[tuple[str, str]]:
-        """How many scores, and how many costs, each machine has measured."""
-        return Counter(
-            ("costs" if content["made by"]["task"] == "costs" else "scores", content["machine"])
-            for content in self._whole()
-        )
+    def machines(self, kind: Callable[[Figures], str]) -> Counter[tuple[str, str]]:
+        """How many figures of each kind each machine has measured; ``kind`` tells it from what made a figure."""
+        return Counter((kind(content["made by"]), content["machine"]) for content in self._whole())
 
     def _whole(self) -> Iterator[dict[str, Any]]:
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():

@@ -76,6 +76,11 @@ Tried on one seed, on the held-out questions:
 """
 
 
+PARTS: dict[Group, str] = {"choosing": "Choosing temperature and judge", "best": "The best recipe"}
+PARTS |= {"students": "Kinds of students"}
+HEADINGS = {recipe.name: PARTS.get(recipe.group, "Judge and techniques") for recipe in RECIPES}
+
+
 def page(measurement: Measurement) -> str:
     """The whole page; what has not been measured is left empty."""
     return PAGE.format(
@@ -91,9 +96,14 @@ def page(measurement: Measurement) -> str:
         best=_choosing(measurement, "best"),
         main=_table(measurement, ("as they are", "main", "one technique")),
         machines="\n".join(
-            f"- {count} {what}: {name}" for (what, name), count in measurement.results.machines.most_common()
+            f"- {kind}, {count} figures: {name}" for (kind, name), count in measurement.results.machines(_kind).items()
         ),
     )
+
+
+def _kind(made_by: dict[str, Any]) -> str:
+    """What a figure belongs to, of the page's headings, or costs."""
+    return "Costs" if made_by["task"] == "costs" else HEADINGS[made_by["recipe"]]
 
 
 def _choosing(measurement: Measurement, group: Group) -> str:
