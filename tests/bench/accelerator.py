@@ -202,7 +202,7 @@ def main() -> None:
     figures: Figures = {"machine": machine()}
     for name, measure in parts.items():
         figures[name] = measure()
-        say(f"{name}: {json.dumps(figures[name])}")  # a card that is lent may be gone before the end
+        say(f"{name}: {json.dumps(figures[name])}")  # a rented card may be gone before the end
     if given.device != "cpu":
         MEASURED.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(report(figures))
