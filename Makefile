@@ -96,7 +96,7 @@ chaos: $(VENV)/development
 	$(BIN)/python -m tests.chaos.reliability
 
 results: $(VENV)/development data/models/all-mpnet-base-v2 data/docs/train.parquet
-	$(BIN)/python tests/bench/detector.py
+	$(BIN)/python tests/bench/detector.py $(RESULTS_FLAGS)
 	$(BIN)/python tests/bench/results.py $(RESULTS_FLAGS)
 	$(BIN)/python tests/bench/results.py --costs $(RESULTS_FLAGS)
 

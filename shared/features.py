@@ -149,7 +149,7 @@ def pass_tokens(device: str, width: int | None = None, *, half: bool = False) ->
     return round(measured * (MEASURED_WIDTH / (width or MEASURED_WIDTH)) ** 2)
 
 
-def split_by_cost(lengths: np.ndarray, pass_cost: int = CPU_PASS_TOKENS) -> list[np.ndarray]:
+def split_by_cost(lengths: np.ndarray, pass_cost: int) -> list[np.ndarray]:
     """Cut rows into length buckets so that padded tokens plus ``pass_cost`` a bucket is as small as can be.
 
     Exact: dynamic programming over the distinct lengths.

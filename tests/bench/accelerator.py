@@ -107,7 +107,13 @@ def encoding(device: str, layers: int, texts: int) -> Figures:
         left @ left
         _wait(device)
         rates.append(2 * len(left) ** 3 / (time.perf_counter() - begun))
-    return {"texts/s": texts / seconds, "rate": flops / seconds / median(rates), "tokens": tokens / texts}
+    rate = flops / seconds
+    return {
+        "texts/s": texts / seconds,
+        "rate": rate / median(rates),
+        "tokens": tokens / texts,
+        "teraflops": rate / 1e12,
+    }
 
 
 def pass_cost(device: str, precision: str, batch_size: int) -> Figures:
@@ -175,11 +181,13 @@ def report(figures: Figures) -> str:
         lines += [f"| {precision} | {cost['pass ms']:.1f} | {cost['tokens/s']:,.0f} | {cost['tokens']:,.0f} |"]
     encoded, found = figures["encoding"], figures["search"]
     rows, seconds, by = found["rows"], found["seconds"], found["by"]
-    lines += ["", f"Encoding: {encoded['texts/s']:,.0f} texts/s of {encoded['tokens']:.0f} tokens, a share of"]
     lines += [
-        f"{encoded['rate']:.0%} of the card's matrix rate. Exact top {NEIGHBORS} of {rows:,} rows among {rows:,},"
+        "",
+        f"Encoding: {encoded['texts/s']:,.0f} texts/s of {encoded['tokens']:.0f} tokens, {encoded['teraflops']:.0f} "
+        f"teraflops, {encoded['rate']:.0%} of the card's matrix rate.",
+        f"Exact top {NEIGHBORS} of {rows:,} rows among {rows:,}, 384 dimensions, by {by}: {seconds:.1f} s; "
+        f"{found['recall']:.3f} of what a search in float64 finds.",
     ]
-    lines += [f"384 dimensions, by {by}: {seconds:.1f} s; {found['recall']:.3f} of what a search in float64 finds."]
     return "\n".join(lines) + "\n"
 
 

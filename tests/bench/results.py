@@ -21,6 +21,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from gistcache.shared.device import pick_device
 from gistcache.shared.evaluation import RetrievalSet, evaluate_sts
 from gistcache.shared.models import find_model, load_model
 from gistcache.shared.parts import sha256_of
-from interleaved import REPOSITORY
+from interleaved import REPOSITORY, say
 from recipes import PLANS, RECIPES, SEEDS, Recipe, Task, last_of_each
 from results_file import Figures, Results
 from results_page import page
@@ -84,14 +85,18 @@ class Measurement:
         made_by |= {"pairs": sha256_of(self.pairs[task]), "plan": plan}
         return self.results.keep_or_make(made_by, lambda: self._measured(recipe, seed, task))
 
-    def found(self, recipe: Recipe, task: Task) -> list[Figures]:
-        """What has been measured of a recipe, a figure a seed."""
+    def by_seed(self, recipe: Recipe, task: Task) -> dict[int, Figures]:
+        """What has been measured of a recipe, by seed."""
         plan = None if recipe.flags is None else list(PLANS[task])
-        return [
-            figures
+        return {
+            made_by["seed"]: figures
             for made_by, figures in self.results.lines
             if _is_of(made_by, recipe, task) and made_by["plan"] == plan
-        ]
+        }
+
+    def found(self, recipe: Recipe, task: Task) -> list[Figures]:
+        """The same without the seeds."""
+        return list(self.by_seed(recipe, task).values())
 
     def costs(self, recipe: Recipe, number: int) -> Figures:
         """Time, memory and size of a short run on Banking77's pairs; for a machine that does nothing else."""
@@ -166,7 +171,10 @@ def measure(measurement: Measurement, runs: list[tuple[Recipe, int, Task]], at_o
     for recipe, _, task in runs:
         if recipe.flags is not None:  # before the processes, which would all begin to build it
             measurement.indexes(recipe, task)
-    if failed := run_at_once(measurement.figures, runs, at_once):
+    begun = time.perf_counter()
+    failed = run_at_once(measurement.figures, runs, at_once)
+    say(f"{len(runs) - failed} of {len(runs)} runs in {time.perf_counter() - begun:.0f} s, {at_once} at a time")
+    if failed:
         sys.exit(f"{failed} of {len(runs)} runs failed; what they said is above\n  to do: run the command again")
 
 
@@ -178,7 +186,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--group", nargs="+", help="measure these parts alone; of each task and seed, in this order")
     parser.add_argument("--recipe", nargs="+", default=[""], help="measure recipes alone whose name holds one of these")
     parser.add_argument("--share", default="1/1", help="I/N: the I-th of every N runs")
-    parser.add_argument("--at-once", type=int, default=1, help="runs at a time")
+    parser.add_argument("--at-once", type=int, default=1, help="runs at a time, costs apart")
     parser.add_argument("--costs", action="store_true", help="measure time, memory and size, on an idle machine")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     given = parser.parse_args()

@@ -17,8 +17,8 @@ PAGE = """\
 
 What guide, judge and each technique are worth for a student. `make results` measures all scores (interrupted, it goes
 on where it stopped) and writes this page; `python tests/bench/results.py --page` writes it from what has been measured,
-`tests/bench/results.jsonl`. That takes days on two cores, and minutes on a GPU with `--at-once 15`
-([how](BENCHMARKS.md#many-students-on-one-gpu)). The machines are at the end.
+`tests/bench/results.jsonl`. That takes days on two cores, and minutes on a GPU where `python tests/bench/results.py
+--at-once 15` measures them ([how](BENCHMARKS.md#many-students-on-one-gpu)). The machines are at the end.
 
 The data are [Banking77](https://github.com/PolyAI-LDN/task-specific-datasets) (`banking77_train.csv`,
 `banking77_test.csv`, CC BY 4.0) and the STS benchmark's development and test splits as
@@ -57,6 +57,11 @@ base model on STS dev. For the task alone, the judge of pairs by pairs in two pa
 
 {main}
 
+A seed has the same batches in two rows of as many passes (hard batches apart), so their difference varies less than the
+rows do. Row less row, mean and standard deviation of the seeds' differences, of students trained on Banking77:
+
+{differences}
+
 ## Kinds of students
 
 Each guided as the paper has it, at a rate that suits it ([what they are](STUDENTS.md)). Texts a second: of 2 seconds of
@@ -76,6 +81,22 @@ Tried on one seed, on the held-out questions:
 """
 
 
+BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+COMPARED = [
+    (BY_NAME[row], BY_NAME[other])
+    for row, others in {
+        "judge of pairs by pairs, first quartile": ("unguided", PAPER.name),
+        "judge of pairs by pairs at its own threshold, two passes": (
+            "unguided, two passes",
+            "guided as the paper has it, two passes",
+        ),
+        "the best recipe": ("the best recipe with the paper's judge",),
+        "regression onto the guide": (PAPER.name,),
+        "hard batches": (PAPER.name,),
+        "KL": (PAPER.name,),
+    }.items()
+    for other in others
+]
 PARTS: dict[Group, str] = {"choosing": "Choosing temperature and judge", "best": "The best recipe"}
 PARTS |= {"students": "Kinds of students"}
 HEADINGS = {recipe.name: PARTS.get(recipe.group, "Judge and techniques") for recipe in RECIPES}
@@ -94,6 +115,7 @@ def page(measurement: Measurement) -> str:
         choosing=_choosing(measurement, "choosing"),
         students=_students(measurement),
         best=_choosing(measurement, "best"),
+        differences=_differences(measurement),
         main=_table(measurement, ("as they are", "main", "one technique")),
         machines="\n".join(
             f"- {kind}, {count} figures: {name}" for (kind, name), count in measurement.results.machines(_kind).items()
@@ -103,7 +125,7 @@ def page(measurement: Measurement) -> str:
 
 def _kind(made_by: dict[str, Any]) -> str:
     """What a figure belongs to, of the page's headings, or costs."""
-    return "Costs" if made_by["task"] == "costs" else HEADINGS[made_by["recipe"]]
+    return "Costs" if made_by["task"] == "costs" else HEADINGS.get(made_by["recipe"], "Rows that are gone")
 
 
 def _choosing(measurement: Measurement, group: Group) -> str:
@@ -133,6 +155,20 @@ def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
         scores += [_mean(docs, "ndcg@10", 100), _mean(docs, "sts")]
         rows.append([recipe.name, _flags(recipe), *scores, _share(banking or docs), *_costs(measurement, recipe)])
     return _measured(rows) + _not_measured(missing)
+
+
+def _differences(measurement: Measurement) -> str:
+    """What one row has more than another, seed by seed."""
+    rows = [["row", "less", "Banking77", "STS dev", "STS test"]]
+    for pair in COMPARED:
+        left, right = (measurement.by_seed(recipe, "Banking77") for recipe in pair)
+        both = [
+            {name: left[seed][name] - right[seed][name] for name in ("test", "sts", "sts test")}
+            for seed in sorted(left.keys() & right.keys())
+        ]
+        scores = [_mean(both, name, signed=True) for name in ("test", "sts", "sts test")]
+        rows.append([*(recipe.name for recipe in pair), *scores])
+    return markdown_table(rows)
 
 
 def _students(measurement: Measurement) -> str:
@@ -180,14 +216,14 @@ def _median(found: list[dict[str, Any]], name: str, scale: float, form: str) -> 
     return f"{scale * np.median([each[name] for each in found]):{form}}" if found else ""
 
 
-def _mean(found: list[dict[str, Any]], name: str, scale: float = 1.0) -> str:
+def _mean(found: list[dict[str, Any]], name: str, scale: float = 1.0, *, signed: bool = False) -> str:
     values = [scale * each[name] for each in found if name in each]
     if not values:
         return ""
     if len(values) == 1:
         return f"{values[0]:.2f}"
     fewer = f" ({len(values)})" if len(values) < len(SEEDS) else ""
-    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}{fewer}"
+    return f"{np.mean(values):{'+' if signed else ''}.2f} ± {np.std(values, ddof=1):.2f}{fewer}"
 
 
 def _share(found: list[dict[str, Any]]) -> str:
