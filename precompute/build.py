@@ -13,36 +13,36 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..shared.clock import Clock
-from ..shared.evaluation import RetrievalSet
+from ..shared.data.pairs import read_pairs
+from ..shared.evaluation.retrieval import RetrievalSet
+from ..shared.guide_index.layout import CONTENT_COLUMNS, PartKind, unrounded_rows
+from ..shared.guide_index.manifest import Manifest, Request
+from ..shared.guide_index.memory_map import RowStore, VectorStore
 from ..shared.libraries import installed
-from ..shared.manifest import Manifest, Request
-from ..shared.models import find_model
-from ..shared.pairs import read_pairs
-from ..shared.parts import Journal, PartRecord
+from ..shared.models.load import find_model
 from ..shared.progress import Advance, step
 from ..shared.sampling import sample_of
-from ..shared.schema import CONTENT_COLUMNS, PartKind, unrounded_rows
-from ..shared.vectors import RowStore, VectorStore
-from . import faiss_index
-from .building import INDEX, finish, finished, has_manifest, refuse_foreign, unfinished
+from ..shared.storage.files import Journal, PartRecord
+from ..shared.timing import Clock
 from .corpus import Corpus, read_corpus
-from .encode import KEPT, EncodeJob
-from .engines import Engine, engine_of
-from .expected_texts import all_texts, older_vectors
-from .guides import AsModel, Guide, guide_of
-from .neighbors import Slice, slices_of
-from .place import Place
-from .ray_engine import load_ray
-from .reuse import OldVectors
-from .scales import ScaleJob, ScaleReference
-from .scores import ScoreJob, anchor_centroids, found_file, found_folder
-from .search_files import FaissJob
+from .embed.encode import KEPT, EncodeJob
+from .embed.expected_texts import all_texts, older_vectors
+from .embed.reuse import OldVectors
+from .embed.unrounded import SampledPairs, Unrounded, UnroundedJob
+from .guides.base import AsModel, Guide, guide_of
+from .output.lifecycle import INDEX, finish, finished, has_manifest, refuse_foreign, unfinished
+from .output.store import Place
+from .run.jobs import Job, Made, Value
+from .run.local import Engine, engine_of
+from .run.ray import load_ray
+from .search import faiss_index
+from .search.density import ScaleJob, ScaleReference
+from .search.faiss_files import FaissJob
+from .search.guide_vectors import Space
+from .search.neighbors import Slice, slices_of
+from .search.pair_scores import ScoreJob, anchor_centroids, found_file, found_folder
 from .settings import NOT_FOR, IndexSettings
-from .space import Space
 from .summary import outside_top
-from .unrounded import SampledPairs, Unrounded, UnroundedJob
-from .work import Job, Made, Value
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "numpy", "pyarrow", "polars", "faiss-cpu", "faiss-gpu")
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..shared.clock import Clock
-from ..shared.outcome import Outcome
-from ..shared.parts import write_json
-from ..shared.remote import Remote
-from .place import Place
+from ..shared.cli.output import Outcome
+from ..shared.storage.files import write_json
+from ..shared.storage.remote import Remote
+from ..shared.timing import Clock
+from .output.store import Place
 from .settings import IndexSettings
 from .summary import summarize, summary_table
 

@@ -18,10 +18,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from ..shared.data.pairs import Pair, Reject
 from ..shared.errors import InputError
-from ..shared.pairs import Pair, Reject
+from ..shared.guide_index.layout import LOOKUP, PAIRS, REJECTED, TEXTS
 from ..shared.progress import step
-from ..shared.schema import LOOKUP, PAIRS, REJECTED, TEXTS
 
 CHUNK_PAIRS = 65_536
 PAIR_COLUMNS = {"anchor": pl.String, "positive": pl.String, "negatives": pl.List(pl.String), "task": pl.String}

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
+from ..shared.data.pairs import Columns
 from ..shared.errors import SettingsError, flag_of, refuse_below
-from ..shared.models import DType
-from ..shared.pairs import Columns
-from ..shared.rounding import VectorDType
+from ..shared.guide_index.quantize import VectorDType
+from ..shared.models.load import DType
 from ..shared.scaling import EXACT_LIMIT, NEIGHBORS, SLICE_ROWS, default_part_rows
-from .scales import default_scale_k
+from .search.density import default_scale_k
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 # What means nothing to a kind of guide is refused, so that nobody believes that it took effect.

@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.table import Table
 
-from ..shared.clock import Clock, peak_memory_bytes
-from ..shared.manifest import Manifest
-from ..shared.parts import PartRecord
-from .place import Place
+from ..shared.guide_index.manifest import Manifest
+from ..shared.storage.files import PartRecord
+from ..shared.timing import Clock, peak_memory_bytes
+from .output.store import Place
 
 TOP = 10
 

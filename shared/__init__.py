@@ -8,8 +8,11 @@ from .lazy import looked_up
 
 if TYPE_CHECKING:
     from .errors import GistcacheError
-    from .index import GuideIndex, PairIds
+    from .guide_index.guide_index import GuideIndex, PairIds
 
 __all__ = ["GistcacheError", "GuideIndex", "PairIds"]
 
-__getattr__ = looked_up(__name__, {"GistcacheError": "errors", "GuideIndex": "index", "PairIds": "index"})
+__getattr__ = looked_up(
+    __name__,
+    {"GistcacheError": "errors", "GuideIndex": "guide_index.guide_index", "PairIds": "guide_index.guide_index"},
+)

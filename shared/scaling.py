@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .schema import CONTENT_COLUMNS, LOOKUP, UNROUNDED_PAIRS, unrounded_rows
+from .guide_index.layout import CONTENT_COLUMNS, LOOKUP, UNROUNDED_PAIRS, unrounded_rows
 
 FLOAT32, FLOAT16, INT64 = 4, 2, 8
 HASH_BYTES = 17  # BLAKE2b of 16 bytes and what Parquet adds

@@ -149,7 +149,7 @@ def build_test_index(out: Path, rows: list[dict], guide: Path, **settings) -> Pa
     """Write rows to a file beside ``out`` and index them with a guide; returns ``out``."""
     from gistcache.precompute.build import build_index
     from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.clock import Clock
+    from gistcache.shared.timing import Clock
 
     source = write_jsonl(out.parent / f"{out.name}.jsonl", rows)
     build_index([str(source)], IndexSettings(guide=str(guide), out=out, **settings), Clock())

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from gistcache.shared import cli
+from gistcache.shared.cli import app as cli
 
 from tests.conftest import random_pairs, write_jsonl
 

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from gistcache.shared.cli import run
+from gistcache.shared.cli.app import run
 from mteb.mocks.mock_tasks import MockClassificationTask, MockSTSTask
 from sentence_transformers import SentenceTransformer
 

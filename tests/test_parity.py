@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.models import load_model
-from gistcache.train.loss import GuidedContrastiveLoss
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.load import load_model
+from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 from sentence_transformers.sentence_transformer.losses import CachedGISTEmbedLoss, GISTEmbedLoss
 from torch import nn
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gistcache.precompute import faiss_index
+from gistcache.precompute.search import faiss_index
 from gistcache.shared.errors import IndexFaultError, ModelError
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.models import find_model, load_model, load_reranker
-from gistcache.shared.parts import PartRecord, sha256_of
-from gistcache.shared.sealed import SEAL, read_sealed, write_sealed
-from gistcache.train.card import section
-from gistcache.train.lookup import Guides
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.load import find_model, load_model, load_reranker
+from gistcache.shared.storage.checksummed_json import SEAL, read_sealed, write_sealed
+from gistcache.shared.storage.files import PartRecord, sha256_of
+from gistcache.train.loss.guide_lookup import Guides
+from gistcache.train.run.model_card import section
 
 from tests.conftest import build_test_index, random_pairs
 

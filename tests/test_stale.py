@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from gistcache.precompute import build as build_module
-from gistcache.precompute.model_guide import ModelGuide
+from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.shared.errors import IndexFaultError, StaleIndexError
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.models import load_model
-from gistcache.shared.sealed import read_sealed, write_sealed
-from gistcache.train.tokens import TokenCache
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.load import load_model
+from gistcache.shared.storage.checksummed_json import read_sealed, write_sealed
+from gistcache.train.batches.token_cache import TokenCache
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import build_test_index, make_model, random_pairs

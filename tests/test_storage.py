@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from gistcache.precompute.building import finished
-from gistcache.precompute.place import Place
-from gistcache.shared import remote as remote_module
+from gistcache.precompute.output.lifecycle import finished
+from gistcache.precompute.output.store import Place
 from gistcache.shared.errors import IndexFaultError, StaleIndexError, StorageError
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.remote import Remote, local_copy
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.storage import remote as remote_module
+from gistcache.shared.storage.remote import Remote, local_copy
 
 from tests.chaos.commands import Command
 from tests.conftest import build_test_index, random_pairs, write_jsonl
@@ -102,14 +102,14 @@ def built(out, rows, guide, folder: Path, **settings):
     """Build an index of rows at a URL; the rows lie in ``folder``."""
     from gistcache.precompute.build import build_index
     from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.clock import Clock
+    from gistcache.shared.timing import Clock
 
     source = write_jsonl(folder / "pairs.jsonl", rows)
     return build_index([str(source)], IndexSettings(guide=str(guide), out=out, **SETTINGS, **settings), Clock())
 
 
 def test_an_index_in_a_bucket_is_that_of_a_folder_and_trains(tmp_path, guide_folder, student_folder, rows, bucket):
-    from gistcache.train.run import train_student
+    from gistcache.train.run.run import train_student
     from gistcache.train.settings import TrainSettings
 
     whole = build_test_index(tmp_path / "whole", rows, guide_folder, **SETTINGS)
@@ -151,7 +151,7 @@ def test_pairs_are_read_from_there(tmp_path, guide_folder, rows, bucket):
     Remote(f"s3://{bucket}/data").put(source, "pairs.jsonl")
     from gistcache.precompute.build import build_index
     from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.clock import Clock
+    from gistcache.shared.timing import Clock
 
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", **SETTINGS)
     build_index([f"s3://{bucket}/data/pairs.jsonl"], settings, Clock())

@@ -43,23 +43,23 @@ def run_python(code):
 
 def test_importing_the_trainer_loads_neither_faiss_nor_polars_nor_stage_one():
     loaded = run_python(
-        "import gistcache.train.run, gistcache.train.students, sys\nprint(*sorted(name for name in sys.modules))"
+        "import gistcache.train.run.run, gistcache.train.student.students, sys\nprint(*sorted(sys.modules))"
     ).split()
     assert "torch" in loaded
-    assert "gistcache.train.trainer" in loaded
+    assert "gistcache.train.run.trainer" in loaded
     assert not {name for name in loaded if name.split(".")[0] in ("faiss", "polars")}
     assert not [name for name in loaded if name.startswith("gistcache.precompute")]
 
 
 def test_the_command_line_loads_no_stage_before_it_is_called():
-    loaded = run_python("import gistcache.shared.cli, sys\nprint(*sys.modules)").split()
+    loaded = run_python("import gistcache.shared.cli.app, sys\nprint(*sys.modules)").split()
     assert not {"torch", "faiss", "polars", "transformers"} & set(loaded)
 
 
 def test_help_does_not_wait_for_the_libraries_of_a_stage():
     commands = ["index", "train", "sweep", "mine", "rescore", "verify", "plan", "report", "eval", "doctor"]
     code = (
-        "import sys\nfrom gistcache.shared.cli import app\n"
+        "import sys\nfrom gistcache.shared.cli.app import app\n"
         f"for command in {commands}:\n    app.meta([command, '--help'])\nprint('loaded:', *sys.modules)"
     )
     told, loaded = run_python(code).split("loaded:")

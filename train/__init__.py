@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from ..shared.lazy import looked_up
 
 if TYPE_CHECKING:
-    from .loss import GuidedContrastiveLoss
-    from .sampler import PlannedBatches
+    from .batches.sampler import PlannedBatches
+    from .loss.guided_loss import GuidedContrastiveLoss
 
 __all__ = ["GuidedContrastiveLoss", "PlannedBatches"]
 
-__getattr__ = looked_up(__name__, {"GuidedContrastiveLoss": "loss", "PlannedBatches": "sampler"})
+__getattr__ = looked_up(__name__, {"GuidedContrastiveLoss": "loss.guided_loss", "PlannedBatches": "batches.sampler"})

@@ -7,15 +7,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..shared.evaluation import METRICS
-from ..shared.outcome import Outcome
-from .footprint import told
+from ..shared.cli.output import Outcome
+from ..shared.evaluation.retrieval import METRICS
 from .settings import TrainSettings
+from .student.footprint import told
 
 
 def train(*, settings: TrainSettings) -> Outcome:
     """Train a small student against a guide index, with no guide in memory."""
-    from .run import train_student  # the libraries that it loads take seconds, and --help needs none
+    from .run.run import train_student  # the libraries that it loads take seconds, and --help needs none
 
     metrics = train_student(settings)
     tables = (retrieval_table(metrics["retrieval"]),) if any(metrics["retrieval"].values()) else ()

@@ -8,10 +8,10 @@ from typing import Literal
 from cyclopts import Parameter
 
 from ..shared.errors import SettingsError, refuse_below, refuse_idle
-from .hard_negatives import Mining
-from .judges import JudgeName, MarginStrategy
-from .panel import Vote
-from .terms import ScoreTerms
+from .batches.hard_negatives import Mining
+from .loss.distillation import ScoreTerms
+from .loss.judges import JudgeName, MarginStrategy
+from .loss.panel import Vote
 
 
 @Parameter(name="*", group="Loss and judge")

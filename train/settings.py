@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
+from ..shared.data.pairs import Columns
 from ..shared.errors import SettingsError, refuse_below, refuse_idle
-from ..shared.pairs import Columns
-from ..shared.remote import refuse_url
-from .hub import refuse_no_repository
+from ..shared.storage.remote import refuse_url
 from .objective import LossSettings
+from .run.hub import refuse_no_repository
 
 POSITIVE = (
     "layers",

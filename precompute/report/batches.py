@@ -1,6 +1,6 @@
 """False negatives that random batches of a sample hold, and texts that are nearly the same.
 
-Computed from the cached vectors; the cells are those of the loss (``shared/mask.py``), without mined negatives.
+Computed from the cached vectors; the cells are those of the loss (``shared/candidates.py``), without mined negatives.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ...shared.index import GuideIndex
-from ...shared.mask import BatchTexts, PairVectors, same_text, similarities
+from ...shared.candidates import BatchTexts, PairVectors, same_text, similarities
+from ...shared.guide_index.guide_index import GuideIndex
 from .sample import SEED, ScoredPairs
 
 BATCH_SIZES = (16, 64, 256, 1024)

@@ -12,16 +12,16 @@ import numpy as np
 from cyclopts import Parameter
 from rich.text import Text
 
+from ...shared.cli.output import Outcome
 from ...shared.errors import SettingsError, refuse_below
-from ...shared.index import GuideIndex
-from ...shared.outcome import Outcome
-from ...shared.parts import whole_file
+from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.progress import waiting
-from . import tables
+from ...shared.storage.files import whole_file
+from . import page_tables as tables
 from .batches import RandomBatches, near_duplicates
 from .costs import at_a_glance, saved
-from .runs import Run, read_runs
 from .sample import ScoredPairs, excerpts, positive_ranks, sampled_pairs
+from .training_runs import Run, read_runs
 
 if TYPE_CHECKING:
     from .page import Section

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...shared.index import GuideIndex
-from .runs import Run
+from ...shared.guide_index.guide_index import GuideIndex
+from .training_runs import Run
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ...shared.evaluation import PRIMARY_METRIC
-from ...shared.index import GuideIndex
+from ...shared.evaluation.retrieval import PRIMARY_METRIC
+from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.sampling import evenly_spread, sample_of
 from .batches import BLOCKS, MARGINS, RandomBatches
-from .runs import CURVES, Run
 from .sample import RANK_EDGES, SEED, Excerpt, ScoredPairs, clipped, principal_plane
+from .training_runs import CURVES, Run
 
 # What the page holds at most, so that with plotly.js (4.8 MB) it stays under 6 MB whatever the texts are.
 POINTS = 800

@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from .costs import Fact
 from .figures import Figure
-from .tables import Table
+from .page_tables import Table
 
 
 @dataclass(frozen=True)

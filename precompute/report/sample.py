@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ...shared.index import GuideIndex
-from ...shared.ragged import padded
+from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.ragged import padded
+from ...shared.guide_index.texts import Texts
 from ...shared.sampling import sample_of
-from ...shared.texts import Texts
 
 SEED = 0
 # The least rank of each bar; the last bar has no end.

@@ -14,9 +14,9 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from bench_data import GUIDE, index_of, pairs_file
-from gistcache.shared.linear import onednn_pays
-from gistcache.train import forward
-from gistcache.train.sampler import plan_of_index
+from gistcache.shared.models.onednn import onednn_pays
+from gistcache.train.batches.sampler import plan_of_index
+from gistcache.train.student import forward
 from interleaved import Figures, by_turns, ratio, spread
 from training_step import OURS, stepper
 

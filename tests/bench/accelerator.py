@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_data import STUDENT
-from gistcache.precompute.model_guide import ModelGuide
+from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.models import find_model, load_model
-from gistcache.train.loss import GuidedContrastiveLoss
-from gistcache.train.sampler import plan_of_index
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.load import find_model, load_model
+from gistcache.train.batches.sampler import plan_of_index
+from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 from interleaved import WORK, Figures, by_turns, machine, median, ratio, say, spread
 from neighbors import NEIGHBORS, clustered
 from scale import hashing_guide, pairs_of
@@ -117,7 +117,7 @@ def encoding(device: str, layers: int, texts: int) -> Figures:
 
 
 def pass_cost(device: str, precision: str, batch_size: int) -> Figures:
-    """What one more pass of the student costs in training, in tokens: see ``shared/features.py``."""
+    """What one more pass of the student costs in training, in tokens: see ``shared/models/lengths.py``."""
     model = load_model(find_model(STUDENT), device=device, max_length=128).train()
     generator = torch.Generator().manual_seed(0)
 
@@ -141,8 +141,8 @@ def pass_cost(device: str, precision: str, batch_size: int) -> Figures:
 def search(device: str, rows: int) -> Figures:
     """Seconds of exact top-50 search of rows among rows: with faiss-gpu where it is there, else with torch."""
     import faiss
-    from gistcache.precompute import faiss_index
-    from gistcache.precompute.search import BLOCK_ROWS, exact_search
+    from gistcache.precompute.search import faiss_index
+    from gistcache.precompute.search.exact import BLOCK_ROWS, exact_search
 
     anchors, documents = (clustered(rows, seed).astype(np.float16) for seed in (1, 2))
     flat = faiss.IndexFlatIP(documents.shape[1])

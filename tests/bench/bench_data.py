@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from banking77_scores import make_pairs, read_questions
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.models import find_model, load_model
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.load import find_model, load_model
 from interleaved import REPOSITORY, WORK
 
 PUBLIC = REPOSITORY / "data" / "public"  # docs/RESULTS.md says what belongs there
@@ -39,14 +39,14 @@ def index_of(pairs: Path, guide: str, name: str) -> GuideIndex:
 
 def gistcache(*words: object) -> None:
     """Run the product's own command; stop where it stops."""
-    command = [sys.executable, "-c", "from gistcache.shared.launch import main; main()", *map(str, words)]
+    command = [sys.executable, "-c", "from gistcache.shared.cli.main import main; main()", *map(str, words)]
     if subprocess.run(command, check=False).returncode:
         sys.exit(f"gistcache {words[0]} failed; its message is above")
 
 
 def gistcache_here(*words: object) -> None:
     """The same in this process, which must do no other command afterwards."""
-    from gistcache.shared.cli import run
+    from gistcache.shared.cli.app import run
 
     sys.argv = ["gistcache", *map(str, words)]
     if run():

@@ -23,7 +23,7 @@ import token_cache
 import torch
 import training_step
 from bench_data import GUIDE, index_of, pairs_file
-from gistcache.train.plan import batch_plan
+from gistcache.train.batches.plan import batch_plan
 from interleaved import REPOSITORY, WORK, Figures, in_own_process, kept, machine, say
 
 PAGE = REPOSITORY / "docs" / "BENCHMARKS.md"

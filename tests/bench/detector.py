@@ -18,10 +18,10 @@ from banking77_scores import make_pairs, read_questions
 from bench_data import GUIDE, MAX_LENGTH, PUBLIC, STUDENT, gistcache
 from detector_cells import changed_by_rounding, detector_figures
 from detector_page import page
-from gistcache.shared.device import pick_device
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.models import find_model, load_model
-from gistcache.shared.parts import sha256_of
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.device import pick_device
+from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.storage.files import sha256_of
 from interleaved import REPOSITORY, say
 from results_file import Results
 

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.mask import (
+from gistcache.shared.candidates import (
     Blocks,
     PairVectors,
     same_text,
     self_cells,
     similarities,
 )
-from gistcache.train.judges import MarginStrategy, thresholds
-from gistcache.train.lookup import Guides
-from gistcache.train.sampler import plan_of_index
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.train.batches.sampler import plan_of_index
+from gistcache.train.loss.guide_lookup import Guides
+from gistcache.train.loss.judges import MarginStrategy, thresholds
 from torch import Tensor
 
 MARGINS: tuple[tuple[float, MarginStrategy], ...] = (

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from banking77_scores import read_questions
 from bench_data import BANKING, DOCS, GUIDE, MAX_LENGTH, STUDENT
-from gistcache.precompute.model_guide import ModelGuide
+from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared.features import row_lengths
-from gistcache.shared.linear import OneDNNLinear
-from gistcache.shared.models import find_model, load_model
+from gistcache.shared.models.lengths import row_lengths
+from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.models.onednn import OneDNNLinear
 from interleaved import Figures, by_turns, median, ratio, spread
 
 GUIDES = {"all-MiniLM-L6-v2": STUDENT, "all-mpnet-base-v2": GUIDE}

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from banking77_scores import make_pairs, read_questions
 from bench_data import DOCS, PUBLIC, STUDENT, gistcache
-from gistcache.shared.decisions import above_positive
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.mask import PairVectors
-from gistcache.train.judges import GuideView, relatedness
+from gistcache.shared.candidates import PairVectors
+from gistcache.shared.guide_index.decisions import above_positive
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.train.loss.judges import GuideView, relatedness
 from interleaved import WORK
 
 SAMPLE, ROW_BLOCK = 3_000, 2_048

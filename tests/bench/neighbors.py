@@ -16,12 +16,12 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
-from gistcache.precompute import faiss_index
-from gistcache.precompute.search import BLOCK_ROWS, exact_search
-from gistcache.shared.clock import peak_memory_bytes
-from gistcache.shared.parts import commit_array
-from gistcache.shared.schema import Layout
-from gistcache.shared.vectors import RowStore, VectorStore
+from gistcache.precompute.search import faiss_index
+from gistcache.precompute.search.exact import BLOCK_ROWS, exact_search
+from gistcache.shared.guide_index.layout import Layout
+from gistcache.shared.guide_index.memory_map import RowStore, VectorStore
+from gistcache.shared.storage.files import commit_array
+from gistcache.shared.timing import peak_memory_bytes
 from interleaved import Figures
 
 DIM, NEIGHBORS, PER_CENTRE, SAMPLE = 384, 50, 100, 1_000

@@ -10,7 +10,7 @@ import json
 import numpy as np
 import torch
 from bench_data import GUIDE, index_of, pairs_file
-from gistcache.train.sampler import plan_of_index
+from gistcache.train.batches.sampler import plan_of_index
 from interleaved import Figures
 from torch.profiler import ProfilerActivity, profile
 from training_step import OURS, stepper

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import torch
 from banking77_scores import make_pairs, read_questions
 from bench_data import BANKING, DOCS, GUIDE, MAX_LENGTH, STUDENT
-from gistcache.shared.mask import PairVectors
-from gistcache.shared.models import find_model, load_model
-from gistcache.shared.rounding import LARGEST, restored, rounded
-from gistcache.train.judges import GuideView, Judge, NeighborhoodJudge, PositiveJudge
+from gistcache.shared.candidates import PairVectors
+from gistcache.shared.guide_index.quantize import LARGEST, restored, rounded
+from gistcache.shared.models.load import find_model, load_model
+from gistcache.train.loss.judges import GuideView, Judge, NeighborhoodJudge, PositiveJudge
 from interleaved import REPOSITORY, WORK, say
 from judges import scale_scores
 

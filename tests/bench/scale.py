@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 import torch
 from bench_data import STUDENT, gistcache
 from gistcache.precompute.corpus import read_corpus
-from gistcache.shared.clock import peak_memory_bytes
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.models import find_model, load_model
-from gistcache.shared.pairs import Columns, read_pairs
-from gistcache.train.sampler import PlannedBatches
+from gistcache.shared.data.pairs import Columns, read_pairs
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.timing import peak_memory_bytes
+from gistcache.train.batches.sampler import PlannedBatches
+from gistcache.train.run.trainer import build_trainer
 from gistcache.train.settings import TrainSettings
-from gistcache.train.students import load_student
-from gistcache.train.trainer import build_trainer
+from gistcache.train.student.students import load_student
 from interleaved import WORK, Figures, in_own_process
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding

@@ -5,8 +5,8 @@ python tests/bench/scaling_page.py
 
 from __future__ import annotations
 
-from gistcache.shared.plan_command import PlanSettings, planned
-from gistcache.shared.rounding import VECTOR_DTYPES
+from gistcache.shared.cli.plan_command import PlanSettings, planned
+from gistcache.shared.guide_index.quantize import VECTOR_DTYPES
 from interleaved import REPOSITORY
 from rich.filesize import decimal
 

@@ -9,11 +9,11 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.models import load_model
-from gistcache.train.footprint import encoding_speed
-from gistcache.train.run import train_student
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.load import load_model
+from gistcache.train.run.run import train_student
 from gistcache.train.settings import LossSettings, TrainSettings
+from gistcache.train.student.footprint import encoding_speed
 from interleaved import REPOSITORY, by_turns, median, ratio
 from sentence_transformers import SentenceTransformer
 

@@ -13,10 +13,10 @@ import time
 
 import torch
 from bench_data import STUDENT, index_of, pairs_file, student
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.models import find_model, load_model
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.load import find_model, load_model
+from gistcache.train.run.trainer import build_trainer
 from gistcache.train.settings import TrainSettings
-from gistcache.train.trainer import build_trainer
 from interleaved import WORK, Figures, ratio, say, spread
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from bench_data import GUIDE, guide, index_of, pairs_file, student
-from gistcache.shared.clock import peak_memory_bytes
-from gistcache.shared.index import GuideIndex
-from gistcache.train.loss import GuidedContrastiveLoss
-from gistcache.train.sampler import plan_of_index
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.timing import peak_memory_bytes
+from gistcache.train.batches.sampler import plan_of_index
+from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 from interleaved import WORK, Figures, by_turns, in_own_process, median, ratio, spread
 from sentence_transformers.sentence_transformer.losses import (
     CachedGISTEmbedLoss,

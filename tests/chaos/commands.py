@@ -17,11 +17,11 @@ from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 PRELOADED = [
-    "gistcache.shared.cli",
+    "gistcache.shared.cli.app",
     "gistcache.precompute.command",
     "gistcache.train.command",
-    "gistcache.shared.verify",
-    "gistcache.shared.eval_command",
+    "gistcache.shared.cli.verify",
+    "gistcache.shared.cli.evaluate",
     "sentence_transformers.sentence_transformer.training_args",
 ]
 THREADS = "1"
@@ -119,7 +119,7 @@ def finish(*words: object, cwd: Path) -> tuple[str, float]:
 
 def gistcache(words: list[str]) -> None:
     """The command with its words, in this process."""
-    from gistcache.shared.launch import main
+    from gistcache.shared.cli.main import main
 
     sys.argv = ["gistcache", *words]
     main()

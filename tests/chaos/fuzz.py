@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 from gistcache.precompute.corpus import read_corpus
-from gistcache.shared.clock import peak_memory_bytes
+from gistcache.shared.data.pairs import Columns, read_pairs
 from gistcache.shared.errors import GistcacheError
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.pairs import Columns, read_pairs
+from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.progress import console
-from gistcache.shared.sealed import SEAL, write_sealed
+from gistcache.shared.storage.checksummed_json import SEAL, write_sealed
+from gistcache.shared.timing import peak_memory_bytes
 
 from tests.chaos.fuzz_files import FORMATS, Chance, awkward_files, content, damaged, value
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
-from gistcache.shared.parts import write_json
+from gistcache.shared.storage.files import write_json
 
 from tests.chaos import commands, disk, flips, kills, load
 from tests.chaos.arena import Arena

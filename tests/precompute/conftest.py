@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tests.precompute.embeddings_server import KEY, EmbeddingsServer
+from tests.precompute.guides.embeddings_server import KEY, EmbeddingsServer
 
 
 @pytest.fixture(scope="session")

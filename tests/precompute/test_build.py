@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from gistcache.precompute import build as build_module
 from gistcache.precompute.command import index as index_command
-from gistcache.precompute.model_guide import ModelGuide
-from gistcache.precompute.passes import Passes
+from gistcache.precompute.guides.batching import Passes
+from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
+from gistcache.shared.cli.verify import find_faults
 from gistcache.shared.errors import FolderLockedError, IndexFaultError, ModelError, SettingsError
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.lock import folder_lock
-from gistcache.shared.models import load_model
-from gistcache.shared.schema import Layout
-from gistcache.shared.verify import find_faults
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.guide_index.layout import Layout
+from gistcache.shared.models.load import load_model
+from gistcache.shared.storage.lock import folder_lock
 
 from tests.conftest import build_test_index, random_pairs, random_texts, write_jsonl
 

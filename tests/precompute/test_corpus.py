@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gistcache.precompute.corpus import Corpus, hash_text, read_corpus
+from gistcache.shared.data.pairs import Pair, Reject
 from gistcache.shared.errors import InputError
-from gistcache.shared.pairs import Pair, Reject
 
 
 def random_rows(count: int, seed: int = 0) -> list[Pair]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from gistcache.precompute.build import build_index
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared.clock import Clock
+from gistcache.shared.timing import Clock
 
 from tests.conftest import random_pairs, write_jsonl
 

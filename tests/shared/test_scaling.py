@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gistcache.shared.index import GuideIndex
-from gistcache.shared.plan_command import PlanSettings, planned
+from gistcache.shared.cli.plan_command import PlanSettings, planned
+from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.scaling import CorpusSize, Shape, file_bytes, parts
 
 from tests.conftest import build_test_index, random_pairs

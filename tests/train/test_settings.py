@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from gistcache.shared.errors import SettingsError
-from gistcache.train.hard_negatives import Mining
+from gistcache.train.batches.hard_negatives import Mining
+from gistcache.train.loss.distillation import ScoreTerms
 from gistcache.train.objective import LossSettings
 from gistcache.train.settings import TrainSettings
-from gistcache.train.terms import ScoreTerms
 
 
 def asked(**changes):

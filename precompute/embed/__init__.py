@@ -1,0 +1,1 @@
+"""Texts -> guide vectors, and vectors taken from an older index."""

@@ -1,0 +1,1 @@
+"""Score the stored neighbours of an index with a cross-encoder."""

@@ -1,0 +1,99 @@
+"""The reranker behind one small interface: pairs of texts in, scores out."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...shared.errors import ModelError
+from ...shared.models.device import pick_device, within_memory
+from ...shared.models.load import find_model, fingerprint_files, load_reranker
+from ...shared.models.onednn import OneDNNLinear
+
+if TYPE_CHECKING:
+    from .command import RescoreSettings
+
+# What transformers calls a model that gives scores, or the yes and no that sentence-transformers makes scores of.
+SCORING = ("ForSequenceClassification", "ForCausalLM")
+
+
+class Reranker:
+    """A frozen cross-encoder.
+
+    Args:
+        settings: Which model, and how and where it reads.
+
+    Raises:
+        ModelError: The model is not found, is not safe to load, or is no reranker.
+    """
+
+    def __init__(self, settings: RescoreSettings) -> None:
+        self.settings, self.folder = settings, find_model(settings.reranker)
+        _refuse_without_scores(self.folder, settings.reranker)
+        self.device = pick_device(settings.device)
+        self.model = load_reranker(
+            self.folder, device=self.device, dtype=settings.dtype, max_length=settings.max_length
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that determines a score, JSON-ready; ``name`` informs only."""
+        return {
+            "name": self.settings.reranker,
+            "files": fingerprint_files(self.folder),
+            "max_length": self.model.max_seq_length,
+            "dtype": self.settings.dtype,
+            "activation": type(self.model.activation_fn).__name__,
+        }
+
+    def scores(self, anchors: list[str], documents: list[str]) -> np.ndarray:
+        """The score of each anchor with its document, after the model's own activation: (n,) float32.
+
+        Raises:
+            ModelError: A score is not finite; names the text.
+        """
+        pairs = list(zip(anchors, documents, strict=True))
+        linear = OneDNNLinear() if self.device == "cpu" else nullcontext()
+        with (
+            linear,
+            within_memory("give a smaller --batch-size, then run the same command again: finished parts are kept"),
+        ):
+            scores = self.model.predict(pairs, batch_size=self.settings.batch_size, show_progress_bar=False)
+        scores = np.asarray(scores, dtype=np.float32)
+        if bad := np.flatnonzero(~np.isfinite(scores)).tolist():
+            raise ModelError(
+                "The reranker returned a score that is not finite",
+                where=f"text {documents[bad[0]][:80]!r}",
+                fix="try --dtype float32",
+            )
+        return scores
+
+
+def _refuse_without_scores(folder: Path, locator: str) -> None:
+    """Raise ModelError where sentence-transformers would put a head of random weights on the model, and tell no one."""
+    if (folder / "modules.json").is_file():  # its own format, for every kind of model; before 5.0 it named no kind
+        kind = _read(folder / "config_sentence_transformers.json").get("model_type", "SentenceTransformer")
+        scores, found = kind == "CrossEncoder", str(kind)
+    else:
+        names = _read(folder / "config.json").get("architectures") or []
+        scores = any(str(name).endswith(SCORING) for name in names)
+        found = ", ".join(map(str, names)) or "config.json names none"
+    if not scores:
+        raise ModelError(
+            f"The model has no trained scoring head: it is an embedding model ({found})",
+            where=locator,
+            fix="give a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2; an embedding model is a --guide",
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path.name} is not readable", where=f"{path}: {error}") from error
+    return content if isinstance(content, dict) else {}

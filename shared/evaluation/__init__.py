@@ -1,0 +1,1 @@
+"""Evaluate a model: retrieval on held-out pairs, STS, MTEB."""

@@ -1,0 +1,115 @@
+"""What a guide index folder holds: its files, its Arrow schemas and its format version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from ..storage.files import PartRecord
+
+FORMAT_VERSION = 1
+
+Role = Literal["query", "document"]
+PartKind = Literal[
+    "texts", "contents", "pairs", "lookup", "negatives", "unrounded", "vectors", "scales", "faiss", "scores", "rescored"
+]
+
+# What tells that two text ids are one text, (texts, 2) int64: the smallest id with the same text in either role, and
+# the id of the same text in the other role (-1 where there is none).
+CONTENT_COLUMNS = 2
+CONTENT, TWIN = range(CONTENT_COLUMNS)
+
+# The pairs in rows of fixed width, so that a trainer maps them: pairs of one anchor stand together.
+LOOKUP = np.dtype(
+    [
+        ("anchor", "<i8"),
+        ("positive", "<i8"),
+        ("group", "<i8"),  # the first pair with the same anchor ...
+        ("group_size", "<i8"),  # ... and how many there are
+        ("negatives", "<i8"),  # the row of `negatives` where the pair's own begin ...
+        ("negative_count", "<i4"),  # ... and how many there are
+        ("task", "<i4"),  # number of the task, -1 where the pair has none
+    ]
+)
+
+# Pairs whose guide vectors are kept as the guide gave them, to tell what rounding them changes.
+UNROUNDED_PAIRS = 512
+
+
+def unrounded_rows(dim: int) -> np.dtype[np.void]:
+    """One such pair: its id, and the unit vectors of its texts before they are rounded."""
+    return np.dtype([("pair", "<i8"), ("anchor", "<f4", (dim,)), ("positive", "<f4", (dim,))])
+
+
+def _rows(**columns: pa.DataType) -> pa.Schema:
+    """Columns without nulls."""
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+
+
+_IDS, _SCORES = pa.list_(pa.int64()), pa.list_(pa.float32())
+
+# A part of texts may hold more than 2 GiB of them.
+TEXTS = _rows(text_id=pa.int64(), role=pa.string(), text=pa.large_string(), text_hash=pa.binary(16))
+
+PAIRS = _rows(pair_id=pa.int64(), anchor_id=pa.int64(), positive_id=pa.int64(), negative_ids=_IDS).append(
+    pa.field("task", pa.string())
+)
+
+SCORES = _rows(
+    pair_id=pa.int64(),
+    positive_score=pa.float32(),
+    negative_scores=_SCORES,
+    neighbor_ids=_IDS,
+    neighbor_scores=_SCORES,
+    positive_rank=pa.int64(),
+    cluster=pa.int32(),
+)
+
+RESCORED = _rows(pair_id=pa.int64(), positive_score=pa.float32(), negative_scores=_SCORES, neighbor_scores=_SCORES)
+
+REJECTED = _rows(file=pa.string(), line=pa.int64(), reason=pa.string())
+
+# The kinds of part that are tables; the others are arrays, FAISS's files apart. Rescored ones have a folder of their
+# own, see rescored.py.
+SCHEMAS: dict[PartKind, pa.Schema] = {"texts": TEXTS, "pairs": PAIRS, "scores": SCORES, "rescored": RESCORED}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of an index folder. Paths inside the manifest are relative to ``root``."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """The file whose presence makes the folder an index; written last."""
+        return self.root / "manifest.json"
+
+    @property
+    def rejected(self) -> Path:
+        """Input rows refused, with file, line and reason."""
+        return self.root / "rejected.parquet"
+
+    @property
+    def building(self) -> Path:
+        """Where an unfinished build keeps its request and its journal; gone when the manifest is there."""
+        return self.root / "building"
+
+    @property
+    def summary(self) -> Path:
+        """Seconds and memory of the last build: beside the index, because no clock time goes into it."""
+        return self.root.parent / f"{self.root.name}.summary.json"
+
+    def file(self, record: PartRecord) -> Path:
+        """The file of a record."""
+        return self.root / record.path
+
+    def part(self, kind: PartKind, number: int) -> Path:
+        """Part ``number`` of ``kind``."""
+        suffix = "parquet" if kind in SCHEMAS else "faiss" if kind == "faiss" else "npy"
+        return self.root / kind / f"part-{number:05d}.{suffix}"

@@ -1,0 +1,1 @@
+"""Locate a model, load it safely, and run it without padding."""

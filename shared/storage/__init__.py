@@ -1,0 +1,1 @@
+"""Files written whole, their checksums, the build journal, the folder lock, and object storage."""

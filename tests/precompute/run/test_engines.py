@@ -1,0 +1,177 @@
+"""The same bytes whatever computes the parts: one process, several, a Ray cluster, and one after another."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from gistcache.precompute import build as build_module
+from gistcache.precompute.guides.base import same_guide
+from gistcache.precompute.guides.local_model import ModelGuide
+from gistcache.precompute.settings import IndexSettings
+from gistcache.shared.errors import GistcacheError, ModelError, SettingsError
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.timing import Clock
+
+from tests.conftest import build_test_index, random_pairs
+from tests.precompute.test_build import columns_of, contents
+
+SETTINGS = {"part_rows": 60, "neighbors": 5, "slice_rows": 60}
+WHOLE = SETTINGS | {"slice_rows": 10**6}
+RAY = {"engine": "ray", "num_workers": 1}  # every actor of every step loads the libraries anew
+TABLES = ("texts", "pairs", "contents", "lookup", "negatives")
+
+
+class PoweredOffError(BaseException):
+    pass
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return random_pairs(150, seed=5, negatives=1)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory, guide_folder, rows) -> Path:
+    return build_test_index(tmp_path_factory.mktemp("local") / "index", rows, guide_folder, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, guide_folder, rows) -> Path:
+    return build_test_index(tmp_path_factory.mktemp("whole") / "index", rows, guide_folder, **WHOLE)
+
+
+@pytest.fixture(scope="module")
+def ray():
+    ray = pytest.importorskip("ray")
+    yield ray
+    ray.shutdown()
+
+
+def cut_after(monkeypatch, records: int):
+    """Make the build end, as without power, when so many parts are recorded."""
+    original, written = build_module.Journal.record, []
+
+    def record(self, part):
+        if len(written) == records:
+            raise PoweredOffError
+        written.append(part.path)
+        original(self, part)
+
+    monkeypatch.setattr(build_module.Journal, "record", record)
+
+
+def test_slices_give_what_one_search_gives(local, whole):
+    sliced, searched_at_once = (columns_of(GuideIndex.open(each))[1] for each in (local, whole))
+    assert len(GuideIndex.open(local).manifest.parts["faiss"]) == 3
+    assert not (local / "building").exists()
+    for name in ("positive_rank", "positive_score", "cluster"):
+        assert sliced[name] == searched_at_once[name]
+    assert np.allclose(sliced["neighbor_scores"], searched_at_once["neighbor_scores"], atol=1e-6)
+
+
+def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows, forked):
+    settings = SETTINGS | {"exact_limit": 20, "vector_dtype": "int8"}
+    one = build_test_index(tmp_path / "one", rows, guide_folder, **settings)
+    two = build_test_index(tmp_path / "two", rows, guide_folder, num_workers=2, **settings)
+    assert contents(two) == contents(one)
+
+
+def test_begun_by_ray_gone_on_with_here_and_finished_by_ray(tmp_path, guide_folder, rows, whole, monkeypatch, ray):
+    folder, parts = tmp_path / "index", GuideIndex.open(whole).manifest.parts
+    before = sum(len(parts[kind]) for kind in TABLES) + len(["rejected rows", "unrounded sample"])
+
+    def cut(records: int, kind: str, **engine) -> dict[Path, int]:
+        """A build that ends after so many records; the files of a kind that it leaves, and when they were written."""
+        with monkeypatch.context() as patch:
+            cut_after(patch, records)
+            with pytest.raises(PoweredOffError):
+                build_test_index(folder, rows, guide_folder, **WHOLE, **engine)
+        made = {path: path.stat().st_mtime_ns for path in (folder / kind).glob("*.npy")}
+        assert 2 <= len(made) < len(parts[kind])  # this engine has worked, and not to the end
+        return made
+
+    begun = cut(before + 2, "vectors", **RAY)
+    gone_on = cut(len(parts["vectors"]), "scales")
+    build_test_index(folder, rows, guide_folder, **WHOLE, **RAY)
+    assert contents(folder) == contents(whole)
+    for made in (begun, gone_on):  # two at least were recorded, and stay
+        assert sum(path.stat().st_mtime_ns != stamp for path, stamp in made.items()) <= len(made) - 2
+
+
+def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide_folder, ray):
+    rows = random_pairs(450, seed=6)
+    killed, made = [], set()
+
+    def kill_one():
+        """As soon as a part of vectors is there: one of the actors, by SIGKILL."""
+        folder = tmp_path / "cut" / "vectors"
+        while not list(folder.glob("*.npy")):
+            time.sleep(0.01)
+        running = psutil.process_iter(["cmdline"])  # one that ended meanwhile has no command line: None
+        actors = [each for each in running if "ray::MapWorker" in " ".join(each.info["cmdline"] or [])]
+        made.update((path, path.stat().st_mtime_ns) for path in folder.glob("*.npy"))
+        if actors:
+            actors[0].kill()
+            killed.append(actors[0].pid)
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    settings = {"part_rows": 64, "neighbors": 5}
+    cut = build_test_index(tmp_path / "cut", rows, guide_folder, **RAY | settings | {"num_workers": 2})
+    killer.join()
+    assert killed
+    assert contents(cut) == contents(build_test_index(tmp_path / "whole", rows, guide_folder, **settings))
+    assert sum(path.stat().st_mtime_ns != stamp for path, stamp in made) <= 1  # the killed actor's own, in flight
+
+
+def test_a_worker_with_another_guide_is_refused(tmp_path, guide_folder, prompted_guide_folder):
+    fingerprint = ModelGuide(IndexSettings(guide=str(guide_folder))).fingerprint()
+    with pytest.raises(ModelError, match=r"prompts.query: the first process has '', command asks for 'find: '"):
+        same_guide(ModelGuide, (IndexSettings(guide=str(prompted_guide_folder)),), fingerprint)
+
+
+@pytest.mark.parametrize("engine", [{"num_workers": 2}, RAY])
+def test_what_fails_in_a_worker_is_told_in_one_message(tmp_path, guide_folder, rows, engine, request):
+    request.getfixturevalue("ray" if "engine" in engine else "forked")
+    folder = tmp_path / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(patch, 12)
+        with pytest.raises(PoweredOffError):
+            build_test_index(folder, rows, guide_folder, **SETTINGS)
+    for text in (folder / "texts").glob("*.parquet"):
+        text.write_bytes(text.read_bytes()[:-1] + b"?")  # journal and file no longer agree
+    (folder / "building" / "journal.jsonl").write_bytes(b"")
+    # Everything is made again: a worker that cannot see the folder is what is left to fail.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gistcache.precompute.build._Build.tables", lambda self: _tables_elsewhere(self))
+        with pytest.raises(GistcacheError, match="cannot be found"):
+            build_test_index(folder, rows, guide_folder, **SETTINGS, **engine)
+
+
+def _tables_elsewhere(build):
+    """The step as it is, and then its files gone, as on a machine that does not share the folder."""
+    record = _tables(build)
+    for path in (build.place.root / "texts").glob("*.parquet"):
+        path.unlink()
+    return record
+
+
+_tables = build_module._Build.tables
+
+
+def test_an_engine_that_is_not_installed_is_told_before_pairs_are_read(tmp_path, guide_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", engine="ray")
+    with pytest.raises(SettingsError, match=r"not installed(?s:.)*gistcache\[ray\]"):
+        build_module.build_index([str(tmp_path / "nowhere.jsonl")], settings, Clock())
+
+
+def test_an_address_without_ray_is_refused():
+    with pytest.raises(SettingsError, match="--ray-address"):
+        IndexSettings(guide="x", ray_address="auto")

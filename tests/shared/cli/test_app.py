@@ -1,0 +1,238 @@
+"""What every command shares: where results go, what stays quiet, settings printed and read back, exit codes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from gistcache.precompute.settings import IndexSettings
+from gistcache.shared import errors, libraries, progress
+from gistcache.shared.cli import app as cli
+from gistcache.shared.cli import doctor
+from gistcache.shared.cli.config_file import as_toml
+from gistcache.shared.cli.main import HOW_TO_GO_ON
+
+from tests.conftest import random_pairs, write_jsonl
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command line in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    level = logging.getLogger().level
+
+    def run(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gistcache", *map(str, words)])
+        try:
+            code = cli.run()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return code, *capsys.readouterr()
+
+    yield run
+    cli.app.config = ()
+    progress.console.quiet = False
+    logging.captureWarnings(False)
+    logging.getLogger().setLevel(level)
+
+
+@pytest.fixture
+def held(tmp_path) -> Path:
+    return write_jsonl(tmp_path / "held.jsonl", random_pairs(6, seed=1))
+
+
+def test_results_go_to_stdout_and_progress_to_stderr(command, small_index):
+    code, out, err = command("verify", small_index)
+    assert code == 0
+    assert "no fault" in out
+    assert "bytes in" in err
+    assert "bytes in" not in out
+
+
+@pytest.mark.parametrize(
+    "words", [("plan", "--texts", "1e6"), ("verify", "INDEX"), ("eval", "GUIDE", "--pairs", "HELD")]
+)
+def test_json_is_one_object_and_all_of_stdout(command, small_index, guide_folder, held, words):
+    places = {"INDEX": small_index, "GUIDE": guide_folder, "HELD": held}
+    code, out, _ = command(*(places.get(word, word) for word in words), "--json")
+    assert code == 0
+    assert isinstance(json.loads(out), dict)
+    assert out.count("\n") == 1
+
+
+def test_what_a_library_prints_is_no_result(command, monkeypatch):
+    from gistcache.shared.cli import plan_command
+
+    planned = plan_command.planned
+    monkeypatch.setattr(plan_command, "planned", lambda settings: print("chatter") or planned(settings))
+    _, out, err = command("plan", "--texts", "1e6", "--json")
+    assert "chatter" in err
+    assert "index: all" in json.loads(out)
+
+
+def test_a_plan_says_what_its_device_hours_assume(command):
+    words = ("plan", "--texts", "1e6", "--guide-parameters", "22e6", "--teraflops", "40")
+    assert "22 million weights (--guide-parameters)" in " ".join(command(*words)[1].split())
+    assumed = json.loads(command(*words, "--json")[1])["assumed"]
+    assert (assumed["guide_parameters"], assumed["teraflops"], assumed["text_tokens"]) == (22e6, 40, 50)
+
+
+def test_quiet_says_nothing_but_faults(command, small_index, tmp_path):
+    assert command("verify", small_index, "--quiet") == (0, "", "")
+    broken = shutil.copytree(small_index, tmp_path / "broken")
+    with (broken / "vectors" / "part-00000.npy").open("ab") as file:
+        file.write(b"x")
+    code, out, err = command("verify", broken, "--quiet")
+    assert (code, err) == (5, "")
+    assert "fault: vectors/part-00000.npy" in out
+    code, out, err = command("verify", tmp_path / "none", "--quiet")
+    assert (code, out) == (5, "")
+    assert "no guide index" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("index", "a.jsonl", 'b "c".jsonl', "--guide", "ü/m\\x", "--dim", "16", "--eval-pairs", "x"),
+        ("train", "--student", "s", "--learning-rate", "3e-4", "--no-token-cache", "--index", "a", "--index", "b"),
+        ("train", "--student", "s", "--query-prompt", "line\nbreak\x7f", "--matryoshka", "8,4"),
+        ("plan", "--texts", "1e9"),
+        ("eval", "m", "--pairs", "p"),
+        ("verify", "somewhere"),
+        ("mine", "index", "--hard-negatives", "2", "--out", "x.jsonl"),
+        ("rescore", "index", "--reranker", "r", "--out", "o"),
+        ("report", "index", "--runs", "a"),
+        ("sweep", "s.toml", "--jobs", "2"),
+    ],
+)
+def test_printed_settings_are_read_back(command, tmp_path, words):
+    code, printed, _ = command(*words, "--print-config")
+    assert code == 0
+    file = tmp_path / "settings.toml"
+    file.write_text(printed, encoding="utf-8")
+    code, again, said = command(words[0], "--config", file, "--print-config")
+    assert (code, said) == (0, "")
+    assert tomllib.loads(again) == tomllib.loads(printed)
+
+
+def test_printed_settings_hold_every_flag_that_has_a_value():
+    settings = IndexSettings(guide="g", out=Path("x"), columns=IndexSettings(guide="g").columns, clusters=3)
+    read = tomllib.loads(as_toml("index", {"settings": settings}))["index"]
+    assert read["out"] == "x"
+    assert read["clusters"] == 3
+    assert read["negative-column"] == []
+    assert "anchor-column" not in read  # no value
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[plan", "Expected ']'"),
+        (None, "no such file"),
+        ("[plan]\nneighbrs = 3\n", "--neighbors"),
+        ("\xff", "no TOML"),
+        ("[plane]", "did you mean [plan]?"),
+        ('[sweep]\nindex = ["i"]\n[settings]\n', "gistcache sweep FILE"),
+    ],
+)
+def test_a_faulty_config_file_is_told(command, tmp_path, content, told):
+    file = tmp_path / "f.toml"
+    if content is not None:
+        file.write_text(content, encoding="latin-1")
+    code, out, err = command("plan", "--config", file)
+    assert (code, out) == (2, "")
+    assert told in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("inside", ["", "folder"])
+def test_a_file_is_no_place_for_an_index(command, tmp_path, guide_folder, held, inside):
+    (tmp_path / "taken").write_text("mine")
+    code, _, err = command("index", held, "--guide", guide_folder, "--out", tmp_path / "taken" / inside)
+    assert code == 2
+    assert "give a folder" in " ".join(err.split())
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_help_documents_every_exit_code(command):
+    family = {each.exit_code for each in vars(errors).values() if hasattr(each, "exit_code")}
+    out = " ".join(command("--help")[1].split())
+    for code in family | {130, 143}:
+        assert f"{code} " in out.partition("Exit codes:")[2]
+    for name in ("index", "train", "verify", "plan", "eval", "sweep", "doctor", "--json", "--install-completion"):
+        assert name in out
+    assert set(HOW_TO_GO_ON) <= {*cli.app}
+
+
+def test_help_shows_defaults_as_they_are_typed(command):
+    out = command("train", "--help")[1]
+    assert "[default: guide-index]" in " ".join(out.replace("│", " ").split())
+    assert "()" not in out
+    assert "None" not in out
+
+
+def test_completion_knows_commands_and_flags(tmp_path):
+    script = cli.app.install_completion(shell="bash", output=tmp_path / "gistcache.bash", add_to_startup=False)
+    for word in ("train", "sweep", "--temperature", "--json"):
+        assert word in script.read_text()
+
+
+def test_doctor_says_what_is_there(command):
+    code, out, _ = command("doctor", "--json")
+    held = json.loads(out)
+    assert code == (1 if held["faults"] else 0)
+    assert held["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert held["libraries"]["torch"].split("+")[0] == __import__("torch").__version__.split("+")[0]
+    assert held["devices"][0] == "cpu"
+    assert set(held["extras"]) >= {"gpu", "ray", "s3", "dev"}
+
+
+def test_doctor_needs_an_installed_package(command, monkeypatch):
+    def nothing(name):
+        raise libraries.PackageNotFoundError(name)
+
+    monkeypatch.setattr(libraries, "version", nothing)
+    code, _, said = command("doctor")
+    assert code == 1
+    assert "is not installed" in said
+    assert "Traceback" not in said
+
+
+def test_doctor_names_what_is_missing(command, monkeypatch):
+    real = libraries.version
+    versions = {"rich": "1.0", "s3fs": None}
+
+    def pretended(name):
+        if versions.get(name, "") is None:
+            raise libraries.PackageNotFoundError(name)
+        return versions.get(name) or real(name)
+
+    monkeypatch.setattr(libraries, "version", pretended)
+    monkeypatch.setattr(doctor, "packages_distributions", lambda: {"faiss": ["faiss-cpu", "faiss-gpu", "faiss-cpu"]})
+    code, out, _ = command("doctor")
+    said = " ".join(out.replace("│", " ").split())
+    assert code == 1
+    assert "rich>=14 is missing: pip install 'rich>=14'" in said
+    assert "missing s3fs>=2025.3: pip install 'gistcache[s3]'" in said
+    assert "faiss-cpu faiss-gpu hold the same module" in said
+    assert "s3fs" in said.partition("extra dev")[2]  # an extra inside an extra
+
+
+def test_off_a_terminal_progress_is_a_line_a_minute(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with progress.step("embed", 100, "texts", done=10) as advance:
+        for _ in range(90):
+            now[0] += 2
+            advance(1, "loss 2")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "embed: 40 of 100 texts, 0.5 texts/s, loss 2"
+    assert lines[-1] == "embed: 90 texts in 180.0 s (0.5/s), 10 kept from before"
+    assert len(lines) == 4

@@ -1,0 +1,113 @@
+"""The token cache against the student's own tokenising."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.load import load_model
+from gistcache.shared.storage.lock import folder_lock
+from gistcache.train.batches.collators import BatchColumns, CachedTokens
+from gistcache.train.batches.token_cache import TokenCache
+from gistcache.train.run.run import train_student
+from gistcache.train.settings import TrainSettings
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+NO_PROMPTS = {"query": "", "document": ""}
+
+
+@pytest.fixture
+def index(small_index, tmp_path):
+    """A copy of the index, so that each test's cache is its own; texts in parts of 50."""
+    shutil.copytree(small_index, tmp_path / "index")
+    return GuideIndex.open(tmp_path / "index")
+
+
+def static_student(folder):
+    tokenizer = load_model(folder).tokenizer
+    torch.manual_seed(0)
+    return SentenceTransformer(modules=[StaticEmbedding(tokenizer.backend_tokenizer, embedding_dim=8)], device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["right", "left", "static"])
+@pytest.mark.parametrize("prompts", [NO_PROMPTS, {"query": "red: ", "document": "blue: "}])
+def test_features_are_the_students_own(index, student_folder, kind, prompts):
+    student = static_student(student_folder) if kind == "static" else load_model(student_folder)
+    if kind == "left":
+        student.tokenizer.padding_side = "left"
+    cache = TokenCache.of(index, student, prompts)
+    rows = index.to_dataset()
+    labels = np.array([3, 117, 60, 3, 0])
+    batch = CachedTokens(preprocess_fn=student.preprocess, tokens=cache, columns=BatchColumns(index, 2))(
+        [{"label": label} for label in labels]
+    )
+    assert batch.pop("label").tolist() == labels.tolist()
+    for column in ("anchor", "positive", "negative_1", "negative_2"):
+        prompt = prompts["query" if column == "anchor" else "document"]
+        expected = student.preprocess([rows[int(label)][column] for label in labels], prompt=prompt or None)
+        for name, value in expected.items():
+            found = batch.pop(f"{column}_{name}")
+            assert torch.equal(found, value) if isinstance(value, torch.Tensor) else found == value
+    assert not batch
+
+
+def test_made_once_and_used_by_every_student_with_the_tokenizer(index, student_folder, guide_folder, monkeypatch):
+    first = TokenCache.of(index, load_model(student_folder), NO_PROMPTS)
+    monkeypatch.setattr("gistcache.train.batches.token_cache._make", lambda *_: pytest.fail("the cache is there"))
+    again = TokenCache.of(index, load_model(guide_folder), NO_PROMPTS)  # another model, the same tokenizer
+    assert again.folder == first.folder
+    features = pickle.loads(pickle.dumps(again)).features(np.array([1]), "query")
+    assert torch.equal(features["input_ids"], first.features(np.array([1]), "query")["input_ids"])
+
+
+def test_what_would_change_the_tokens_makes_another_cache(index, student_folder):
+    student = load_model(student_folder)
+    folders = {TokenCache.of(index, student, NO_PROMPTS).folder}
+    folders.add(TokenCache.of(index, student, {"query": "red: ", "document": ""}).folder)
+    student.max_seq_length = 5
+    shorter = TokenCache.of(index, student, NO_PROMPTS)
+    assert shorter.features(np.arange(20), "query")["input_ids"].shape == (20, 5)
+    folders.add(shorter.folder)
+    student.tokenizer.truncation_side = "left"
+    folders.add(TokenCache.of(index, student, NO_PROMPTS).folder)
+    student.tokenizer.add_tokens(["dogcat"])
+    folders.add(TokenCache.of(index, student, NO_PROMPTS).folder)
+    assert len(folders) == 5
+
+
+def test_a_damaged_or_unfinished_cache_is_made_again(index, student_folder):
+    student = load_model(student_folder)
+    whole = TokenCache.of(index, student, NO_PROMPTS)
+    expected = {path.name: path.read_bytes() for path in whole.folder.glob("*.npy")}
+    assert len(expected) > 4
+    (whole.folder / "ids-00001.npy").write_bytes(b"short")
+    (whole.folder / "offsets-00000.npy").unlink()
+    TokenCache.of(index, student, NO_PROMPTS)
+    assert {path.name: path.read_bytes() for path in whole.folder.glob("*.npy")} == expected
+
+
+def test_a_cache_that_another_process_is_making_is_not_waited_for(index, student_folder, caplog):
+    student = load_model(student_folder)
+    folder = TokenCache.of(index, student, NO_PROMPTS).folder
+    (folder / "manifest.json").unlink()
+    with folder_lock(folder):
+        assert TokenCache.of(index, student, NO_PROMPTS) is None
+    assert "not cached" in caplog.text
+
+
+def test_training_is_the_same_with_and_without(index, student_folder, tmp_path):
+    weights = []
+    for cached in (True, False):
+        out = tmp_path / f"run-{cached}"
+        fixed = {"batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "max_steps": 4, "query_prompt": "red: "}
+        train_student(
+            TrainSettings(index=(index.layout.root,), student=str(student_folder), out=out, token_cache=cached, **fixed)
+        )
+        weights.append(load_file(out / "model.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

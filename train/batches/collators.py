@@ -1,0 +1,91 @@
+"""From pair ids to the columns of a batch: which texts they are, and the student's features of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+from torch import Tensor
+
+from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.texts import Texts
+from .hard_negatives import HardNegatives
+from .token_cache import TokenCache
+
+
+@dataclass(frozen=True)
+class BatchColumns:
+    """The columns of a batch: anchor, positive, the pairs' own negatives, and this epoch's hard ones.
+
+    Attributes:
+        index: The guide index that names texts and pairs.
+        own: How many columns of the pairs' own negatives there are.
+        hard: The hard negatives, or None.
+    """
+
+    index: GuideIndex
+    own: int = 0
+    hard: HardNegatives | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the text columns, in order."""
+        hard = self.hard.mining.hard_negatives if self.hard else 0
+        return ["anchor", "positive", *(f"negative_{k + 1}" for k in range(self.own + hard))]
+
+    def of(self, labels: np.ndarray) -> tuple[Tensor, dict[str, np.ndarray]]:
+        """What the loss is told of a batch, and the text ids (B,) of each column.
+
+        Args:
+            labels: (B,) pair ids.
+
+        Returns:
+            (B,) pair ids, or (B, 1 + H, 1) with the text ids of hard negatives, -1 for none; and the columns. A
+            negative that is not there is the pair's positive, which the loss leaves out. (``MatryoshkaLoss`` would take
+            labels whose last axis is as long as an embedding for embeddings, and cut them.)
+        """
+        ids = self.index.pairs(labels, self.own)
+        if self.hard is None:
+            return torch.from_numpy(labels), ids.columns()
+        drawn = self.hard.take(labels)
+        ids = ids._replace(negatives=np.concatenate([ids.negatives, drawn], axis=1))
+        return torch.from_numpy(np.column_stack([labels, drawn])[..., None]), ids.columns()
+
+
+@dataclass(kw_only=True)
+class CachedTokens(SentenceTransformerDataCollator):
+    """Reads a batch's tokens from the token cache by the rows' labels (pair ids)."""
+
+    tokens: TokenCache
+    columns: BatchColumns
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows with a label -> the features of every column, named as the trainer expects them."""
+        label, columns = self.columns.of(_labels(features))
+        batch: dict[str, Any] = {"label": label}
+        for column, ids in columns.items():
+            named = self.tokens.features(ids, "query" if column == "anchor" else "document")
+            batch |= {f"{column}_{name}": value for name, value in named.items()}
+        return batch
+
+
+@dataclass(kw_only=True)
+class WithHardTexts(SentenceTransformerDataCollator):
+    """Adds the texts of hard negatives to a batch's rows before they are tokenised, for students without a cache."""
+
+    texts: Texts
+    columns: BatchColumns
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows with texts and label -> the features of every column, named as the trainer expects them."""
+        label, columns = self.columns.of(_labels(features))
+        added = {name: self.texts.take(ids).to_pylist() for name, ids in columns.items() if name not in features[0]}
+        rows = [row | {name: texts[k] for name, texts in added.items()} for k, row in enumerate(features)]
+        return super().__call__(rows) | {"label": label}
+
+
+def _labels(features: list[dict[str, Any]]) -> np.ndarray:
+    return np.array([row["label"] for row in features], dtype=np.int64)

@@ -1,0 +1,136 @@
+"""`gistcache mine`: the hard negatives that training draws, as files for other trainers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from cyclopts import Parameter
+from rich.text import Text
+
+from ...shared.cli.output import Outcome
+from ...shared.errors import SettingsError, refuse_below
+from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.texts import Texts
+from ...shared.progress import console, step
+from ...shared.storage.remote import refuse_url
+from ..loss.judges import make_judge
+from ..loss.reranker_judge import Reranked
+from ..loss.rescored import Rescored
+from ..objective import Judging
+from .hard_negatives import HardNegatives, Mining
+from .mined_files import FLAG_EMBEDDING, Mined, joined, n_tuple_schema, n_tuples, write_rows
+
+Format = Literal["n-tuple", "flagembedding"]
+
+BLOCK_PAIRS = 1_024
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class MineSettings:
+    """Everything `gistcache mine` can be told besides the index; choice and drawing as in `gistcache train`."""
+
+    out: Path
+    """File to write, `.parquet` or `.jsonl`; one that is there is replaced."""
+    format: Format = "n-tuple"
+    """`n-tuple`, sentence-transformers': anchor, positive, negative_1 ... negative_N, a row a pair; pairs with fewer
+    than N are left out and counted. `flagembedding`: query, pos, neg, pos_scores, neg_scores, a row an anchor with the
+    negatives of all its pairs, which may be fewer than N; anchors without any are left out and counted."""
+    mining: Mining = field(default_factory=Mining)
+    """Which neighbours become negatives."""
+    judging: Judging = field(default_factory=Judging)
+    """Which of them are false ones, as for the loss of `gistcache train`; --negative-margin and --rescored say so in
+    its place."""
+    rescored: Path | None = None
+    """Scores of a reranker, made by `gistcache rescore`: they order the neighbours, say in the judge's place which are
+    false negatives, and are the scores that are written."""
+    seed: int = 0
+    """Seed of the drawing; that of the training run."""
+    epoch: int = 0
+    """Which epoch's negatives to draw, counted from 0."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.mining.hard_negatives < 1:
+            raise SettingsError("How many negatives is not said", where="--hard-negatives", fix="give 1 or more")
+        if self.out.suffix not in (".parquet", ".jsonl"):
+            raise SettingsError("The suffix says no format", where=f"--out {self.out}", fix="give .parquet or .jsonl")
+        refuse_url(self.out, "--out")
+        refuse_below(self, 0, "seed", "epoch")
+
+
+def mine(index: str, *, settings: MineSettings) -> Outcome:
+    """Write the hard negatives that `gistcache train` draws with the same flags and seed.
+
+    Parameters
+    ----------
+    index
+        The guide index: a folder or a URL.
+    """
+    written, left_out, lacking = mine_index(GuideIndex.open(index), settings)
+    tail = f"; {left_out:,} {lacking} and are left out" if left_out else ""
+    figures = {"out": str(settings.out), "rows": written, "left_out": left_out}
+    return Outcome(figures, (Text(f"{settings.out}: {written:,} rows{tail}"),))
+
+
+def mine_index(index: GuideIndex, settings: MineSettings) -> tuple[int, int, str]:
+    """Write the file, part by part; returns how many rows it has, how many are left out, and what these lack.
+
+    Raises:
+        GistcacheError: Settings do not go together, or no row is left.
+    """
+    judging, wanted = settings.judging, settings.mining.hard_negatives
+    judge = make_judge(
+        judging.judge,
+        index,
+        judging.margin,
+        judging.margin_strategy,
+        judging.judge_threshold,
+        judging.judge_quantile,
+    )
+    rescored = Rescored(settings.rescored, index) if settings.rescored else None
+    reranked = Reranked(rescored, judging.margin, judging.margin_strategy) if rescored else None
+    hard = HardNegatives(index, settings.mining, judge, settings.seed, reranked)
+    hard.epoch = settings.epoch
+    console.print(hard.told(np.arange(len(index))), highlight=False)
+    pairs = _mined(index, hard, rescored)
+    if settings.format == "n-tuple":
+        written, left_out = write_rows(n_tuples(pairs, wanted), n_tuple_schema(wanted), settings.out)
+        lacking = f"pairs have fewer than {wanted} negatives"
+    else:
+        written, left_out = write_rows(joined(pairs), FLAG_EMBEDDING, settings.out)
+        lacking = "anchors have no negative"
+    return written, left_out, lacking
+
+
+def _mined(index: GuideIndex, hard: HardNegatives, rescored: Rescored | None) -> Iterator[Mined]:
+    """Every pair in the order of ids."""
+    texts = Texts(index)
+    with step("mine", len(index), "pairs") as advance:
+        for table in index.scores(["pair_id", "positive_score"]):
+            for start in range(0, table.num_rows, BLOCK_PAIRS):
+                labels, scores = (column.to_numpy() for column in table.slice(start, BLOCK_PAIRS).columns)
+                yield from _block(index, texts, hard, labels, rescored.take(labels).positives if rescored else scores)
+                advance(len(labels))
+
+
+def _block(
+    index: GuideIndex, texts: Texts, hard: HardNegatives, labels: np.ndarray, positive_scores: np.ndarray
+) -> Iterator[Mined]:
+    ids, (drawn, scores) = index.pairs(labels, 0), hard.draw(labels)
+    held = drawn >= 0
+    negatives = iter(texts.take(drawn[held]).to_pylist() if held.any() else [])
+    found = zip(
+        ids.anchors.tolist(),
+        texts.take(ids.anchors).to_pylist(),
+        texts.take(ids.positives).to_pylist(),
+        positive_scores.tolist(),
+        strict=True,
+    )
+    for row, pair in enumerate(found):
+        yield Mined(*pair, list(islice(negatives, int(held[row].sum()))), scores[row][held[row]].tolist())

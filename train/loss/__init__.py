@@ -1,0 +1,1 @@
+"""The guided loss: judges, guide lookup, distillation terms, statistics. Tensors in, tensors out."""

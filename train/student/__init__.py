@@ -1,0 +1,1 @@
+"""The student: load it, make it smaller, run its forward pass."""

@@ -1,0 +1,1 @@
+"""Many training runs against one index, ranked."""
