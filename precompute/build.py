@@ -1,4 +1,4 @@
-"""Stage 1, step by step: pairs -> texts -> vectors -> scales -> FAISS -> scores -> manifest."""
+"""Stage 1, step by step: pairs -> texts -> vectors -> density -> FAISS -> scores -> manifest."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pyarrow as pa
 
 from ..shared.data.pairs import read_pairs
 from ..shared.evaluation.retrieval import RetrievalSet
-from ..shared.guide_index.layout import CONTENT_COLUMNS, PartKind, unrounded_rows
+from ..shared.guide_index.layout import CONTENT_COLUMNS, ShardKind, unrounded_rows
 from ..shared.guide_index.manifest import Manifest, Request
-from ..shared.guide_index.memory_map import RowStore, VectorStore
+from ..shared.guide_index.memory_map import MappedRows, MappedVectors
 from ..shared.libraries import installed
 from ..shared.models.load import find_model
 from ..shared.progress import Advance, step
 from ..shared.sampling import sample_of
-from ..shared.storage.files import Journal, PartRecord
-from ..shared.timing import Clock
+from ..shared.storage.files import FileRecord, Journal
+from ..shared.timing import Timings
 from .corpus import Corpus, read_corpus
 from .embed.encode import KEPT, EncodeJob
 from .embed.expected_texts import all_texts, older_vectors
@@ -31,15 +31,15 @@ from .embed.reuse import OldVectors
 from .embed.unrounded import SampledPairs, Unrounded, UnroundedJob
 from .guides.base import AsModel, Guide, guide_of
 from .output.lifecycle import INDEX, finish, finished, has_manifest, refuse_foreign, unfinished
-from .output.store import Place
-from .run.jobs import Job, Made, Value
+from .output.store import Store
+from .run.jobs import Job, ShardResult, Value
 from .run.local import Engine, engine_of
 from .run.ray import load_ray
 from .search import faiss_index
-from .search.density import ScaleJob, ScaleReference
+from .search.density import DensityJob, DensityReference
 from .search.faiss_files import FaissJob
-from .search.guide_vectors import Space
-from .search.neighbors import Slice, slices_of
+from .search.guide_vectors import GuideVectors
+from .search.neighbors import DocumentShard, document_shards
 from .search.pair_scores import ScoreJob, anchor_centroids, found_file, found_folder
 from .settings import NOT_FOR, IndexSettings
 from .summary import outside_top
@@ -47,7 +47,7 @@ from .summary import outside_top
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "numpy", "pyarrow", "polars", "faiss-cpu", "faiss-gpu")
 
 
-def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) -> Manifest:
+def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Timings) -> Manifest:
     """Build, finish or confirm the guide index of the inputs.
 
     Every part that an earlier run of the same request has committed is kept. A finished index of the same request is
@@ -56,7 +56,7 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
     Raises:
         GistcacheError: See the errors of each step.
     """
-    place, inputs = Place.of(settings.out), list(inputs)
+    place, inputs = Store.of(settings.out), list(inputs)
     _refuse_early(settings, place)
     with clock.measure("read pairs"):
         corpus = read_corpus(read_pairs(inputs, settings.columns, strict=settings.strict), ", ".join(inputs))
@@ -86,7 +86,7 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Clock) ->
     return manifest
 
 
-def _refuse_early(settings: IndexSettings, place: Place) -> None:
+def _refuse_early(settings: IndexSettings, place: Store) -> None:
     """What can be seen before a pair is read: no engine, a folder of something else, a guide that is not there."""
     if settings.engine == "ray":
         load_ray()
@@ -101,22 +101,22 @@ class _Build:
 
     def __init__(
         self,
-        place: Place,
+        place: Store,
         journal: Journal,
         guide: Guide,
         corpus: Corpus,
         settings: IndexSettings,
-        clock: Clock,
+        clock: Timings,
         old: OldVectors | None,
     ) -> None:
         self.place, self.journal, self.guide, self.corpus = place, journal, guide, corpus
         self.settings, self.clock, self.old = settings, clock, old
         self.engine: Engine = engine_of(settings)
-        assert settings.part_rows, "IndexSettings.for_texts sets it"
-        assert settings.scale_k, "IndexSettings.for_texts sets it"
-        self.rows, self.scale_k = settings.part_rows, settings.scale_k
+        assert settings.shard_rows, "IndexSettings.for_texts sets it"
+        assert settings.density_k, "IndexSettings.for_texts sets it"
+        self.rows, self.density_k = settings.shard_rows, settings.density_k
         self.exact = corpus.documents <= settings.exact_limit
-        self.parts: dict[PartKind, list[PartRecord]] = {}
+        self.shards: dict[ShardKind, list[FileRecord]] = {}
 
     def run(self, request: Request, held_out: RetrievalSet | None) -> Manifest:
         """All steps, in order."""
@@ -128,22 +128,22 @@ class _Build:
         if held_out:
             with self.clock.measure("evaluate guide"):
                 measured["guide"] = held_out.evaluate(AsModel(self.guide))
-        vectors = VectorStore(self.place.rows(self.parts["vectors"]))
-        space = Space(vectors, self._contents, self.corpus.queries)
-        with self.clock.measure("scales"):
-            measured["scales"] = self.scales(space)
+        vectors = MappedVectors(self.place.rows(self.shards["vectors"]))
+        space = GuideVectors(vectors, self._contents, self.corpus.queries)
+        with self.clock.measure("density"):
+            measured["density"] = self.density(space)
         with self.clock.measure("FAISS index"):
             measured["search"] = self.search_files(space)
         with self.clock.measure("scores"):
             self.scores(space)
-        measured["outside_top_10"] = outside_top(self.place, self.parts["scores"])
+        measured["outside_top_10"] = outside_top(self.place, self.shards["scores"])
         libraries = {name: version for name in LIBRARIES if (version := installed(name))}
-        return Manifest(request, self.parts, [rejected], measured, libraries)
+        return Manifest(request, self.shards, [rejected], measured, libraries)
 
-    def tables(self) -> PartRecord:
+    def tables(self) -> FileRecord:
         """Texts and pairs in all their forms, and the rejected rows."""
         corpus, rows, place = self.corpus, self.rows, self.place
-        forms: dict[PartKind, Iterator[pa.Table] | Iterator[np.ndarray]] = {
+        forms: dict[ShardKind, Iterator[pa.Table] | Iterator[np.ndarray]] = {
             "texts": corpus.text_parts(rows),
             "pairs": corpus.pair_parts(rows),
             "contents": corpus.content_parts(rows),
@@ -151,9 +151,9 @@ class _Build:
             "negatives": corpus.negative_parts(rows),
         }
         for kind, parts in forms.items():
-            self.parts[kind] = [
+            self.shards[kind] = [
                 self.journal.keep_or_make(
-                    place.layout.part(kind, number), partial(place.commit_part, kind, number, part)
+                    place.layout.shard(kind, number), partial(place.commit_shard, kind, number, part)
                 )
                 for number, part in enumerate(parts)
             ]
@@ -161,8 +161,8 @@ class _Build:
         return self.journal.keep_or_make(path, lambda: place.commit_table(path, corpus.rejected_table()))
 
     @property
-    def _contents(self) -> RowStore:
-        return self.place.rows(self.parts["contents"], (CONTENT_COLUMNS,), np.int64)
+    def _contents(self) -> MappedRows:
+        return self.place.rows(self.shards["contents"], (CONTENT_COLUMNS,), np.int64)
 
     def embed(self) -> None:
         """Guide vectors: of the queries, then of the documents, which may copy those of equal queries."""
@@ -172,12 +172,12 @@ class _Build:
         if kept:
             counts[KEPT] = kept
         job = EncodeJob(
-            self.place, self.guide, self.parts["texts"], self._contents, self.corpus.queries, None, self.old,
+            self.place, self.guide, self.shards["texts"], self._contents, self.corpus.queries, None, self.old,
             self.unrounded(), self.settings.vector_dtype,
         )  # fmt: skip
         with step("embed texts", self.corpus.texts.height, "texts", done=kept) as advance:
             told = self._run("vectors", job, range(first), advance)
-            job = replace(job, of_queries=self.place.rows(self.parts["vectors"]))
+            job = replace(job, of_queries=self.place.rows(self.shards["vectors"]))
             told += self._run("vectors", job, range(first, len(ranges)), advance)
         for each in told:
             counts.update(each)
@@ -189,19 +189,19 @@ class _Build:
         job = UnroundedJob(self.place, self.guide, sample, self.old)
         with step("embed a sample, kept unrounded for verify", len(sample.pair_ids), "pairs") as advance:
             self._run("unrounded", job, range(1), advance)
-        return Unrounded(sample.keys, self.place.rows(self.parts["unrounded"], (), unrounded_rows(self.guide.dim)))
+        return Unrounded(sample.keys, self.place.rows(self.shards["unrounded"], (), unrounded_rows(self.guide.dim)))
 
-    def scales(self, space: Space) -> dict[str, Any]:
+    def density(self, space: GuideVectors) -> dict[str, Any]:
         """Every text's scale."""
         content_ids = self.corpus.texts["content_id"].to_numpy()
-        reference = ScaleReference.of(content_ids, self.scale_k, self.settings.seed)
+        reference = DensityReference.of(content_ids, self.density_k, self.settings.seed)
         ranges = self.corpus.part_ranges(self.rows)
-        job = ScaleJob(self.place, space, reference, ranges, self.settings.device)
-        with step("scales", self.corpus.texts.height, "texts") as advance:
-            self._run("scales", job, range(len(ranges)), advance)
+        job = DensityJob(self.place, space, reference, ranges, self.settings.device)
+        with step("density", self.corpus.texts.height, "texts") as advance:
+            self._run("density", job, range(len(ranges)), advance)
         return reference.told()
 
-    def search_files(self, space: Space) -> dict[str, Any]:
+    def search_files(self, space: GuideVectors) -> dict[str, Any]:
         """A FAISS file for each slice of documents; what kind it is, with its measured recall."""
         slices = self._slices()
         kept = {number: record for number in range(len(slices)) if (record := self._record("faiss", number))}
@@ -229,16 +229,16 @@ class _Build:
             "recall_sample": len(ids),
         }
 
-    def scores(self, space: Space) -> None:
+    def scores(self, space: GuideVectors) -> None:
         """Scores, neighbours, ranks and clusters of every pair: slice after slice, each over all parts of pairs."""
-        slices, parts = self._slices(), range(len(self.parts["pairs"]))
+        slices, parts = self._slices(), range(len(self.shards["pairs"]))
         todo = [number for number in parts if not self._record("scores", number)]
         centroids = anchor_centroids(space, self.settings.clusters, self.settings.seed) if todo else np.empty((0, 0))
         with step("scores", self.corpus.pairs.height * len(slices), "pairs") as advance:
             for documents in slices if todo else []:
                 job = ScoreJob(
-                    self.place, space, self.parts["pairs"], documents,
-                    faiss=None if self.exact else self.parts["faiss"][documents.number],
+                    self.place, space, self.shards["pairs"], documents,
+                    faiss=None if self.exact else self.shards["faiss"][documents.number],
                     before=self._found(documents.number - 1, todo),
                     last=documents == slices[-1],
                     neighbors=self.settings.neighbors,
@@ -252,16 +252,16 @@ class _Build:
                     self.place.drop(found_folder(self.place, documents.number - 1))
         self._collect("scores", parts)
 
-    def _found(self, slice_number: int, parts: Sequence[int]) -> dict[int, PartRecord]:
+    def _found(self, slice_number: int, parts: Sequence[int]) -> dict[int, FileRecord]:
         """What the slices up to this one have given, by part."""
         paths = {part: self._name(found_file(self.place, slice_number, part)) for part in parts}
         return {part: self.journal.done[path] for part, path in paths.items() if path in self.journal.done}
 
-    def _slices(self) -> list[Slice]:
-        return slices_of(self.corpus.queries, self.corpus.texts.height, self.settings.slice_rows)
+    def _slices(self) -> list[DocumentShard]:
+        return document_shards(self.corpus.queries, self.corpus.texts.height, self.settings.document_shard_rows)
 
     def _run(
-        self, kind: PartKind, job: Job[Value], numbers: Sequence[int], advance: Advance
+        self, kind: ShardKind, job: Job[Value], numbers: Sequence[int], advance: Advance
     ) -> list[Mapping[str, Any]]:
         """Make the parts that are not there yet, and list them all; returns what is told of each that was made."""
         told = []
@@ -271,16 +271,16 @@ class _Build:
         self._collect(kind, numbers)
         return told
 
-    def _keep(self, made: Made) -> None:
+    def _keep(self, made: ShardResult) -> None:
         if made.record and made.record.path not in self.journal.done:
             self.journal.record(made.record)
 
-    def _collect(self, kind: PartKind, numbers: Sequence[int]) -> None:
-        paths = [self._name(self.place.layout.part(kind, number)) for number in numbers]
-        self.parts[kind] = [*self.parts.get(kind, []), *(self.journal.done[path] for path in paths)]
+    def _collect(self, kind: ShardKind, numbers: Sequence[int]) -> None:
+        paths = [self._name(self.place.layout.shard(kind, number)) for number in numbers]
+        self.shards[kind] = [*self.shards.get(kind, []), *(self.journal.done[path] for path in paths)]
 
-    def _record(self, kind: PartKind, number: int) -> PartRecord | None:
-        return self.journal.done.get(self._name(self.place.layout.part(kind, number)))
+    def _record(self, kind: ShardKind, number: int) -> FileRecord | None:
+        return self.journal.done.get(self._name(self.place.layout.shard(kind, number)))
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.place.root).as_posix()

@@ -6,18 +6,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..shared.cli.output import Outcome
+from ..shared.cli.output import CommandResult
 from ..shared.storage.files import write_json
 from ..shared.storage.remote import Remote
-from ..shared.timing import Clock
-from .output.store import Place
+from ..shared.timing import Timings
+from .output.store import Store
 from .settings import IndexSettings
 from .summary import summarize, summary_table
 
 
 def index(
     pairs: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = (), *, settings: IndexSettings
-) -> Outcome:
+) -> CommandResult:
     """Embed pairs with a guide, once, and write a guide index.
 
     Run the same command again after an interruption: every finished part is kept.
@@ -30,11 +30,11 @@ def index(
     """
     from .build import build_index  # the libraries that it loads take seconds, and --help needs none
 
-    clock, place = Clock(), Place.of(settings.out)
+    clock, place = Timings(), Store.of(settings.out)
     manifest = build_index(pairs, settings, clock)
     summary = summarize(place, manifest, clock)
     if "embed" in clock.seconds:
         write_json(place.layout.summary, summary)
         if place.remote:
             Remote(f"{place.remote.url}.summary.json").put(place.layout.summary, "")
-    return Outcome(summary, (summary_table(summary),))
+    return CommandResult(summary, (summary_table(summary),))

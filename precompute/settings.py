@@ -13,8 +13,8 @@ from ..shared.data.pairs import Columns
 from ..shared.errors import SettingsError, flag_of, refuse_below
 from ..shared.guide_index.quantize import VectorDType
 from ..shared.models.load import DType
-from ..shared.scaling import EXACT_LIMIT, NEIGHBORS, SLICE_ROWS, default_part_rows
-from .search.density import default_scale_k
+from ..shared.scaling import EXACT_LIMIT, NEIGHBORS, SLICE_ROWS, default_shard_rows
+from .search.density import default_density_k
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 # What means nothing to a kind of guide is refused, so that nobody believes that it took effect.
@@ -99,15 +99,15 @@ class IndexSettings:
     """Padded tokens a forward pass of the guide; default: 1,024 on a CPU, 65,536 on an accelerator."""
     neighbors: int = NEIGHBORS
     """Closest documents to store for each anchor."""
-    scale_k: int | None = None
+    density_k: int | None = None
     """A text's scale is its guide score with its K-th nearest other text; default: 100, more above a million texts."""
     clusters: int | None = None
     """Clusters of anchors; default: the square root of their number."""
     exact_limit: int = EXACT_LIMIT
     """Documents up to which neighbours are searched exactly; above, with inverted lists tuned to 0.95 recall."""
-    part_rows: int | None = None
+    shard_rows: int | None = None
     """Rows a part file: what is lost at most when a worker is killed; default: 8,192, more above 33 million texts."""
-    slice_rows: int = SLICE_ROWS
+    document_shard_rows: int = SLICE_ROWS
     """Documents that are searched together: each slice has a FAISS file of its own."""
     engine: Literal["local", "ray"] = "local"
     """What computes the parts: processes of this machine, or a Ray cluster."""
@@ -126,7 +126,7 @@ class IndexSettings:
         Raises:
             SettingsError: A number is out of its range.
         """
-        counts = ("neighbors", "scale_k", "exact_limit", "part_rows", "slice_rows", "num_workers")
+        counts = ("neighbors", "density_k", "exact_limit", "shard_rows", "document_shard_rows", "num_workers")
         refuse_below(self, 1, *counts, "max_length", "dim", "batch_tokens", "clusters")
         self._refuse_without_meaning()
         if self.ray_address and self.engine != "ray":
@@ -154,10 +154,19 @@ class IndexSettings:
 
     def for_texts(self, texts: int) -> IndexSettings:
         """With what follows from the size of the corpus: parts so large that the manifest stays small, and K."""
-        part_rows, scale_k = self.part_rows or default_part_rows(texts), self.scale_k or default_scale_k(texts)
-        return replace(self, part_rows=part_rows, scale_k=scale_k)
+        shard_rows, density_k = self.shard_rows or default_shard_rows(texts), self.density_k or default_density_k(texts)
+        return replace(self, shard_rows=shard_rows, density_k=density_k)
 
     def recorded(self) -> dict[str, Any]:
         """The part that determines the rest of the index, JSON-ready."""
-        names = ("vector_dtype", "neighbors", "scale_k", "clusters", "exact_limit", "part_rows", "slice_rows", "seed")
+        names = (
+            "vector_dtype",
+            "neighbors",
+            "density_k",
+            "clusters",
+            "exact_limit",
+            "shard_rows",
+            "document_shard_rows",
+            "seed",
+        )
         return {name: getattr(self, name) for name in names}

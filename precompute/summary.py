@@ -7,14 +7,14 @@ from typing import Any
 from rich.table import Table
 
 from ..shared.guide_index.manifest import Manifest
-from ..shared.storage.files import PartRecord
-from ..shared.timing import Clock, peak_memory_bytes
-from .output.store import Place
+from ..shared.storage.files import FileRecord
+from ..shared.timing import Timings, peak_memory_bytes
+from .output.store import Store
 
 TOP = 10
 
 
-def summarize(place: Place, manifest: Manifest, clock: Clock) -> dict[str, Any]:
+def summarize(place: Store, manifest: Manifest, clock: Timings) -> dict[str, Any]:
     """All figures of a finished build, JSON-ready."""
     corpus = manifest.request.corpus
     texts = corpus["queries"] + corpus["documents"]
@@ -36,7 +36,7 @@ def summarize(place: Place, manifest: Manifest, clock: Clock) -> dict[str, Any]:
     }
 
 
-def outside_top(place: Place, scores: list[PartRecord], top: int = TOP) -> float:
+def outside_top(place: Store, scores: list[FileRecord], top: int = TOP) -> float:
     """Share of pairs whose positive has ``top`` documents or more above it in the guide's ranking."""
     outside = pairs = 0
     for record in scores:

@@ -50,7 +50,7 @@ class Blocks(NamedTuple):
         return Blocks(act(self.ap), aa, pp, act(self.an))
 
     def or_(self, other: Blocks) -> Blocks:
-        """Cells that are marked here or there, of two blocks of the same form."""
+        """Candidates that are marked here or there, of two blocks of the same form."""
         aa, pp = (
             None if one is None or two is None else one | two for one, two in ((self.aa, other.aa), (self.pp, other.pp))
         )
@@ -102,7 +102,7 @@ class BatchTexts:
 
 
 def same_text(texts: BatchTexts, rows: Tensor, like: Blocks) -> Blocks:
-    """Cells whose text is the row's anchor, its positive, or another known positive of that anchor.
+    """Candidates whose text is the row's anchor, its positive, or another known positive of that anchor.
 
     Args:
         texts: The batch's texts.

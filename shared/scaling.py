@@ -51,7 +51,7 @@ class CorpusSize:
     negatives: int = 0
 
 
-def default_part_rows(texts: int) -> int:
+def default_shard_rows(texts: int) -> int:
     """A power of two from 8,192 up, so that the texts fill no more than 4,096 parts."""
     rows = LEAST_PART_ROWS
     while rows * MOST_PARTS < texts:
@@ -66,13 +66,13 @@ class Shape:
     dim: int
     value_bytes: int = FLOAT16
     neighbors: int = NEIGHBORS
-    part_rows: int | None = None
-    slice_rows: int = SLICE_ROWS
+    shard_rows: int | None = None
+    document_shard_rows: int = SLICE_ROWS
     exact_limit: int = EXACT_LIMIT
 
     def rows_of_parts(self, texts: int) -> int:
         """Rows a part file; where none are given, so many that the manifest stays small."""
-        return self.part_rows or default_part_rows(texts)
+        return self.shard_rows or default_shard_rows(texts)
 
 
 def file_bytes(corpus: CorpusSize, shape: Shape) -> dict[str, int]:
@@ -87,7 +87,7 @@ def file_bytes(corpus: CorpusSize, shape: Shape) -> dict[str, int]:
         "negatives": corpus.negatives * INT64,
         "unrounded": min(UNROUNDED_PAIRS, corpus.texts - corpus.documents) * unrounded_rows(shape.dim).itemsize,
         "vectors": corpus.texts * shape.dim * shape.value_bytes,
-        "scales": corpus.texts * FLOAT32,
+        "density": corpus.texts * FLOAT32,
         "scores": corpus.pairs * (SCORE_ROW_BYTES + neighbors * neighbor),
         "faiss": sum(slice_bytes(corpus.documents, shape)),
         "manifest": parts(corpus, shape) * RECORD_BYTES,
@@ -98,8 +98,8 @@ def file_bytes(corpus: CorpusSize, shape: Shape) -> dict[str, int]:
 def slice_bytes(documents: int, shape: Shape) -> list[int]:
     """Bytes of each slice of documents: of its FAISS file, and the memory that building or searching it takes."""
     return [
-        _faiss_bytes(min(shape.slice_rows, documents - start), shape, exact=documents <= shape.exact_limit)
-        for start in range(0, documents, shape.slice_rows)
+        _faiss_bytes(min(shape.document_shard_rows, documents - start), shape, exact=documents <= shape.exact_limit)
+        for start in range(0, documents, shape.document_shard_rows)
     ]
 
 
@@ -133,7 +133,7 @@ def search_flops(corpus: CorpusSize, shape: Shape) -> float:
 
 def probed_flops(corpus: CorpusSize, shape: Shape, probes: int) -> float:
     """As ``search_flops``, by inverted lists of which so many are probed in each slice."""
-    count, rows = len(slice_bytes(corpus.documents, shape)), min(corpus.documents, shape.slice_rows)
+    count, rows = len(slice_bytes(corpus.documents, shape)), min(corpus.documents, shape.document_shard_rows)
     lists = max(1, inverted_lists(rows))
     looked_at = lists + probes * rows / lists
     return FLOPS_A_WEIGHT * shape.dim * float(corpus.texts - corpus.documents) * count * looked_at
@@ -142,7 +142,7 @@ def probed_flops(corpus: CorpusSize, shape: Shape, probes: int) -> float:
 def found_bytes(corpus: CorpusSize, shape: Shape) -> int:
     """Bytes that pass from one slice to the next: the top k of every anchor."""
     anchors = corpus.texts - corpus.documents
-    return anchors * shape.neighbors * (FLOAT32 + INT64) if corpus.documents > shape.slice_rows else 0
+    return anchors * shape.neighbors * (FLOAT32 + INT64) if corpus.documents > shape.document_shard_rows else 0
 
 
 def trainer_bytes(corpus: CorpusSize) -> int:

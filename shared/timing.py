@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class Clock:
+class Timings:
     """What one run did.
 
     Attributes:

@@ -149,10 +149,10 @@ def build_test_index(out: Path, rows: list[dict], guide: Path, **settings) -> Pa
     """Write rows to a file beside ``out`` and index them with a guide; returns ``out``."""
     from gistcache.precompute.build import build_index
     from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.timing import Clock
+    from gistcache.shared.timing import Timings
 
     source = write_jsonl(out.parent / f"{out.name}.jsonl", rows)
-    build_index([str(source)], IndexSettings(guide=str(guide), out=out, **settings), Clock())
+    build_index([str(source)], IndexSettings(guide=str(guide), out=out, **settings), Timings())
     return out
 
 
@@ -168,4 +168,4 @@ def forked(tmp_path_factory) -> None:
 def small_index(tmp_path_factory, guide_folder) -> Path:
     """120 pairs with three negatives each, in parts of 50 rows."""
     rows = random_pairs(120, seed=3, negatives=3)
-    return build_test_index(tmp_path_factory.mktemp("index") / "small", rows, guide_folder, part_rows=50, neighbors=10)
+    return build_test_index(tmp_path_factory.mktemp("index") / "small", rows, guide_folder, shard_rows=50, neighbors=10)

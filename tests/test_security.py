@@ -14,8 +14,8 @@ from gistcache.precompute.search import faiss_index
 from gistcache.shared.errors import IndexFaultError, ModelError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import find_model, load_model, load_reranker
-from gistcache.shared.storage.checksummed_json import SEAL, read_sealed, write_sealed
-from gistcache.shared.storage.files import PartRecord, sha256_of
+from gistcache.shared.storage.checksummed_json import SEAL, read_checksummed, write_checksummed
+from gistcache.shared.storage.files import FileRecord, sha256_of
 from gistcache.train.loss.guide_lookup import Guides
 from gistcache.train.run.model_card import section
 
@@ -176,10 +176,10 @@ def test_pickled_weights_do_not_hide(tmp_path, guide_folder):
 def test_a_manifest_cannot_name_a_path_outside(tmp_path, small_index, path):
     copy = tmp_path / "index"
     shutil.copytree(small_index, copy)
-    shutil.copy(copy / "vectors" / "part-00000.npy", tmp_path / "outside.npy")
-    content = read_sealed(copy / "manifest.json", "manifest")
+    shutil.copy(copy / "vectors" / "shard-00000.npy", tmp_path / "outside.npy")
+    content = read_checksummed(copy / "manifest.json", "manifest")
     content["parts"]["vectors"][0]["path"] = path
-    write_sealed(copy / "manifest.json", content)
+    write_checksummed(copy / "manifest.json", content)
     with pytest.raises(IndexFaultError):
         GuideIndex.open(copy)
 
@@ -187,11 +187,11 @@ def test_a_manifest_cannot_name_a_path_outside(tmp_path, small_index, path):
 def resealed(copy: Path, name: str, data: bytes) -> None:
     """Put another file into an index and vouch for it, as a stranger could."""
     (copy / name).write_bytes(data)
-    content = read_sealed(copy / "manifest.json", "manifest")
+    content = read_checksummed(copy / "manifest.json", "manifest")
     for record in [*(each for parts in content["parts"].values() for each in parts), *content["files"]]:
         if record["path"] == name:
             record |= {"bytes": len(data), "sha256": sha256_of(copy / name)}
-    write_sealed(copy / "manifest.json", content)
+    write_checksummed(copy / "manifest.json", content)
 
 
 def test_a_strangers_vectors_are_not_unpickled_or_taken_in_another_shape(tmp_path, small_index):
@@ -202,14 +202,14 @@ def test_a_strangers_vectors_are_not_unpickled_or_taken_in_another_shape(tmp_pat
             return Path.write_text, (mark, "it ran")
 
     index = GuideIndex.open(small_index)
-    rows = index.manifest.parts["vectors"][0].rows
+    rows = index.manifest.shards["vectors"][0].rows
     np.save(tmp_path / "evil.npy", np.array([Evil()] * rows, dtype=object), allow_pickle=True)
     np.save(tmp_path / "wide.npy", np.zeros((rows, index.dim + 1), dtype=np.float16))
     np.save(tmp_path / "long.npy", np.zeros((rows, index.dim), dtype=np.float64))
     for name in ("evil", "wide", "long"):
         copy = tmp_path / name
         shutil.copytree(small_index, copy)
-        resealed(copy, "vectors/part-00000.npy", (tmp_path / f"{name}.npy").read_bytes())
+        resealed(copy, "vectors/shard-00000.npy", (tmp_path / f"{name}.npy").read_bytes())
         with pytest.raises(IndexFaultError):
             GuideIndex.open(copy).vectors(np.array([0]))
     assert not mark.exists()
@@ -222,7 +222,7 @@ def test_a_strangers_vectors_are_not_unpickled_or_taken_in_another_shape(tmp_pat
 def test_a_strangers_ids_outside_the_corpus_are_refused(tmp_path, small_index, field, value):
     copy = tmp_path / "index"
     shutil.copytree(small_index, copy)
-    name = "lookup/part-00000.npy"
+    name = "lookup/shard-00000.npy"
     rows = np.load(copy / name)
     rows[field] = value
     np.save(tmp_path / "wrong.npy", rows)
@@ -245,7 +245,7 @@ def test_the_faiss_file_is_read_only_when_it_is_the_one_recorded(tmp_path, guide
     # A file that claims more than it holds is stopped by the limits, also where its checksum is right.
     data[:] = path.read_bytes()[:-8] + b"\xff" * 8
     path.write_bytes(data)
-    lying = PartRecord(record.path, record.rows, len(data), sha256_of(path))
+    lying = FileRecord(record.path, record.rows, len(data), sha256_of(path))
     with pytest.raises(IndexFaultError, match="cannot be read"):
         faiss_index.read(folder, lying)
 
@@ -262,10 +262,10 @@ def test_a_model_card_shows_names_as_text(small_index):
 
 
 def test_the_seal_is_no_secret_but_shows_every_change(tmp_path):
-    write_sealed(tmp_path / "a.json", {"a": [1, {"b": "ü"}]})
-    assert read_sealed(tmp_path / "a.json", "thing") == {"a": [1, {"b": "ü"}]}
+    write_checksummed(tmp_path / "a.json", {"a": [1, {"b": "ü"}]})
+    assert read_checksummed(tmp_path / "a.json", "thing") == {"a": [1, {"b": "ü"}]}
     held = json.loads((tmp_path / "a.json").read_text())
     for changed in (held | {"a": 2}, held | {"c": 0}, {SEAL: held[SEAL]}, held | {SEAL: "0"}):
         (tmp_path / "a.json").write_text(json.dumps(changed))
         with pytest.raises(IndexFaultError, match="checksum"):
-            read_sealed(tmp_path / "a.json", "thing")
+            read_checksummed(tmp_path / "a.json", "thing")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from gistcache.precompute.output.lifecycle import finished
-from gistcache.precompute.output.store import Place
+from gistcache.precompute.output.store import Store
 from gistcache.shared.errors import IndexFaultError, StaleIndexError, StorageError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.storage import remote as remote_module
@@ -22,7 +22,7 @@ from tests.chaos.commands import Command
 from tests.conftest import build_test_index, random_pairs, write_jsonl
 from tests.precompute.test_build import contents
 
-SETTINGS = {"part_rows": 20, "neighbors": 5}
+SETTINGS = {"shard_rows": 20, "neighbors": 5}
 
 
 class Dropping:
@@ -102,10 +102,10 @@ def built(out, rows, guide, folder: Path, **settings):
     """Build an index of rows at a URL; the rows lie in ``folder``."""
     from gistcache.precompute.build import build_index
     from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.timing import Clock
+    from gistcache.shared.timing import Timings
 
     source = write_jsonl(folder / "pairs.jsonl", rows)
-    return build_index([str(source)], IndexSettings(guide=str(guide), out=out, **SETTINGS, **settings), Clock())
+    return build_index([str(source)], IndexSettings(guide=str(guide), out=out, **SETTINGS, **settings), Timings())
 
 
 def test_an_index_in_a_bucket_is_that_of_a_folder_and_trains(tmp_path, guide_folder, student_folder, rows, bucket):
@@ -137,7 +137,7 @@ class IndexUrl:
     """A finished index at a URL, asked for with other settings."""
 
     def __init__(self, url: str) -> None:
-        self.place = Place.of(url)
+        self.place = Store.of(url)
 
     def finished_with(self, like: Path, **settings):
         from dataclasses import replace
@@ -151,10 +151,10 @@ def test_pairs_are_read_from_there(tmp_path, guide_folder, rows, bucket):
     Remote(f"s3://{bucket}/data").put(source, "pairs.jsonl")
     from gistcache.precompute.build import build_index
     from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.timing import Clock
+    from gistcache.shared.timing import Timings
 
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", **SETTINGS)
-    build_index([f"s3://{bucket}/data/pairs.jsonl"], settings, Clock())
+    build_index([f"s3://{bucket}/data/pairs.jsonl"], settings, Timings())
     assert contents(tmp_path / "index") == contents(
         build_test_index(tmp_path / "whole", rows, guide_folder, **SETTINGS)
     )
@@ -175,7 +175,7 @@ def test_dropped_connections_cost_time_and_nothing_else(tmp_path, guide_folder, 
 def test_killed_in_the_middle_and_finished(tmp_path, guide_folder, rows, bucket, monkeypatch, same_machine, forked):
     whole = build_test_index(tmp_path / "whole", rows, guide_folder, **SETTINGS)
     source, url = write_jsonl(tmp_path / "pairs.jsonl", rows), f"s3://{bucket}/index"
-    words = ["index", source, "--guide", guide_folder, "--out", url, "--part-rows", 20, "--neighbors", 5]
+    words = ["index", source, "--guide", guide_folder, "--out", url, "--shard-rows", 20, "--neighbors", 5]
     running = Command(*words, cwd=tmp_path, environment=dict(os.environ))
     remote, deadline = Remote(url), time.monotonic() + 120
     while not any(name.startswith("vectors/") for name in remote.sizes()):
@@ -196,12 +196,12 @@ def test_killed_in_the_middle_and_finished(tmp_path, guide_folder, rows, bucket,
 def test_a_damaged_object_is_named(tmp_path, guide_folder, rows, bucket, monkeypatch):
     url = f"s3://{bucket}/index"
     built(url, rows, guide_folder, tmp_path)
-    (tmp_path / "other").write_bytes(b"x" * Remote(url).sizes()["vectors/part-00001.npy"])
-    Remote(url).put(tmp_path / "other", "vectors/part-00001.npy")
+    (tmp_path / "other").write_bytes(b"x" * Remote(url).sizes()["vectors/shard-00001.npy"])
+    Remote(url).put(tmp_path / "other", "vectors/shard-00001.npy")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     with pytest.raises(IndexFaultError, match="not the one that the manifest records") as caught:
         GuideIndex.open(url)
-    assert "vectors/part-00001.npy" in str(caught.value)
+    assert "vectors/shard-00001.npy" in str(caught.value)
 
 
 def test_what_cannot_be_reached_is_told(tmp_path, guide_folder, rows, bucket, monkeypatch):

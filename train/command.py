@@ -7,13 +7,13 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..shared.cli.output import Outcome
+from ..shared.cli.output import CommandResult
 from ..shared.evaluation.retrieval import METRICS
 from .settings import TrainSettings
 from .student.footprint import told
 
 
-def train(*, settings: TrainSettings) -> Outcome:
+def train(*, settings: TrainSettings) -> CommandResult:
     """Train a small student against a guide index, with no guide in memory."""
     from .run.run import train_student  # the libraries that it loads take seconds, and --help needs none
 
@@ -21,7 +21,7 @@ def train(*, settings: TrainSettings) -> Outcome:
     tables = (retrieval_table(metrics["retrieval"]),) if any(metrics["retrieval"].values()) else ()
     summary = {name: value for name, value in metrics.items() if name not in ("log", "run")}
     said = Text(f"model and metrics.json: {settings.out}")
-    return Outcome({"out": str(settings.out), **summary}, (*tables, costs(metrics), said))
+    return CommandResult({"out": str(settings.out), **summary}, (*tables, costs(metrics), said))
 
 
 def retrieval_table(retrieval: dict[str, dict[str, float] | None]) -> Table:

@@ -38,13 +38,13 @@ def gather(columns: Sequence[Tensor], labels: Tensor) -> tuple[list[Tensor], Ten
 
 
 @contextmanager
-def taking_part(device: str) -> Iterator[None]:
+def process_group(device: str) -> Iterator[None]:
     """Be one of the processes that ``torchrun`` or ``accelerate launch`` has started, if there are such."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # The first process may hash, tokenise and evaluate for hours while the others wait for it.
         PartialState(cpu=device == "cpu", timeout=timedelta(days=1))
     quiet = console.quiet
-    console.quiet = quiet or not is_first()
+    console.quiet = quiet or not is_main_process()
     try:
         yield
     finally:
@@ -52,7 +52,7 @@ def taking_part(device: str) -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes and speaks."""
     return get_rank() == 0
 
@@ -65,16 +65,16 @@ def wait() -> None:
 
 
 @contextmanager
-def first_goes_first() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """Let the first process do the block alone; the others then find what it has made."""
-    if not is_first():
+    if not is_main_process():
         wait()
     yield
-    if is_first():
+    if is_main_process():
         wait()
 
 
-def sum_of_all(counts: Sequence[int]) -> list[int]:
+def all_reduce_sum(counts: Sequence[int]) -> list[int]:
     """Each count, summed over the processes; all of them have to ask."""
     if get_world_size() == 1:
         return list(counts)
@@ -85,7 +85,7 @@ def sum_of_all(counts: Sequence[int]) -> list[int]:
     return summed.tolist()
 
 
-def sum_gradients(parameter: Tensor) -> None:
+def average_gradient(parameter: Tensor) -> None:
     """Let a parameter outside the model take the mean of all processes' gradients, as DDP does for those inside."""
 
     def mean(gradient: Tensor) -> Tensor:

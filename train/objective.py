@@ -8,15 +8,15 @@ from typing import Literal
 from cyclopts import Parameter
 
 from ..shared.errors import SettingsError, refuse_below, refuse_idle
-from .batches.hard_negatives import Mining
-from .loss.distillation import ScoreTerms
+from .batches.hard_negatives import HardNegativeSettings
+from .loss.distillation import DistillationSettings
 from .loss.judges import JudgeName, MarginStrategy
 from .loss.panel import Vote
 
 
 @Parameter(name="*", group="Loss and judge")
 @dataclass(frozen=True, kw_only=True)
-class Judging:
+class JudgeSettings:
     """Who says what is a false negative."""
 
     judge: JudgeName = "positive"
@@ -41,7 +41,7 @@ class Judging:
             raise SettingsError(f"{self.judge_quantile} is no quantile", where="--judge-quantile", fix="give 0 to 1")
         if self.judge != "neighborhood":
             refuse_idle(self, ("judge_threshold", "judge_quantile"), "--judge neighborhood")
-        elif self.judge_threshold is not None and self.judge_quantile != Judging.judge_quantile:
+        elif self.judge_threshold is not None and self.judge_quantile != JudgeSettings.judge_quantile:
             raise SettingsError(
                 "A threshold that is given needs no quantile",
                 where="--judge-threshold --judge-quantile",
@@ -51,7 +51,7 @@ class Judging:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class LossSettings(Judging):
+class LossSettings(JudgeSettings):
     """What is learnt from a batch."""
 
     loss: Literal["guided", "unguided"] = "guided"
@@ -70,9 +70,9 @@ class LossSettings(Judging):
     """Push positives apart from positives."""
     negatives: int | None = None
     """Negatives of each pair to use; default: the most that any pair has."""
-    mining: Mining = field(default_factory=Mining)
+    mining: HardNegativeSettings = field(default_factory=HardNegativeSettings)
     """Hard negatives from the stored neighbours."""
-    terms: ScoreTerms = field(default_factory=ScoreTerms)
+    terms: DistillationSettings = field(default_factory=DistillationSettings)
     """What is learnt from the scores themselves."""
 
     def __post_init__(self) -> None:
@@ -81,4 +81,6 @@ class LossSettings(Judging):
         refuse_below(self, 0, "temperature", strictly=True)
         refuse_below(self, 0, "judge_softness", "negatives")
         if self.loss == "unguided":
-            refuse_idle(self, (*(each.name for each in fields(Judging)), "judge_softness", "vote"), "--loss guided")
+            refuse_idle(
+                self, (*(each.name for each in fields(JudgeSettings)), "judge_softness", "vote"), "--loss guided"
+            )

@@ -11,13 +11,13 @@ import numpy as np
 import polars as pl
 
 from ...shared.guide_index.layout import CONTENT
-from ...shared.guide_index.memory_map import RowStore
-from ...shared.guide_index.quantize import VectorDType, rounded
+from ...shared.guide_index.memory_map import MappedRows
+from ...shared.guide_index.quantize import VectorDType, quantize
 from ...shared.progress import Advance
-from ...shared.storage.files import PartRecord
+from ...shared.storage.files import FileRecord
 from ..guides.base import Guide
-from ..output.store import Place
-from ..run.jobs import Made
+from ..output.store import Store
+from ..run.jobs import ShardResult
 from .reuse import Held, OldVectors
 from .unrounded import Unrounded
 
@@ -49,12 +49,12 @@ class EncodeJob:
 
     with_guide: ClassVar[bool] = True
 
-    place: Place
+    place: Store
     guide: Guide
-    texts: list[PartRecord]
-    contents: RowStore
+    texts: list[FileRecord]
+    contents: MappedRows
     queries: int
-    of_queries: RowStore | None
+    of_queries: MappedRows | None
     old: OldVectors | None
     unrounded: Unrounded
     dtype: VectorDType
@@ -72,14 +72,14 @@ class EncodeJob:
             missing = missing[~held]
         if missing.size:
             computed = self.guide.encode(texts["text"][missing].to_list(), texts["role"][0], advance)
-            vectors[missing] = rounded(computed, self.dtype)
+            vectors[missing] = quantize(computed, self.dtype)
             counts[COMPUTED] += missing.size
         return vectors, counts
 
-    def commit(self, number: int, value: tuple[np.ndarray, Counter[str]]) -> Made:
+    def commit(self, number: int, value: tuple[np.ndarray, Counter[str]]) -> ShardResult:
         """Write it."""
         vectors, counts = value
-        return Made(number, self.place.commit_part("vectors", number, vectors), counts)
+        return ShardResult(number, self.place.commit_shard("vectors", number, vectors), counts)
 
     def _sources(self) -> dict[str, VectorSource]:
         sources: dict[str, VectorSource] = {}
@@ -94,7 +94,7 @@ class EncodeJob:
         del texts
         keys = self.contents.take(ids)[:, CONTENT] if self.guide.same_for_both_roles else ids
         held, vectors = self.unrounded.take(keys)
-        return held, rounded(vectors, self.dtype)
+        return held, quantize(vectors, self.dtype)
 
     def _of_queries(self, ids: np.ndarray, texts: pl.DataFrame) -> Held:
         del texts

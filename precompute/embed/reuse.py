@@ -53,7 +53,7 @@ class OldVectors:
         key = ["text_hash"] if guide.same_for_both_roles else ["role", "text_hash"]
         tables = [
             pl.from_arrow(read_table(self._index.layout.root, record, "texts", key))
-            for record in self._index.manifest.parts["texts"]
+            for record in self._index.manifest.shards["texts"]
         ]
         self._rows = RowsOfTexts(pl.concat([table for table in tables if isinstance(table, pl.DataFrame)]).select(key))
 

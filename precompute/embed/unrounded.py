@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 
 from ...shared.guide_index.layout import UNROUNDED_PAIRS, unrounded_rows
-from ...shared.guide_index.memory_map import RowStore
+from ...shared.guide_index.memory_map import MappedRows
 from ...shared.progress import Advance
 from ..corpus import Corpus
 from ..guides.base import Guide
-from ..output.store import Place
-from ..run.jobs import Made
+from ..output.store import Store
+from ..run.jobs import ShardResult
 from .reuse import Held, OldVectors, held_in
 
 
@@ -59,7 +59,7 @@ class UnroundedJob:
 
     with_guide: ClassVar[bool] = True
 
-    place: Place
+    place: Store
     guide: Guide
     sample: SampledPairs
     old: OldVectors | None
@@ -82,9 +82,9 @@ class UnroundedJob:
         advance(len(records))
         return records
 
-    def commit(self, number: int, value: np.ndarray) -> Made:
+    def commit(self, number: int, value: np.ndarray) -> ShardResult:
         """Write it."""
-        return Made(number, self.place.commit_part("unrounded", number, value))
+        return ShardResult(number, self.place.commit_shard("unrounded", number, value))
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Unrounded:
     """
 
     keys: np.ndarray
-    rows: RowStore
+    rows: MappedRows
 
     def take(self, keys: np.ndarray) -> Held:
         """Those of n texts that it has, float32."""

@@ -19,7 +19,7 @@ from ..output.lifecycle import has_manifest, read_manifest
 from .response_cache import Answers, answers_in
 
 if TYPE_CHECKING:
-    from ..output.store import Place
+    from ..output.store import Store
     from ..settings import IndexSettings
 
 
@@ -65,7 +65,7 @@ class Guide(Protocol):
         ...
 
 
-def guide_of(settings: IndexSettings, place: Place) -> Guide:
+def guide_of(settings: IndexSettings, place: Store) -> Guide:
     """The guide that the settings name.
 
     Raises:
@@ -93,7 +93,7 @@ def guide_of(settings: IndexSettings, place: Place) -> Guide:
     return ModelGuide(settings)
 
 
-def _dim_held(model: str, place: Place) -> int | None:
+def _dim_held(model: str, place: Store) -> int | None:
     """How many dimensions an endpoint's model has by a finished index of it: to confirm that one, nothing is sent."""
     held = read_manifest(place).request.guide if has_manifest(place) else {}
     return held["dim"] if held.get("api") == model and held.get("dimensions") is None else None

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ...shared.guide_index.layout import Layout
-from ...shared.storage.files import whole_file
+from ...shared.storage.files import atomic_write
 from ...shared.storage.remote import Remote, is_url
-from ..output.store import Place
+from ..output.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Answers:
         older: The answers of another unfinished index, which are read too.
     """
 
-    def __init__(self, place: Place, older: Path | None = None) -> None:
+    def __init__(self, place: Store, older: Path | None = None) -> None:
         self._place, self._older, self._folder = place, older, place.layout.building / FOLDER
         self._read: set[Path] = set()
         self._files: dict[bytes, Path] = {}
@@ -72,7 +72,7 @@ class Answers:
         for name in remote.sizes():
             path = self._place.root / name
             if path.parent == self._folder and not path.exists():
-                with whole_file(path, locked=False) as partial:
+                with atomic_write(path, locked=False) as partial:
                     remote.get(name, partial)
 
     def fill(self, keys: Sequence[bytes], vectors: np.ndarray) -> list[int]:
@@ -105,6 +105,6 @@ class Answers:
         content = io.BytesIO()
         np.save(content, answer, allow_pickle=False)
         path = self._folder / f"{hashlib.sha256(content.getvalue()).hexdigest()}.npy"
-        with whole_file(path, locked=False) as partial:
+        with atomic_write(path, locked=False) as partial:
             partial.write_bytes(content.getvalue())
         self._place.push(path)

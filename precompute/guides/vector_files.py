@@ -17,7 +17,7 @@ from filelock import FileLock
 from ...shared.data.inputs import find_sources, unreadable
 from ...shared.data.readers import Fields, read_rows
 from ...shared.errors import InputError
-from ...shared.storage.files import whole_file
+from ...shared.storage.files import atomic_write
 from ..corpus import hash_text
 
 TEXT, ROLE, EMBEDDING = "text", "role", "embedding"
@@ -144,7 +144,7 @@ def _lay_out(files: Sequence[Path], to: Path) -> None:
     """Write the embeddings of Parquet files as one array of float32."""
     count = sum(pq.read_metadata(file).num_rows for file in files)
     dim, start = 0, 0
-    with whole_file(to) as partial:
+    with atomic_write(to) as partial:
         out = None
         for file, batch in ((each, batch) for each in files for batch in _batches([each])):
             if out is None:

@@ -14,12 +14,12 @@ from ...shared.errors import IndexFaultError
 from ...shared.guide_index.layout import Layout
 from ...shared.guide_index.manifest import Manifest, Request, refuse_differences, refuse_other_format
 from ...shared.progress import console
-from ...shared.storage.checksummed_json import read_sealed, write_sealed
-from ...shared.storage.files import Journal, PartRecord, whole_file
+from ...shared.storage.checksummed_json import read_checksummed, write_checksummed
+from ...shared.storage.files import FileRecord, Journal, atomic_write
 from ...shared.storage.integrity import refuse_damaged
 from ...shared.storage.lock import folder_lock
 from ...shared.storage.remote import cache_folder, copy_of
-from .store import Place
+from .store import Store
 
 PUSH_SECONDS = 30.0
 REQUEST, JOURNAL = "request.json", "journal.jsonl"
@@ -43,7 +43,7 @@ class Contents:
     fix: str
     refuse_other_format: Callable[[dict[str, Any], Path], None]
 
-    def refuse_other(self, place: Place, held: dict[str, Any], asked: dict[str, Any]) -> None:
+    def refuse_other(self, place: Store, held: dict[str, Any], asked: dict[str, Any]) -> None:
         """Raise StaleIndexError naming each difference between the request of what is held and the one asked for."""
         refuse_differences(held, asked, self.holder, self.stale, where=str(place), fix=self.fix)
 
@@ -58,19 +58,19 @@ INDEX = Contents(
 )
 
 
-def has_manifest(place: Place) -> bool:
+def has_manifest(place: Store) -> bool:
     """Whether something finished is there, of whatever request."""
     return "manifest.json" in place.remote.sizes() if place.remote else place.layout.manifest.exists()
 
 
-def read_manifest(place: Place) -> Manifest:
+def read_manifest(place: Store) -> Manifest:
     """The manifest of something finished.
 
     Raises:
         IndexFaultError: It is damaged, or of something else.
     """
     if place.remote:
-        with whole_file(place.layout.manifest) as partial:
+        with atomic_write(place.layout.manifest) as partial:
             place.remote.get("manifest.json", partial)
     manifest = Manifest.load(place.layout)
     if place.remote:  # the storage alone says what it holds
@@ -78,7 +78,7 @@ def read_manifest(place: Place) -> Manifest:
     return manifest
 
 
-def finished(place: Place, request: Request) -> Manifest | None:
+def finished(place: Store, request: Request) -> Manifest | None:
     """The manifest, where the place holds a finished index of this request.
 
     Raises:
@@ -101,7 +101,7 @@ def finished(place: Place, request: Request) -> Manifest | None:
     return manifest
 
 
-def refuse_foreign(place: Place, contents: Contents, names: dict[str, int]) -> None:
+def refuse_foreign(place: Store, contents: Contents, names: dict[str, int]) -> None:
     """Raise IndexFaultError where a place that is not begun holds something; ``names`` are the storage's files."""
     root, building = place.root, place.layout.building
     foreign = bool(names) and f"building/{REQUEST}" not in names
@@ -115,7 +115,7 @@ def refuse_foreign(place: Place, contents: Contents, names: dict[str, int]) -> N
         )
 
 
-def _refuse_missing(place: Place, manifest: Manifest, names: dict[str, int]) -> None:
+def _refuse_missing(place: Store, manifest: Manifest, names: dict[str, int]) -> None:
     missing = [record.path for record in manifest.records if names.get(record.path) != record.bytes]
     if missing:
         raise IndexFaultError(
@@ -126,7 +126,7 @@ def _refuse_missing(place: Place, manifest: Manifest, names: dict[str, int]) -> 
 
 
 @contextmanager
-def unfinished(place: Place, request: dict[str, Any], contents: Contents = INDEX) -> Iterator[Journal]:
+def unfinished(place: Store, request: dict[str, Any], contents: Contents = INDEX) -> Iterator[Journal]:
     """Hold the place for writing; yields the journal of the parts that are there already.
 
     Raises:
@@ -137,16 +137,16 @@ def unfinished(place: Place, request: dict[str, Any], contents: Contents = INDEX
             _take_up(place)
         path = place.layout.building / REQUEST
         if path.exists():
-            held = read_sealed(path, "unfinished build's request")
+            held = read_checksummed(path, "unfinished build's request")
             contents.refuse_other_format(held, path)
             contents.refuse_other(place, held, request)
         else:
-            write_sealed(path, request)
+            write_checksummed(path, request)
             place.push(path)
         yield _journal(place)
 
 
-def _take_up(place: Place) -> None:
+def _take_up(place: Store) -> None:
     """Bring what an unfinished build has left in the storage; forget what was of another one."""
     assert place.remote
     building, names = place.layout.building, place.remote.sizes()
@@ -159,7 +159,7 @@ def _take_up(place: Place) -> None:
     if there:
         theirs.replace(ours)
         if not (building / JOURNAL).exists() and f"building/{JOURNAL}" in names:
-            with whole_file(building / JOURNAL) as partial:
+            with atomic_write(building / JOURNAL) as partial:
                 place.remote.get(f"building/{JOURNAL}", partial)
 
 
@@ -171,7 +171,7 @@ def _empty(layout: Layout) -> None:
         (layout.building / name).unlink(missing_ok=True)
 
 
-def _journal(place: Place) -> Journal:
+def _journal(place: Store) -> Journal:
     path = place.layout.building / JOURNAL
     if not place.remote:
         return Journal(path, place.root)
@@ -186,11 +186,11 @@ def _journal(place: Place) -> Journal:
 class _PushedJournal(Journal):
     """A journal of which the storage has a copy, half a minute older at most: another machine can go on from there."""
 
-    def __init__(self, path: Path, place: Place, elsewhere: dict[str, int]) -> None:
+    def __init__(self, path: Path, place: Store, elsewhere: dict[str, int]) -> None:
         super().__init__(path, place.root, elsewhere)
         self._place, self._pushed = place, 0.0
 
-    def record(self, record: PartRecord) -> None:
+    def record(self, record: FileRecord) -> None:
         """See ``Journal``."""
         super().record(record)
         if time.monotonic() - self._pushed > PUSH_SECONDS:
@@ -198,7 +198,7 @@ class _PushedJournal(Journal):
             self._pushed = time.monotonic()
 
 
-def finish(place: Place, manifest: Manifest) -> None:
+def finish(place: Store, manifest: Manifest) -> None:
     """Write the manifest: from then on the place holds an index."""
     manifest.save(place.layout)
     place.push(place.layout.manifest)

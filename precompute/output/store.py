@@ -13,10 +13,10 @@ import pyarrow as pa
 from numpy.typing import DTypeLike
 
 from ...shared.errors import IndexFaultError, SettingsError
-from ...shared.guide_index.layout import Layout, PartKind
-from ...shared.guide_index.memory_map import RowStore
+from ...shared.guide_index.layout import Layout, ShardKind
+from ...shared.guide_index.memory_map import MappedRows
 from ...shared.guide_index.tables import read_table
-from ...shared.storage.files import PartRecord, commit, commit_array, commit_table, size_fault
+from ...shared.storage.files import FileRecord, commit, commit_array, commit_table, size_fault
 from ...shared.storage.remote import Remote, cache_folder, is_url
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
+class Store:
     """Files of one index, by their records.
 
     With a remote, a part is committed when it lies there too, and a part that another machine has made is fetched from
@@ -35,7 +35,7 @@ class Place:
     remote: Remote | None = None
 
     @classmethod
-    def of(cls, out: str | Path) -> Place:
+    def of(cls, out: str | Path) -> Store:
         """The place that ``--out`` names: a folder, or a URL, whose parts are kept in the user's cache meanwhile.
 
         Raises:
@@ -59,22 +59,22 @@ class Place:
     def __str__(self) -> str:
         return self.remote.url if self.remote else str(self.root)
 
-    def commit(self, path: Path, rows: int, write: Callable[[Path], None]) -> PartRecord:
+    def commit(self, path: Path, rows: int, write: Callable[[Path], None]) -> FileRecord:
         """Write one file through ``write(temporary path)``; see ``parts.commit``."""
         return self._pushed(commit(self.root, path, rows, write))
 
-    def commit_table(self, path: Path, table: pa.Table) -> PartRecord:
+    def commit_table(self, path: Path, table: pa.Table) -> FileRecord:
         """Write an Arrow table as one Parquet file."""
         return self._pushed(commit_table(self.root, path, table))
 
-    def commit_part(self, kind: PartKind, number: int, content: pa.Table | np.ndarray) -> PartRecord:
+    def commit_shard(self, kind: ShardKind, number: int, content: pa.Table | np.ndarray) -> FileRecord:
         """Write a part of the index: an Arrow table, or a NumPy array, first axis rows."""
-        path = self.layout.part(kind, number)
+        path = self.layout.shard(kind, number)
         if isinstance(content, pa.Table):
             return self.commit_table(path, content)
         return self._pushed(commit_array(self.root, path, content))
 
-    def _pushed(self, record: PartRecord) -> PartRecord:
+    def _pushed(self, record: FileRecord) -> FileRecord:
         if self.remote:
             self.remote.put(self.root / record.path, record.path)
         return record
@@ -84,7 +84,7 @@ class Place:
         if self.remote:
             self.remote.put(path, path.relative_to(self.root).as_posix())
 
-    def fetched(self, record: PartRecord) -> Path:
+    def fetched(self, record: FileRecord) -> Path:
         """The file of a record, fetched if it is not here.
 
         Raises:
@@ -100,7 +100,7 @@ class Place:
             )
         return self.root / record.path
 
-    def frame(self, record: PartRecord, kind: PartKind, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    def frame(self, record: FileRecord, kind: ShardKind, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The table of a part, or some of its columns, fetched if it is not here."""
         import polars as pl  # `--help` of rescore, which writes at a place too, needs none
 
@@ -110,10 +110,10 @@ class Place:
         return frame
 
     def rows(
-        self, records: list[PartRecord], shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
-    ) -> RowStore:
+        self, records: list[FileRecord], shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
+    ) -> MappedRows:
         """The rows of parts, each fetched when rows of it are asked for."""
-        return RowStore(self.fetched, records, shape, dtype)
+        return MappedRows(self.fetched, records, shape, dtype)
 
     def drop(self, folder: Path) -> None:
         """Delete a folder of the index, here and there."""

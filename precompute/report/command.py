@@ -12,11 +12,11 @@ import numpy as np
 from cyclopts import Parameter
 from rich.text import Text
 
-from ...shared.cli.output import Outcome
+from ...shared.cli.output import CommandResult
 from ...shared.errors import SettingsError, refuse_below
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.progress import waiting
-from ...shared.storage.files import whole_file
+from ...shared.storage.files import atomic_write
 from . import page_tables as tables
 from .batches import RandomBatches, near_duplicates
 from .costs import at_a_glance, saved
@@ -54,7 +54,7 @@ class ReportSettings:
         refuse_below(self, 1, "sample")
 
 
-def report(index: str, *, settings: ReportSettings = ReportSettings()) -> Outcome:
+def report(index: str, *, settings: ReportSettings = ReportSettings()) -> CommandResult:
     """Show what the guide saw: one page, readable offline, of an index and of training runs.
 
     Parameters
@@ -70,11 +70,11 @@ def report(index: str, *, settings: ReportSettings = ReportSettings()) -> Outcom
     runs = read_runs(settings.runs, opened)
     with waiting("report"):
         page = render(f"Guide index {Path(index).name}", _sections(opened, runs, settings.sample))
-    with whole_file(settings.out.absolute(), locked=False) as partial:
+    with atomic_write(settings.out.absolute(), locked=False) as partial:
         partial.write_text(page, encoding="utf-8", errors="replace")
     size = settings.out.stat().st_size
     figures = {"out": str(settings.out), "bytes": size}
-    return Outcome(figures, (Text(f"{settings.out}: {size / 1e6:.1f} MB"),))
+    return CommandResult(figures, (Text(f"{settings.out}: {size / 1e6:.1f} MB"),))
 
 
 def _sections(index: GuideIndex, runs: Sequence[Run], size: int) -> list[Section]:

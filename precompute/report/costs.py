@@ -41,7 +41,7 @@ def saved(index: GuideIndex, runs: Sequence[Run]) -> list[Fact]:
     texts_a_pass = 2 * corpus["pairs"] + corpus["negatives"]
     computed = summary.get("vectors", {}).get("computed", 0)
     seconds = summary.get("seconds", {}).get("embed")
-    vectors = sum(record.bytes for record in index.manifest.parts["vectors"])
+    vectors = sum(record.bytes for record in index.manifest.shards["vectors"])
     everything = sum(record.bytes for record in index.manifest.records)
     per_text = seconds / computed if seconds and computed else None
     facts = [

@@ -13,7 +13,7 @@ import pyarrow as pa
 from cyclopts import Parameter
 from rich.text import Text
 
-from ...shared.cli.output import Outcome
+from ...shared.cli.output import CommandResult
 from ...shared.errors import refuse_below
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.layout import RESCORED
@@ -22,11 +22,11 @@ from ...shared.guide_index.reranker_scores import RESCORED_FORMAT, RescoredFolde
 from ...shared.guide_index.texts import Texts
 from ...shared.models.load import DType
 from ...shared.progress import step
-from ...shared.storage.checksummed_json import write_sealed
-from ...shared.storage.files import Journal, PartRecord
+from ...shared.storage.checksummed_json import write_checksummed
+from ...shared.storage.files import FileRecord, Journal
 from ...shared.storage.remote import refuse_url
 from ..output.lifecycle import Contents, refuse_foreign, unfinished
-from ..output.store import Place
+from ..output.store import Store
 from .cross_encoder import Reranker
 
 SCORES = Contents(
@@ -55,16 +55,16 @@ class RescoreSettings:
     """Where the reranker runs: auto, cpu, cuda, cuda:1, mps."""
     batch_size: int = 32
     """Texts that are read together with their anchors in one forward pass."""
-    part_rows: int = 512
+    shard_rows: int = 512
     """Training pairs a part file: what is lost at most when the process is killed."""
 
     def __post_init__(self) -> None:
         """Check every value."""
-        refuse_below(self, 1, "max_length", "batch_size", "part_rows")
+        refuse_below(self, 1, "max_length", "batch_size", "shard_rows")
         refuse_url(self.out, "--out")
 
 
-def rescore(index: str, *, settings: RescoreSettings) -> Outcome:
+def rescore(index: str, *, settings: RescoreSettings) -> CommandResult:
     """Score an index's neighbours, positives and negatives with a reranker, for --rescored of train and mine.
 
     Run the same command again after an interruption: every finished part is kept.
@@ -76,7 +76,7 @@ def rescore(index: str, *, settings: RescoreSettings) -> Outcome:
     """
     folder = rescore_index(GuideIndex.open(index), settings)
     figures = {"out": str(folder.root), "parts": len(folder.parts)}
-    return Outcome(figures, (Text(f"{folder.root}: {len(folder.parts):,} parts"),))
+    return CommandResult(figures, (Text(f"{folder.root}: {len(folder.parts):,} parts"),))
 
 
 def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RescoredFolder:
@@ -86,38 +86,38 @@ def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RescoredFolde
         StaleIndexError: The folder holds scores of another index, reranker or settings; names each difference.
         GistcacheError: The reranker cannot be used, or the folder holds something else, or is being written.
     """
-    place, reranker = Place.of(settings.out), Reranker(settings)
+    place, reranker = Store.of(settings.out), Reranker(settings)
     request = {
         "rescored_format": RESCORED_FORMAT,
         "index": {"manifest": index.manifest.key},
         "reranker": reranker.fingerprint(),
-        "settings": {"part_rows": settings.part_rows},
+        "settings": {"shard_rows": settings.shard_rows},
     }
     layout = place.layout
     if not layout.manifest.exists() or layout.building.exists():
         refuse_foreign(place, SCORES, {})
         with unfinished(place, request, SCORES) as journal:
             if not layout.manifest.exists():  # else killed after its last step, or finished by another process just now
-                parts = _parts(index, reranker, place, journal, settings.part_rows)
-                write_sealed(layout.manifest, request | {"parts": [asdict(record) for record in parts]})
+                parts = _parts(index, reranker, place, journal, settings.shard_rows)
+                write_checksummed(layout.manifest, request | {"parts": [asdict(record) for record in parts]})
             shutil.rmtree(layout.building)
     folder = RescoredFolder.load(layout.root)
     SCORES.refuse_other(place, folder.request, request)
     return folder
 
 
-def _parts(index: GuideIndex, reranker: Reranker, place: Place, journal: Journal, rows: int) -> list[PartRecord]:
+def _parts(index: GuideIndex, reranker: Reranker, place: Store, journal: Journal, rows: int) -> list[FileRecord]:
     """Every part, made or kept."""
     texts, kept = Texts(index), sum(record.rows for record in journal.done.values())
 
-    def made(number: int, pairs: pa.Table) -> PartRecord:
-        record = place.commit_part("rescored", number, rescored_table(index, texts, reranker, pairs))
+    def made(number: int, pairs: pa.Table) -> FileRecord:
+        record = place.commit_shard("rescored", number, rescored_table(index, texts, reranker, pairs))
         advance(record.rows)
         return record
 
     with step("rescore", len(index), "pairs", done=kept) as advance:
         return [
-            journal.keep_or_make(place.layout.part("rescored", number), partial(made, number, pairs))
+            journal.keep_or_make(place.layout.shard("rescored", number), partial(made, number, pairs))
             for number, pairs in enumerate(_slices(index, rows))
         ]
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from ...shared.progress import Advance
-from ...shared.storage.files import PartRecord
+from ...shared.storage.files import FileRecord
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Made:
+class ShardResult:
     """A part that lies in its place.
 
     Attributes:
@@ -23,7 +23,7 @@ class Made:
     """
 
     number: int
-    record: PartRecord | None
+    record: FileRecord | None
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -40,6 +40,6 @@ class Job(Protocol[Value]):
         """Compute part ``number``, calling ``advance`` with rows as they are done."""
         ...
 
-    def commit(self, number: int, value: Value) -> Made:
+    def commit(self, number: int, value: Value) -> ShardResult:
         """Write the part whole."""
         ...

@@ -19,7 +19,7 @@ import torch
 from ...shared.errors import GistcacheError
 from ...shared.progress import Advance
 from ..settings import IndexSettings
-from .jobs import Job, Made, Value
+from .jobs import Job, ShardResult, Value
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """Runs jobs."""
 
-    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[ShardResult]:
         """Make parts, each whole or not at all; yields them as they come, in any order."""
         ...
 
@@ -47,9 +47,9 @@ def engine_of(settings: IndexSettings) -> Engine:
 class InProcess:
     """Part after part, here; one thread writes while the next part is computed."""
 
-    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[ShardResult]:
         """See ``Engine``. Leaving the generator waits for what is being written, also on an interruption."""
-        writing: Future[Made] | None = None
+        writing: Future[ShardResult] | None = None
         with ThreadPoolExecutor(1) as writer:
             for number in numbers:
                 value = job.compute(number, advance)
@@ -66,7 +66,7 @@ class Processes:
     def __init__(self, count: int, gpus: int) -> None:
         self.count, self.gpus = count, gpus
 
-    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[ShardResult]:
         """See ``Engine``."""
         if len(numbers) < 2:  # one part needs no other process
             yield from InProcess().run(job, numbers, advance)
@@ -140,7 +140,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _make(number: int) -> Made:
+def _make(number: int) -> ShardResult:
     if not _job:
         _job.append(pickle.loads(_pickled[0]))  # from the first process, never from a file
     job = _job[0]

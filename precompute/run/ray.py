@@ -15,7 +15,7 @@ from typing import Any
 
 from ...shared.errors import GistcacheError, SettingsError, first_line
 from ...shared.progress import Advance, console
-from .jobs import Job, Made, Value
+from .jobs import Job, ShardResult, Value
 
 THREAD_SECONDS = 30
 
@@ -65,7 +65,7 @@ class RayEngine:
         self.workers = workers or self.gpus or max(1, int(held.get("CPU", 1)))
         console.print(f"Ray: {self.workers} workers, {self.gpus} GPUs in the cluster", highlight=False)
 
-    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[Made]:
+    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[ShardResult]:
         """See ``Engine``."""
         import ray
 
@@ -132,7 +132,7 @@ class _Worker:
         try:
             job: Job[Any] = self._job or pickle.loads(self.pickled)  # between processes of one run, never from a file
             self._job = job
-            made: Made | GistcacheError = job.commit(number, job.compute(number, lambda rows: None))
+            made: ShardResult | GistcacheError = job.commit(number, job.compute(number, lambda rows: None))
         except (GistcacheError, OSError) as error:  # told by the first process, without Ray's tracebacks around it
             made = GistcacheError(
                 f"A worker failed: {getattr(error, 'what', error)}",

@@ -12,25 +12,25 @@ from ...shared.guide_index.layout import CONTENT
 from ...shared.models.device import pick_device
 from ...shared.progress import Advance
 from ...shared.sampling import sample_of
-from ..output.store import Place
-from ..run.jobs import Made
+from ..output.store import Store
+from ..run.jobs import ShardResult
 from .exact import BLOCK_ROWS, exact_search
-from .guide_vectors import Space
+from .guide_vectors import GuideVectors
 
-# Above this many texts, scales are estimated against a sample of this size ...
-SCALE_SAMPLE = 65_536
+# Above this many texts, density are estimated against a sample of this size ...
+DENSITY_SAMPLE = 65_536
 # ... in which the K-th nearest text of the corpus is no nearer than this one: a nearer one tells less (docs/JUDGE.md).
-SCALE_K, LEAST_RANK = 100, 6
+DENSITY_K, LEAST_RANK = 100, 6
 
 
-def default_scale_k(texts: int) -> int:
+def default_density_k(texts: int) -> int:
     """Which nearest text a scale means: the 100th, and above a million texts one that the sample still resolves."""
-    return max(SCALE_K, -(-LEAST_RANK * texts // SCALE_SAMPLE))
+    return max(DENSITY_K, -(-LEAST_RANK * texts // DENSITY_SAMPLE))
 
 
 @dataclass(frozen=True)
-class ScaleReference:
-    """The texts that scales are measured against: all unique texts, or a seeded sample of them.
+class DensityReference:
+    """The texts that density are measured against: all unique texts, or a seeded sample of them.
 
     Attributes:
         ids: (m,) text ids, ascending, one for each text.
@@ -43,7 +43,7 @@ class ScaleReference:
     rank: int
 
     @classmethod
-    def of(cls, content_ids: np.ndarray, k: int, seed: int, sample: int = SCALE_SAMPLE) -> ScaleReference:
+    def of(cls, content_ids: np.ndarray, k: int, seed: int, sample: int = DENSITY_SAMPLE) -> DensityReference:
         """Draw the reference of a corpus; ``content_ids`` (texts,) is the smallest id of each text."""
         unique = np.flatnonzero(content_ids == np.arange(len(content_ids)))
         ids = unique[sample_of(len(unique), sample, seed)]
@@ -56,38 +56,38 @@ class ScaleReference:
 
 
 @dataclass(frozen=True)
-class ScaleJob:
+class DensityJob:
     """Scales of one part of texts after the other.
 
     Attributes:
         place: Where the parts go.
         space: The guide vectors.
-        reference: What scales are measured against.
+        reference: What density are measured against.
         ranges: First and last-plus-one text id of each part.
         device: As the settings have it; resolved where the work is done.
     """
 
     with_guide: ClassVar[bool] = False
 
-    place: Place
-    space: Space
-    reference: ScaleReference
+    place: Store
+    space: GuideVectors
+    reference: DensityReference
     ranges: list[tuple[int, int]]
     device: str
 
     def compute(self, number: int, advance: Advance) -> np.ndarray:
         """(rows,) float32 of a part."""
         start, stop = self.ranges[number]
-        values = scales(self.space, self.reference, start, stop, pick_device(self.device))
+        values = density(self.space, self.reference, start, stop, pick_device(self.device))
         advance(stop - start)
         return values
 
-    def commit(self, number: int, value: np.ndarray) -> Made:
+    def commit(self, number: int, value: np.ndarray) -> ShardResult:
         """Write it."""
-        return Made(number, self.place.commit_part("scales", number, value))
+        return ShardResult(number, self.place.commit_shard("density", number, value))
 
 
-def scales(space: Space, reference: ScaleReference, start: int, stop: int, device: str) -> np.ndarray:
+def density(space: GuideVectors, reference: DensityReference, start: int, stop: int, device: str) -> np.ndarray:
     """Each text's guide score with its K-th nearest other text: (stop - start,) float32.
 
     A corpus of one text has no other; its scale is then 0.

@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...shared.guide_index.memory_map import VectorStore
+from ...shared.guide_index.memory_map import MappedVectors
 from ...shared.models.device import pick_device
 from ...shared.progress import Advance
-from ...shared.storage.files import PartRecord
-from ..output.store import Place
-from ..run.jobs import Made
+from ...shared.storage.files import FileRecord
+from ..output.store import Store
+from ..run.jobs import ShardResult
 from . import faiss_index
 from .exact import BLOCK_ROWS, exact_search
-from .neighbors import Slice
+from .neighbors import DocumentShard
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class FaissJob:
 
     with_guide: ClassVar[bool] = False
 
-    place: Place
-    vectors: VectorStore
-    slices: list[Slice]
+    place: Store
+    vectors: MappedVectors
+    slices: list[DocumentShard]
     exact: bool
     sample: np.ndarray
     neighbors: int
     seed: int
-    kept: dict[int, PartRecord]
+    kept: dict[int, FileRecord]
     device: str
 
     def compute(self, number: int, advance: Advance) -> tuple[faiss_index.faiss.Index | None, dict[str, Any]]:
@@ -66,11 +66,11 @@ class FaissJob:
             faiss_index.tune(index, self.sample, truth)
         return index, {**faiss_index.describe(index), "recall": faiss_index.recall(index, self.sample, truth)}
 
-    def commit(self, number: int, value: tuple[faiss_index.faiss.Index | None, dict[str, Any]]) -> Made:
+    def commit(self, number: int, value: tuple[faiss_index.faiss.Index | None, dict[str, Any]]) -> ShardResult:
         """Write it, unless it is there."""
         index, told = value
         documents = self.slices[number]
-        path, rows = self.place.layout.part("faiss", number), documents.stop - documents.start
+        path, rows = self.place.layout.shard("faiss", number), documents.stop - documents.start
         if number in self.kept or index is None:
-            return Made(number, self.kept[number], told)
-        return Made(number, self.place.commit(path, rows, lambda to: faiss_index.write(index, to)), told)
+            return ShardResult(number, self.kept[number], told)
+        return ShardResult(number, self.place.commit(path, rows, lambda to: faiss_index.write(index, to)), told)

@@ -11,10 +11,10 @@ import faiss
 import numpy as np
 
 from ...shared.errors import IndexFaultError
-from ...shared.guide_index.memory_map import VectorStore
+from ...shared.guide_index.memory_map import MappedVectors
 from ...shared.sampling import sample_of
 from ...shared.scaling import inverted_lists
-from ...shared.storage.files import PartRecord, content_fault
+from ...shared.storage.files import FileRecord, content_fault
 from .exact import BLOCK_ROWS, Found
 
 TRAIN_PER_LIST = 64
@@ -23,7 +23,7 @@ SAMPLE_QUERIES = 1_000
 LEAST_LOOP_LIMIT = 1_000_000
 
 
-def build(vectors: VectorStore, start: int, stop: int, *, exact: bool, seed: int) -> faiss.Index:
+def build(vectors: MappedVectors, start: int, stop: int, *, exact: bool, seed: int) -> faiss.Index:
     """Build the index over documents ``start .. stop``; its ids are text ids.
 
     Args:
@@ -95,7 +95,7 @@ def write(index: faiss.Index, path: Path) -> None:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def read(root: Path, record: PartRecord) -> faiss.Index:
+def read(root: Path, record: FileRecord) -> faiss.Index:
     """Read the index file, after its checksum has been compared and with FAISS's limits set to what it can hold.
 
     Raises:

@@ -1,14 +1,14 @@
-"""All guide vectors of a corpus, mapped, and which text is which: what scales, neighbours and scores are made from."""
+"""All guide vectors of a corpus, mapped, and which text is which: what density, neighbours and scores are made from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...shared.guide_index.memory_map import RowStore, VectorStore
+from ...shared.guide_index.memory_map import MappedRows, MappedVectors
 
 
 @dataclass(frozen=True)
-class Space:
+class GuideVectors:
     """Guide vectors by text id; queries come first, documents after them.
 
     Attributes:
@@ -17,6 +17,6 @@ class Space:
         queries: How many texts are queries.
     """
 
-    vectors: VectorStore
-    contents: RowStore
+    vectors: MappedVectors
+    contents: MappedRows
     queries: int

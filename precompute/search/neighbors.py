@@ -15,15 +15,15 @@ import numpy as np
 import polars as pl
 
 from ...shared.guide_index.layout import TWIN
-from ...shared.guide_index.memory_map import VectorStore
+from ...shared.guide_index.memory_map import MappedVectors
 from . import faiss_index
 from .exact import BLOCK_ROWS, Found, VectorBlocks, count_above, exact_search
-from .guide_vectors import Space
+from .guide_vectors import GuideVectors
 
 RESCORE_ROWS = 512
 
 
-class Slice(NamedTuple):
+class DocumentShard(NamedTuple):
     """Documents that are searched together: text ids ``start .. stop``."""
 
     number: int
@@ -31,10 +31,10 @@ class Slice(NamedTuple):
     stop: int
 
 
-def slices_of(queries: int, texts: int, rows: int) -> list[Slice]:
+def document_shards(queries: int, texts: int, rows: int) -> list[DocumentShard]:
     """All documents in slices of ``rows``."""
     starts = range(queries, texts, rows)
-    return [Slice(number, start, min(start + rows, texts)) for number, start in enumerate(starts)]
+    return [DocumentShard(number, start, min(start + rows, texts)) for number, start in enumerate(starts)]
 
 
 class AnchorsOfPart(NamedTuple):
@@ -55,7 +55,7 @@ class AnchorsOfPart(NamedTuple):
     positive_scores: np.ndarray
 
     @classmethod
-    def of(cls, space: Space, pairs: pl.DataFrame) -> AnchorsOfPart:
+    def of(cls, space: GuideVectors, pairs: pl.DataFrame) -> AnchorsOfPart:
         """Look up the pairs of a part: anchor_id, positive_id."""
         anchor_ids, row_of_pair = np.unique(pairs["anchor_id"].to_numpy(), return_inverse=True)
         vectors = space.vectors.take(anchor_ids).astype(np.float32)
@@ -100,7 +100,7 @@ class PartFound(NamedTuple):
 Search = Callable[[np.ndarray, np.ndarray, int], Found]
 
 
-def exact_search_in(space: Space, documents: Slice, device: str) -> Search:
+def exact_search_in(space: GuideVectors, documents: DocumentShard, device: str) -> Search:
     """Exact search in a slice, the anchor's own text left out."""
 
     def find(anchors: np.ndarray, own: np.ndarray, k: int) -> Found:
@@ -109,7 +109,7 @@ def exact_search_in(space: Space, documents: Slice, device: str) -> Search:
     return find
 
 
-def approximate_search_in(vectors: VectorStore, index: faiss_index.faiss.Index) -> Search:
+def approximate_search_in(vectors: MappedVectors, index: faiss_index.faiss.Index) -> Search:
     """Search by a slice's FAISS index, scored again from the stored vectors, the anchor's own text left out."""
 
     def find(anchors: np.ndarray, own: np.ndarray, k: int) -> Found:
@@ -123,7 +123,14 @@ def approximate_search_in(vectors: VectorStore, index: faiss_index.faiss.Index) 
 
 
 def found_in_slice(
-    space: Space, part: AnchorsOfPart, documents: Slice, search: Search, k: int, *, exact: bool, device: str
+    space: GuideVectors,
+    part: AnchorsOfPart,
+    documents: DocumentShard,
+    search: Search,
+    k: int,
+    *,
+    exact: bool,
+    device: str,
 ) -> PartFound:
     """The k closest documents of a slice to each anchor, and how many of the slice are above each pair's positive."""
     found = search(part.vectors, part.own, k)
@@ -142,7 +149,7 @@ def found_in_slice(
     return PartFound(found.scores, found.ids, above)
 
 
-def _blocks(space: Space, documents: Slice) -> VectorBlocks:
+def _blocks(space: GuideVectors, documents: DocumentShard) -> VectorBlocks:
     """The vectors of a slice, block by block."""
     return partial(space.vectors.blocks, documents.start, documents.stop, BLOCK_ROWS)
 
@@ -152,7 +159,7 @@ def dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.einsum("nd,nd->n", left, right.astype(np.float32)).astype(np.float32)
 
 
-def _rescore(vectors: VectorStore, anchors: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def _rescore(vectors: MappedVectors, anchors: np.ndarray, ids: np.ndarray) -> np.ndarray:
     scores = np.empty(ids.shape, dtype=np.float32)
     for start in range(0, len(ids), RESCORE_ROWS):
         rows = slice(start, start + RESCORE_ROWS)

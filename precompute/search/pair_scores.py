@@ -16,16 +16,16 @@ from ...shared.guide_index.ragged import as_lists
 from ...shared.models.device import pick_device
 from ...shared.progress import Advance
 from ...shared.sampling import sample_of
-from ...shared.storage.files import PartRecord
-from ..output.store import Place
-from ..run.jobs import Made
+from ...shared.storage.files import FileRecord
+from ..output.store import Store
+from ..run.jobs import ShardResult
 from . import faiss_index
-from .guide_vectors import Space
+from .guide_vectors import GuideVectors
 from .neighbors import (
     AnchorsOfPart,
+    DocumentShard,
     PartFound,
     Search,
-    Slice,
     approximate_search_in,
     dots,
     exact_search_in,
@@ -35,7 +35,7 @@ from .neighbors import (
 KMEANS_SAMPLE_PER_CLUSTER = 256
 
 
-def anchor_centroids(space: Space, clusters: int | None, seed: int) -> np.ndarray:
+def anchor_centroids(space: GuideVectors, clusters: int | None, seed: int) -> np.ndarray:
     """Centroids of the anchors: ``clusters`` of them, by default the square root of how many anchors there are."""
     count = min(clusters or round(np.sqrt(space.queries)), space.queries)
     sample = sample_of(space.queries, KMEANS_SAMPLE_PER_CLUSTER * count, seed)
@@ -61,12 +61,12 @@ class ScoreJob:
 
     with_guide: ClassVar[bool] = False
 
-    place: Place
-    space: Space
-    pairs: list[PartRecord]
-    documents: Slice
-    faiss: PartRecord | None
-    before: dict[int, PartRecord]
+    place: Store
+    space: GuideVectors
+    pairs: list[FileRecord]
+    documents: DocumentShard
+    faiss: FileRecord | None
+    before: dict[int, FileRecord]
     last: bool
     neighbors: int
     centroids: np.ndarray
@@ -90,12 +90,12 @@ class ScoreJob:
         advance(pairs.height)
         return score_table(self.space, pairs, part, found, self.centroids) if self.last else found
 
-    def commit(self, number: int, value: pa.Table | PartFound) -> Made:
+    def commit(self, number: int, value: pa.Table | PartFound) -> ShardResult:
         """Write it: a part of the index, or a file that the next slice takes up."""
         if isinstance(value, pa.Table):
-            return Made(number, self.place.commit_part("scores", number, value))
+            return ShardResult(number, self.place.commit_shard("scores", number, value))
         path = found_file(self.place, self.documents.number, number)
-        return Made(number, self.place.commit(path, len(value.above), value.write))
+        return ShardResult(number, self.place.commit(path, len(value.above), value.write))
 
     @cached_property
     def _search(self) -> Search:
@@ -108,18 +108,18 @@ class ScoreJob:
         return approximate_search_in(self.space.vectors, searched)
 
 
-def found_file(place: Place, slice_number: int, part: int) -> Path:
+def found_file(place: Store, slice_number: int, part: int) -> Path:
     """Where a part keeps what has been found up to a slice."""
     return found_folder(place, slice_number) / f"part-{part:05d}.npz"
 
 
-def found_folder(place: Place, slice_number: int) -> Path:
+def found_folder(place: Store, slice_number: int) -> Path:
     """The folder of such files."""
     return place.layout.building / f"found-{slice_number:05d}"
 
 
 def score_table(
-    space: Space, pairs: pl.DataFrame, part: AnchorsOfPart, found: PartFound, centroids: np.ndarray
+    space: GuideVectors, pairs: pl.DataFrame, part: AnchorsOfPart, found: PartFound, centroids: np.ndarray
 ) -> pa.Table:
     """The scores of one part of pairs, see ``schema.SCORES``.
 

@@ -17,7 +17,7 @@ from ..errors import GistcacheError, StoppedEarly
 from ..progress import console, shows_bars
 from .config_file import as_toml, read_toml
 from .main import told_to_stop
-from .output import Outcome, show
+from .output import CommandResult, show
 
 PACKAGE = (__package__ or "gistcache.shared.cli").rpartition(".shared")[0]
 EXIT_CODES = (
@@ -108,7 +108,9 @@ def _launch(
         return 0
     with redirect_stdout(sys.stderr):  # what libraries print is progress, not a result
         outcome = command(*bound.args, **bound.kwargs)
-    if not isinstance(outcome, Outcome) or os.environ.get("RANK", "0") != "0":  # of a run's processes the first speaks
+    if (
+        not isinstance(outcome, CommandResult) or os.environ.get("RANK", "0") != "0"
+    ):  # of a run's processes the first speaks
         return 0
     return show(outcome, as_json=as_json, quiet=quiet)
 

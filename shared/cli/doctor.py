@@ -16,12 +16,12 @@ from rich.text import Text
 
 from ..errors import GistcacheError
 from ..libraries import installed
-from .output import Outcome
+from .output import CommandResult
 
 NAME = "gistcache"
 
 
-def doctor() -> Outcome:
+def doctor() -> CommandResult:
     """Show versions, devices, threads, which FAISS there is, and which extras are installed.
 
     Exits with 1 where something that every user needs is missing, or does not work.
@@ -46,7 +46,7 @@ def doctor() -> Outcome:
     }
     lacking = [f"{each} is missing: pip install '{each}'" for each in _missing(needed)]
     figures["faults"] = [*lacking, *_faiss_faults(figures["faiss"]), *faults]
-    return Outcome(figures, tuple(_shown(figures)), 1 if figures["faults"] else 0)
+    return CommandResult(figures, tuple(_shown(figures)), 1 if figures["faults"] else 0)
 
 
 def _requirements(extra: str) -> Iterator[Requirement]:

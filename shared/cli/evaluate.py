@@ -15,7 +15,7 @@ from ..evaluation.retrieval import RetrievalSet, evaluate_sts
 from ..models.device import pick_device, within_memory
 from ..models.load import find_model, load_model, set_prompts
 from ..storage.files import write_json
-from .output import Outcome
+from .output import CommandResult
 
 
 def evaluate(
@@ -28,7 +28,7 @@ def evaluate(
     max_length: int | None = None,
     device: str = "auto",
     out: Path | None = None,
-) -> Outcome:
+) -> CommandResult:
     """Evaluate a model: retrieval on held-out pairs, Spearman correlation on scored sentence pairs, tasks of MTEB.
 
     Parameters
@@ -71,4 +71,4 @@ def evaluate(
         table.add_row(name, f"{value:.4f}")
     if out is not None:
         write_json(out, figures)
-    return Outcome({"model": model, **figures}, (table,))
+    return CommandResult({"model": model, **figures}, (table,))

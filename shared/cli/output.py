@@ -15,7 +15,7 @@ results = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandResult:
     """What a command hands back to the command line.
 
     Attributes:
@@ -29,7 +29,7 @@ class Outcome:
     exit_code: int = 0
 
 
-def show(outcome: Outcome, *, as_json: bool, quiet: bool) -> int:
+def show(outcome: CommandResult, *, as_json: bool, quiet: bool) -> int:
     """Print an outcome; with ``quiet`` nothing but faults. Returns the exit code."""
     if as_json:
         sys.stdout.write(json.dumps(outcome.figures, ensure_ascii=False, default=str) + "\n")

@@ -13,7 +13,7 @@ from rich.table import Table
 from .. import scaling
 from ..errors import SettingsError, refuse_below
 from ..guide_index.quantize import VectorDType
-from .output import Outcome
+from .output import CommandResult
 
 COUNTS = ("hours", "part files", "rows a part", "slices of documents")
 ASSUMED = ("guide_parameters", "text_tokens", "teraflops", "search_efficiency", "probes")  # by device hours
@@ -46,9 +46,9 @@ class PlanSettings:
     share of it that is reached, which `docs/BENCHMARKS.md` measures."""
     neighbors: int = scaling.NEIGHBORS
     """Closest documents stored for each anchor."""
-    part_rows: int | None = None
+    shard_rows: int | None = None
     """Rows a part file; default: as `gistcache index` chooses."""
-    slice_rows: int = scaling.SLICE_ROWS
+    document_shard_rows: int = scaling.SLICE_ROWS
     """Documents that are searched together."""
     probes: int = 64
     """Inverted lists that a search looks into, in each slice; `gistcache index` measures how many it takes."""
@@ -63,7 +63,7 @@ class PlanSettings:
         """Check every value."""
         sizes = ("text_bytes", "text_tokens", "guide_parameters", "teraflops", "search_efficiency")
         refuse_below(self, 0, *sizes, strictly=True)
-        refuse_below(self, 1, "dim", "part_rows", "slice_rows", "neighbors", "probes", "batch_size")
+        refuse_below(self, 1, "dim", "shard_rows", "document_shard_rows", "neighbors", "probes", "batch_size")
         refuse_below(self, 0, "negatives")
         refuse_below(self, 2, "texts")
         refuse_below(self, 1, "pairs", "documents")
@@ -71,7 +71,7 @@ class PlanSettings:
             raise SettingsError("Documents are some of the texts", where="--documents", fix="give fewer than --texts")
 
 
-def plan(*, settings: PlanSettings) -> Outcome:
+def plan(*, settings: PlanSettings) -> CommandResult:
     """What an index of a given size will take: bytes, memory, and the guide's work."""
     figures = planned(settings)
     table = Table(title=f"{settings.texts:,.0f} texts, {settings.dim} dimensions", show_header=False)
@@ -84,7 +84,7 @@ def plan(*, settings: PlanSettings) -> Outcome:
         f"texts of {settings.text_tokens:g} tokens (--text-tokens), and {settings.teraflops:g} teraflops reached on "
         f"the device (--teraflops), {settings.search_efficiency:.0%} of them by inverted lists (--search-efficiency)."
     )
-    return Outcome({**figures, "assumed": assumed}, (table, told))
+    return CommandResult({**figures, "assumed": assumed}, (table, told))
 
 
 def planned(settings: PlanSettings) -> dict[str, float]:
@@ -99,7 +99,9 @@ def planned(settings: PlanSettings) -> dict[str, float]:
         negatives=round(settings.negatives * (half if settings.pairs is None else settings.pairs)),
     )
     value_bytes = np.dtype(settings.vector_dtype).itemsize
-    shape = scaling.Shape(settings.dim, value_bytes, settings.neighbors, settings.part_rows, settings.slice_rows)
+    shape = scaling.Shape(
+        settings.dim, value_bytes, settings.neighbors, settings.shard_rows, settings.document_shard_rows
+    )
     sizes, slices = scaling.file_bytes(corpus, shape), scaling.slice_bytes(corpus.documents, shape)
     rate = settings.teraflops * 1e12 * 3600
     probed = scaling.probed_flops(corpus, shape, settings.probes) / (rate * settings.search_efficiency)

@@ -12,21 +12,21 @@ from rich.text import Text
 from ..errors import IndexFaultError
 from ..guide_index.decisions import changed_decisions
 from ..guide_index.guide_index import GuideIndex
-from ..guide_index.layout import SCHEMAS, Layout, PartKind
+from ..guide_index.layout import SCHEMAS, Layout, ShardKind
 from ..guide_index.manifest import Manifest
-from ..guide_index.memory_map import RowStore
-from ..guide_index.quantize import restored
+from ..guide_index.memory_map import MappedRows
+from ..guide_index.quantize import dequantize
 from ..guide_index.tables import read_table
 from ..progress import step
-from ..storage.files import PartRecord, content_fault
+from ..storage.files import FileRecord, content_fault
 from ..storage.remote import local_copy
-from .output import Outcome
+from .output import CommandResult
 
 # A unit vector rounded to float16 is this close to length one.
 NORM_TOLERANCE = 5e-3
 
 
-def verify(index: str) -> Outcome:
+def verify(index: str) -> CommandResult:
     """Check every part of an index: present, rows, bytes, checksum, finite unit vectors, ids in range.
 
     Rebuilds nothing. Exits with 5 and names each fault if there is one; else tells how many of the guide's decisions
@@ -42,7 +42,7 @@ def verify(index: str) -> Outcome:
     faults = list(find_faults(layout, manifest))
     count = sum(1 for _ in manifest.records)
     changed = None if faults else changed_decisions(GuideIndex(layout, manifest))
-    return Outcome(
+    return CommandResult(
         {"index": index, "files": count, "faults": faults, "changed_decisions": changed._asdict() if changed else None},
         (
             *(Text(f"fault: {fault}") for fault in faults),
@@ -56,7 +56,7 @@ def verify(index: str) -> Outcome:
 def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:
     """Every fault of an index, one line each, starting with the file it is in."""
     rows, forms = manifest.rows, manifest.row_forms
-    of_kinds = [(kind, record) for kind, records in manifest.parts.items() for record in records]
+    of_kinds = [(kind, record) for kind, records in manifest.shards.items() for record in records]
     with step("verify", sum(record.bytes for record in manifest.records), "bytes") as advance:
         for kind, record in [*of_kinds, *((None, record) for record in manifest.files)]:
             fault = content_fault(layout.root, record)
@@ -65,11 +65,11 @@ def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:
             elif kind in SCHEMAS:
                 yield from _parquet_faults(layout.root, kind, record, rows["texts"])
             elif kind in forms:
-                yield from _array_faults(kind, record, RowStore(layout.file, [record], *forms[kind]), rows)
+                yield from _array_faults(kind, record, MappedRows(layout.file, [record], *forms[kind]), rows)
             advance(record.bytes)
 
 
-def _parquet_faults(root: Path, kind: PartKind, record: PartRecord, texts: int) -> Iterator[str]:
+def _parquet_faults(root: Path, kind: ShardKind, record: FileRecord, texts: int) -> Iterator[str]:
     try:
         table = read_table(root, record, kind)
     except IndexFaultError as error:
@@ -86,14 +86,14 @@ def _outside(column: pa.ChunkedArray, texts: int) -> int:
     return int(((ids < 0) | (ids >= texts)).sum())
 
 
-def _array_faults(kind: PartKind, record: PartRecord, held: RowStore, rows: dict[str, int]) -> Iterator[str]:
+def _array_faults(kind: ShardKind, record: FileRecord, held: MappedRows, rows: dict[str, int]) -> Iterator[str]:
     try:
         array = held.part(0)
     except IndexFaultError as error:
         yield f"{record.path}: {error.what}"
         return
-    if kind in ("vectors", "scales"):
-        yield from _value_faults(record, restored(array).astype(np.float32))
+    if kind in ("vectors", "density"):
+        yield from _value_faults(record, dequantize(array).astype(np.float32))
         return
     ids, least, what = [array], 0, "text"
     if kind == "unrounded":
@@ -108,7 +108,7 @@ def _array_faults(kind: PartKind, record: PartRecord, held: RowStore, rows: dict
         yield f"{record.path}: {outside} values are no {what} id (0 to {rows[f'{what}s'] - 1})"
 
 
-def _value_faults(record: PartRecord, values: np.ndarray) -> Iterator[str]:
+def _value_faults(record: FileRecord, values: np.ndarray) -> Iterator[str]:
     if not np.isfinite(values).all():
         yield f"{record.path}: values that are not finite"
     elif values.ndim > 1:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .guide_index import GuideIndex
-from .quantize import VECTOR_DTYPES, restored, rounded
+from .quantize import VECTOR_DTYPES, dequantize, quantize
 
 
 class ChangedDecisions(NamedTuple):
@@ -42,7 +42,7 @@ def changed_decisions(index: GuideIndex) -> ChangedDecisions:
     vectors = {f"{index.vector_dtype} as stored": [index.vectors(each) for each in (ids.anchors, ids.positives)]}
     for dtype in VECTOR_DTYPES:
         if dtype != index.vector_dtype:
-            vectors[f"{dtype} instead"] = [restored(rounded(side, dtype)) for side in exact]
+            vectors[f"{dtype} instead"] = [dequantize(quantize(side, dtype)) for side in exact]
     shares = {name: above_positive(*sides)[:, counted] != truth for name, sides in vectors.items()}
     return ChangedDecisions(
         len(records), truth.size, {name: float(each.sum()) / max(1, each.size) for name, each in shares.items()}

@@ -18,7 +18,7 @@ from ..storage.integrity import refuse_damaged
 from ..storage.remote import local_copy
 from .layout import CONTENT, Layout
 from .manifest import Manifest
-from .memory_map import RowStore, VectorStore
+from .memory_map import MappedRows, MappedVectors
 from .quantize import VectorDType
 from .ragged import runs
 from .tables import read_table
@@ -56,9 +56,9 @@ class GuideIndex:
     def __init__(self, layout: Layout, manifest: Manifest) -> None:
         self.layout, self.manifest = layout, manifest
         forms = manifest.row_forms
-        self._rows = {kind: RowStore(layout.file, manifest.parts[kind], *form) for kind, form in forms.items()}
+        self._rows = {kind: MappedRows(layout.file, manifest.shards[kind], *form) for kind, form in forms.items()}
         self.stored_vectors = self._rows["vectors"]
-        self._vectors = VectorStore(self.stored_vectors)
+        self._vectors = MappedVectors(self.stored_vectors)
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool | None = None) -> GuideIndex:
@@ -109,9 +109,9 @@ class GuideIndex:
         rows = self._rows["unrounded"]
         return rows.take(np.arange(len(rows)))
 
-    def scales(self, ids: np.ndarray) -> np.ndarray:
+    def density(self, ids: np.ndarray) -> np.ndarray:
         """Each text's guide score with its K-th nearest other text: (n,) -> (n,) float32."""
-        return self._rows["scales"].take(ids)
+        return self._rows["density"].take(ids)
 
     def pairs(self, pair_ids: np.ndarray, negatives: int | None = None) -> PairIds:
         """The text ids of pairs.
@@ -175,7 +175,7 @@ class GuideIndex:
         Args:
             columns: Which to read; default: all.
         """
-        for record in self.manifest.parts["scores"]:
+        for record in self.manifest.shards["scores"]:
             yield read_table(self.layout.root, record, "scores", columns)
 
     def summary(self) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ..storage.files import whole_file
+from ..storage.files import atomic_write
 from .texts import Texts
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def pair_dataset(index: GuideIndex, negatives: int) -> Dataset:
     path = Path(config.HF_DATASETS_CACHE) / "gistcache" / f"{key}-{negatives}.arrow"
     if not _holds_all(path, index):
         with (
-            whole_file(path, locked=False) as partial,
+            atomic_write(path, locked=False) as partial,
             pa.OSFile(str(partial), "wb") as file,
             pa.ipc.new_stream(file, _schema(negatives)) as writer,
         ):

@@ -10,13 +10,23 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from ..storage.files import PartRecord
+    from ..storage.files import FileRecord
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Role = Literal["query", "document"]
-PartKind = Literal[
-    "texts", "contents", "pairs", "lookup", "negatives", "unrounded", "vectors", "scales", "faiss", "scores", "rescored"
+ShardKind = Literal[
+    "texts",
+    "contents",
+    "pairs",
+    "lookup",
+    "negatives",
+    "unrounded",
+    "vectors",
+    "density",
+    "faiss",
+    "scores",
+    "rescored",
 ]
 
 # What tells that two text ids are one text, (texts, 2) int64: the smallest id with the same text in either role, and
@@ -76,7 +86,7 @@ REJECTED = _rows(file=pa.string(), line=pa.int64(), reason=pa.string())
 
 # The kinds of part that are tables; the others are arrays, FAISS's files apart. Rescored ones have a folder of their
 # own, see rescored.py.
-SCHEMAS: dict[PartKind, pa.Schema] = {"texts": TEXTS, "pairs": PAIRS, "scores": SCORES, "rescored": RESCORED}
+SCHEMAS: dict[ShardKind, pa.Schema] = {"texts": TEXTS, "pairs": PAIRS, "scores": SCORES, "rescored": RESCORED}
 
 
 @dataclass(frozen=True)
@@ -105,11 +115,11 @@ class Layout:
         """Seconds and memory of the last build: beside the index, because no clock time goes into it."""
         return self.root.parent / f"{self.root.name}.summary.json"
 
-    def file(self, record: PartRecord) -> Path:
+    def file(self, record: FileRecord) -> Path:
         """The file of a record."""
         return self.root / record.path
 
-    def part(self, kind: PartKind, number: int) -> Path:
+    def shard(self, kind: ShardKind, number: int) -> Path:
         """Part ``number`` of ``kind``."""
         suffix = "parquet" if kind in SCHEMAS else "faiss" if kind == "faiss" else "npy"
-        return self.root / kind / f"part-{number:05d}.{suffix}"
+        return self.root / kind / f"shard-{number:05d}.{suffix}"

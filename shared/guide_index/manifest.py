@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..errors import GistcacheError, IndexFaultError, StaleIndexError
-from ..storage.checksummed_json import checksum, read_sealed, write_sealed
-from ..storage.files import PartRecord, count_of
-from .layout import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, UNROUNDED_PAIRS, Layout, PartKind, unrounded_rows
+from ..storage.checksummed_json import checksum, read_checksummed, write_checksummed
+from ..storage.files import FileRecord, count_of
+from .layout import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, UNROUNDED_PAIRS, Layout, ShardKind, unrounded_rows
 from .quantize import VECTOR_DTYPES
 
 # Fields of a request that inform the reader and do not make two indexes different.
@@ -43,25 +43,25 @@ class Manifest:
     """The whole ``manifest.json``: the request, the part table, and what was measured while building."""
 
     request: Request
-    parts: dict[PartKind, list[PartRecord]]
-    files: list[PartRecord]
+    shards: dict[ShardKind, list[FileRecord]]
+    files: list[FileRecord]
     measured: dict[str, Any] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
 
     @property
-    def records(self) -> Iterator[PartRecord]:
+    def records(self) -> Iterator[FileRecord]:
         """Every file the index vouches for."""
-        for kind in self.parts:
-            yield from self.parts[kind]
+        for kind in self.shards:
+            yield from self.shards[kind]
         yield from self.files
 
     @property
     def rows(self) -> dict[str, int]:
         """Rows by kind of part."""
-        return {kind: sum(record.rows for record in records) for kind, records in self.parts.items()}
+        return {kind: sum(record.rows for record in records) for kind, records in self.shards.items()}
 
     @property
-    def row_forms(self) -> dict[PartKind, tuple[tuple[int, ...], DTypeLike]]:
+    def row_forms(self) -> dict[ShardKind, tuple[tuple[int, ...], DTypeLike]]:
         """Shape and type of a row of each kind of array."""
         dim = int(self.request.guide["dim"])
         return {
@@ -70,12 +70,12 @@ class Manifest:
             "negatives": ((), np.int64),
             "unrounded": ((), unrounded_rows(dim)),
             "vectors": ((dim,), self.request.settings["vector_dtype"]),
-            "scales": ((), np.float32),
+            "density": ((), np.float32),
         }
 
     def save(self, layout: Layout) -> None:
         """Write ``manifest.json`` whole; from then on the folder is an index."""
-        write_sealed(layout.manifest, self._content())
+        write_checksummed(layout.manifest, self._content())
 
     @property
     def key(self) -> str:
@@ -84,7 +84,7 @@ class Manifest:
 
     def _content(self) -> dict[str, Any]:
         return asdict(self.request) | {
-            "parts": {kind: [asdict(record) for record in records] for kind, records in self.parts.items()},
+            "shards": {kind: [asdict(record) for record in records] for kind, records in self.shards.items()},
             "files": [asdict(record) for record in self.files],
             "measured": self.measured,
             "libraries": self.libraries,
@@ -98,13 +98,13 @@ class Manifest:
             IndexFaultError: The folder is no finished index, or of another format version, or the file is damaged.
         """
         _refuse_unfinished(layout)
-        content = read_sealed(layout.manifest, "manifest")
+        content = read_checksummed(layout.manifest, "manifest")
         refuse_other_format(content, layout.manifest)
         try:
             manifest = cls(
                 request=request_from_json(content),
-                parts={kind: [PartRecord.from_json(r) for r in rows] for kind, rows in content["parts"].items()},
-                files=[PartRecord.from_json(record) for record in content["files"]],
+                shards={kind: [FileRecord.from_json(r) for r in rows] for kind, rows in content["shards"].items()},
+                files=[FileRecord.from_json(record) for record in content["files"]],
                 measured=dict(content["measured"]),
                 libraries=dict(content["libraries"]),
             )
@@ -122,7 +122,7 @@ class Manifest:
         corpus, rows = self.request.corpus, self.rows
         texts = count_of(corpus, "queries") + count_of(corpus, "documents")
         pairs = count_of(corpus, "pairs")
-        expected = {kind: texts for kind in ("texts", "contents", "vectors", "scales")}
+        expected = {kind: texts for kind in ("texts", "contents", "vectors", "density")}
         expected |= {kind: pairs for kind in ("pairs", "lookup", "scores")}
         expected |= {"unrounded": min(UNROUNDED_PAIRS, count_of(corpus, "queries"))}
         expected |= {"faiss": corpus["documents"], "negatives": count_of(corpus, "negatives")}

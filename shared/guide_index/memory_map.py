@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..errors import IndexFaultError
-from ..storage.files import PartRecord
-from .quantize import restored
+from ..storage.files import FileRecord
+from .quantize import dequantize
 
 
 def let_go(mapped: np.ndarray) -> None:
@@ -24,7 +24,7 @@ def let_go(mapped: np.ndarray) -> None:
         mapped.base.madvise(mmap.MADV_DONTNEED)
 
 
-class RowStore:
+class MappedRows:
     """The rows of consecutive ``.npy`` parts, addressed by one row number (the text id).
 
     Args:
@@ -36,8 +36,8 @@ class RowStore:
 
     def __init__(
         self,
-        path_of: Callable[[PartRecord], Path],
-        records: Sequence[PartRecord],
+        path_of: Callable[[FileRecord], Path],
+        records: Sequence[FileRecord],
         shape: tuple[int, ...] | None = None,
         dtype: DTypeLike | None = None,
     ) -> None:
@@ -104,14 +104,14 @@ class RowStore:
         return rows
 
 
-class VectorStore:
+class MappedVectors:
     """Guide vectors by text id, whatever number type they are stored in.
 
     Args:
         rows: The vectors as they are stored.
     """
 
-    def __init__(self, rows: RowStore) -> None:
+    def __init__(self, rows: MappedRows) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
@@ -124,7 +124,7 @@ class VectorStore:
 
     def take(self, ids: np.ndarray) -> np.ndarray:
         """Text ids (n,) -> unit vectors (n, dim): float16, or float32 where int8 is stored."""
-        return restored(self.rows.take(ids))
+        return dequantize(self.rows.take(ids))
 
     def blocks(self, start: int, stop: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield text ids and their vectors over ``start .. stop``, in blocks of at most ``size``."""

@@ -15,7 +15,7 @@ VECTOR_DTYPES: tuple[VectorDType, ...] = get_args(VectorDType)
 LARGEST = 127
 
 
-def rounded(vectors: np.ndarray, dtype: VectorDType) -> np.ndarray:
+def quantize(vectors: np.ndarray, dtype: VectorDType) -> np.ndarray:
     """Unit vectors (n, dim), none of them zero, as they are stored: (n, dim) of ``dtype``.
 
     int8: each row's largest value becomes 127 or -127, the others are rounded to the nearest whole number.
@@ -26,7 +26,7 @@ def rounded(vectors: np.ndarray, dtype: VectorDType) -> np.ndarray:
     return np.rint(vectors * (LARGEST / largest)).astype(np.int8)
 
 
-def restored(rows: np.ndarray) -> np.ndarray:
+def dequantize(rows: np.ndarray) -> np.ndarray:
     """The vectors that stored rows (n, dim) stand for.
 
     Returns:

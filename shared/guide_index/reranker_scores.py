@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import IndexFaultError, StaleIndexError
-from ..storage.checksummed_json import checksum, read_sealed
-from ..storage.files import PartRecord
+from ..storage.checksummed_json import checksum, read_checksummed
+from ..storage.files import FileRecord
 from ..storage.integrity import refuse_damaged
 from .guide_index import GuideIndex
 from .layout import Layout
@@ -36,7 +36,7 @@ class RescoredFolder:
 
     root: Path
     request: dict[str, Any]
-    parts: list[PartRecord]
+    parts: list[FileRecord]
 
     @classmethod
     def load(cls, root: Path) -> RescoredFolder:
@@ -52,9 +52,9 @@ class RescoredFolder:
                 where=str(root),
                 fix="make them with `gistcache rescore INDEX --reranker MODEL --out FOLDER`; it keeps finished parts",
             )
-        content = read_sealed(path, "manifest")
+        content = read_checksummed(path, "manifest")
         refuse_other_scores_format(content, path)
-        parts = [PartRecord.from_json(record) for record in content.pop("parts")]
+        parts = [FileRecord.from_json(record) for record in content.pop("parts")]
         refuse_damaged(root, parts)
         return cls(root, content, parts)
 

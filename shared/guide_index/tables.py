@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import IndexFaultError
-from ..storage.files import PartRecord
-from .layout import SCHEMAS, PartKind
+from ..storage.files import FileRecord
+from .layout import SCHEMAS, ShardKind
 
 
-def read_table(root: Path, record: PartRecord, kind: PartKind, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(root: Path, record: FileRecord, kind: ShardKind, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a part, or some of its columns.
 
     Args:
@@ -36,7 +36,7 @@ def read_table(root: Path, record: PartRecord, kind: PartKind, columns: Sequence
         raise _fault(record, f"not readable: {error}") from error
 
 
-def _fault(record: PartRecord, fault: str) -> IndexFaultError:
+def _fault(record: FileRecord, fault: str) -> IndexFaultError:
     return IndexFaultError(
         f"A part of the index cannot be used: {fault}", where=record.path, fix="run `gistcache verify`"
     )

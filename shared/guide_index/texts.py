@@ -20,7 +20,7 @@ class Texts:
     """Texts by id, with the last parts used kept decoded: consecutive pairs have nearby ids."""
 
     def __init__(self, index: GuideIndex) -> None:
-        records = index.manifest.parts["texts"]
+        records = index.manifest.shards["texts"]
         self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])])
 
         @lru_cache(CACHED_TEXT_PARTS)

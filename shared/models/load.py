@@ -173,11 +173,11 @@ def load_model(
     kwargs = {"attn_implementation": attention} if attention else {}
     model = _load(SentenceTransformer, "model", folder, device, dtype, kwargs)
     if max_length is not None:
-        cut_texts(model, max_length)
+        set_max_length(model, max_length)
     return model
 
 
-def cut_texts(model: SentenceTransformer, max_length: int) -> None:
+def set_max_length(model: SentenceTransformer, max_length: int) -> None:
     """Let a model read the first ``max_length`` tokens of a text only, whichever way it is routed."""
     from sentence_transformers.sentence_transformer.modules import Router, StaticEmbedding
 
@@ -191,7 +191,7 @@ def cut_texts(model: SentenceTransformer, max_length: int) -> None:
 
 
 def text_limit(model: SentenceTransformer, given: int | None) -> int | None:
-    """Tokens after which a model cuts a text; ``given`` is what ``cut_texts`` was told, all that a static model has."""
+    """Tokens after which a model cuts a text; ``given`` is the limit that was set, the only one a static model has."""
     own: float | None = model.max_seq_length
     return given if own is None or math.isinf(own) else int(own)
 

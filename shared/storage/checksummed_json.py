@@ -14,13 +14,13 @@ SEAL = "sha256_of_the_rest"
 DAMAGED_FIX = "delete the folder and make it again, or copy it again from where it came"
 
 
-def write_sealed(path: Path, content: dict[str, Any]) -> None:
+def write_checksummed(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object and its checksum, whole or not at all."""
     sealed = content | {SEAL: checksum(content)}
     write_json(path, sealed)
 
 
-def read_sealed(path: Path, name: str) -> dict[str, Any]:
+def read_checksummed(path: Path, name: str) -> dict[str, Any]:
     """Read a JSON object back.
 
     Args:

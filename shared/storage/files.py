@@ -28,7 +28,7 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class PartRecord:
+class FileRecord:
     """A committed file: path relative to the index (POSIX), rows, bytes and SHA-256 in hex."""
 
     path: str
@@ -37,7 +37,7 @@ class PartRecord:
     sha256: str
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> PartRecord:
+    def from_json(cls, fields: dict[str, Any]) -> FileRecord:
         """Read a record back, refusing paths that would leave the index folder."""
         try:
             record = cls(fields["path"], count_of(fields, "rows"), count_of(fields, "bytes"), fields["sha256"])
@@ -68,7 +68,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, *, locked: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, locked: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well, it becomes ``path`` durably.
 
     Args:
@@ -90,9 +90,9 @@ def whole_file(path: Path, *, locked: bool = True) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any, *, locked: bool = True) -> None:  # noqa: ANN401 (any JSON value)
-    """Write ``content`` as JSON, whole or not at all; see ``whole_file``."""
+    """Write ``content`` as JSON, whole or not at all; see ``atomic_write``."""
     text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-    with whole_file(path, locked=locked) as partial:  # half a surrogate becomes JSON's own escape
+    with atomic_write(path, locked=locked) as partial:  # half a surrogate becomes JSON's own escape
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -102,7 +102,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def commit(root: Path, path: Path, rows: int, write: Callable[[Path], None]) -> PartRecord:
+def commit(root: Path, path: Path, rows: int, write: Callable[[Path], None]) -> FileRecord:
     """Write one part through ``write(temporary path)`` and return its record.
 
     Args:
@@ -111,18 +111,18 @@ def commit(root: Path, path: Path, rows: int, write: Callable[[Path], None]) -> 
         rows: Rows the part holds, for the record.
         write: Writes the whole part to the path it is given.
     """
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         write(partial)
-        record = PartRecord(path.relative_to(root).as_posix(), rows, partial.stat().st_size, sha256_of(partial))
+        record = FileRecord(path.relative_to(root).as_posix(), rows, partial.stat().st_size, sha256_of(partial))
     return record
 
 
-def commit_table(root: Path, path: Path, table: pa.Table) -> PartRecord:
+def commit_table(root: Path, path: Path, table: pa.Table) -> FileRecord:
     """Commit an Arrow table as one Parquet part."""
     return commit(root, path, table.num_rows, lambda to: pq.write_table(table, to, compression="zstd"))
 
 
-def commit_array(root: Path, path: Path, array: np.ndarray) -> PartRecord:
+def commit_array(root: Path, path: Path, array: np.ndarray) -> FileRecord:
     """Commit a NumPy array, first axis rows, as one ``.npy`` part without pickle."""
 
     def write(to: Path) -> None:
@@ -132,7 +132,7 @@ def commit_array(root: Path, path: Path, array: np.ndarray) -> PartRecord:
     return commit(root, path, len(array), write)
 
 
-def size_fault(root: Path, record: PartRecord) -> str | None:
+def size_fault(root: Path, record: FileRecord) -> str | None:
     """Say what is wrong with the part's presence or size; None when nothing is."""
     path = root / record.path
     if not path.is_file():
@@ -142,7 +142,7 @@ def size_fault(root: Path, record: PartRecord) -> str | None:
     return None
 
 
-def content_fault(root: Path, record: PartRecord) -> str | None:
+def content_fault(root: Path, record: FileRecord) -> str | None:
     """As ``size_fault``, and the checksum too: reads the whole part."""
     if fault := size_fault(root, record):
         return fault
@@ -163,14 +163,14 @@ class Journal:
         self.path, self.root, self._elsewhere = path, root, elsewhere or {}
         self.done = {record.path: record for record in self._intact()}
 
-    def _intact(self) -> Iterator[PartRecord]:
+    def _intact(self) -> Iterator[FileRecord]:
         if not self.path.exists():
             return
         for line in self.path.read_bytes().split(b"\n"):
             checksum, _, text = line.partition(b" ")
             if checksum.decode("ascii", "replace") != _line_checksum(text):
                 continue
-            record = PartRecord.from_json(json.loads(text))
+            record = FileRecord.from_json(json.loads(text))
             here = (self.root / record.path).exists()
             if not here and self._elsewhere.get(record.path) == record.bytes:
                 yield record
@@ -180,14 +180,14 @@ class Journal:
             else:
                 yield record
 
-    def keep_or_make(self, path: Path, make: Callable[[], PartRecord]) -> PartRecord:
+    def keep_or_make(self, path: Path, make: Callable[[], FileRecord]) -> FileRecord:
         """Return the record of a part already committed, or make it and record it."""
         name = path.relative_to(self.root).as_posix()
         if name not in self.done:
             self.record(make())
         return self.done[name]
 
-    def record(self, record: PartRecord) -> None:
+    def record(self, record: FileRecord) -> None:
         """Append a committed part, durably."""
         # A crash may have cut the last line short: a line break first keeps the new record whole.
         text = json.dumps(asdict(record), sort_keys=True).encode()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import IndexFaultError
 from .checksummed_json import DAMAGED_FIX
-from .files import PartRecord, content_fault, size_fault, write_json
+from .files import FileRecord, content_fault, size_fault, write_json
 from .remote import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ FAULTS_SHOWN = 20
 Stamp = list[int]  # bytes, time of change in nanoseconds, inode
 
 
-def refuse_damaged(root: Path, records: Sequence[PartRecord], *, verify: bool | None = None) -> None:
+def refuse_damaged(root: Path, records: Sequence[FileRecord], *, verify: bool | None = None) -> None:
     """Raise IndexFaultError naming each file of an index that ``damage`` finds; see there."""
     if faults := damage(root, records, verify=verify):
         more = [f"... and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
@@ -36,7 +36,7 @@ def refuse_damaged(root: Path, records: Sequence[PartRecord], *, verify: bool | 
         )
 
 
-def damage(root: Path, records: Sequence[PartRecord], *, verify: bool | None = None) -> list[str]:
+def damage(root: Path, records: Sequence[FileRecord], *, verify: bool | None = None) -> list[str]:
     """What is wrong with committed files: missing, of another size, of another checksum; one line each.
 
     Args:
@@ -53,7 +53,7 @@ def damage(root: Path, records: Sequence[PartRecord], *, verify: bool | None = N
     return _content_faults(root, small) + _large_faults(root, large, again=bool(verify))
 
 
-def _large_faults(root: Path, records: Sequence[PartRecord], *, again: bool) -> list[str]:
+def _large_faults(root: Path, records: Sequence[FileRecord], *, again: bool) -> list[str]:
     memory = _memory_file(root, records)
     stamps = {record.path: _stamp(root / record.path) for record in records}
     known = {} if again else _remembered(memory)
@@ -67,7 +67,7 @@ def _large_faults(root: Path, records: Sequence[PartRecord], *, again: bool) -> 
     return faults
 
 
-def _content_faults(root: Path, records: Iterable[PartRecord]) -> list[str]:
+def _content_faults(root: Path, records: Iterable[FileRecord]) -> list[str]:
     with ThreadPoolExecutor(READERS) as pool:
         return [fault for fault in pool.map(lambda record: content_fault(root, record), records) if fault]
 
@@ -77,7 +77,7 @@ def _stamp(path: Path) -> Stamp:
     return [found.st_size, found.st_mtime_ns, found.st_ino]
 
 
-def _memory_file(root: Path, records: Sequence[PartRecord]) -> Path:
+def _memory_file(root: Path, records: Sequence[FileRecord]) -> Path:
     """Where it is remembered; another folder and other contents have another place."""
     table = sorted((record.path, record.sha256) for record in records)
     return cache_folder("checked", json.dumps([str(root.resolve()), table])).with_suffix(".json")

@@ -25,7 +25,7 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     The operating system drops the lock when its process dies, so a dead holder never blocks.
 
     Args:
-        folder: Made if it is not there.
+        folder: ShardResult if it is not there.
         wait: Whether to wait for another holder to finish.
 
     Raises:

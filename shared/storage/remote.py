@@ -22,7 +22,7 @@ from fsspec.core import url_to_fs
 from ..errors import IndexFaultError, SettingsError, StorageError, first_line
 from ..guide_index.layout import Layout
 from ..progress import step
-from .files import PartRecord, sha256_of, size_fault, whole_file
+from .files import FileRecord, atomic_write, sha256_of, size_fault
 from .lock import folder_lock
 
 logger = logging.getLogger(__name__)
@@ -87,13 +87,13 @@ class Remote:
         """Download a file to a path that nobody reads yet."""
         self._patiently("download", name, lambda fs, source: fs.get_file(source, str(to)))
 
-    def fetch(self, root: Path, record: PartRecord) -> PartRecord:
+    def fetch(self, root: Path, record: FileRecord) -> FileRecord:
         """Copy a part into a folder, whole and checked.
 
         Raises:
             IndexFaultError: It is not the one recorded.
         """
-        with whole_file(root / record.path, locked=False) as partial:
+        with atomic_write(root / record.path, locked=False) as partial:
             self.get(record.path, partial)
             if partial.stat().st_size != record.bytes or sha256_of(partial) != record.sha256:
                 raise IndexFaultError(
@@ -174,7 +174,7 @@ def local_copy(locator: str | Path) -> Path:
         if not layout.manifest.exists():
             manifest = Manifest.load(Layout(cache))
             _fetch(remote, layout.root, [record for record in manifest.records if size_fault(layout.root, record)])
-            with whole_file(layout.manifest) as partial:
+            with atomic_write(layout.manifest) as partial:
                 partial.write_bytes(manifest_file.read_bytes())
         _fetch_summary(remote, layout)
     return layout.root
@@ -192,7 +192,7 @@ def fetch_manifest(remote: Remote, to: Path) -> None:
         IndexFaultError: There is none.
     """
     try:
-        with whole_file(to) as partial:
+        with atomic_write(to) as partial:
             remote.get("manifest.json", partial)
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
@@ -204,7 +204,7 @@ def fetch_manifest(remote: Remote, to: Path) -> None:
         raise
 
 
-def _fetch(remote: Remote, root: Path, records: list[PartRecord]) -> None:
+def _fetch(remote: Remote, root: Path, records: list[FileRecord]) -> None:
     with (
         step("fetch index", sum(record.bytes for record in records), "bytes") as advance,
         ThreadPoolExecutor(TRANSFERS) as pool,
@@ -217,7 +217,7 @@ def _fetch_summary(remote: Remote, layout: Layout) -> None:
     """What building the index took, where it is told beside it."""
     if not layout.summary.exists():
         try:
-            with whole_file(layout.summary) as partial:
+            with atomic_write(layout.summary) as partial:
                 Remote(f"{remote.url}.summary.json").get("", partial)
         except StorageError as error:
             logger.info("no summary beside the index: %s", error.what)

@@ -44,7 +44,7 @@ def scale_scores(vectors: torch.Tensor, reference: torch.Tensor) -> torch.Tensor
 class Corpus:
     """Pairs of an index with their guide vectors, their texts' closest scores, and a number that tells their class.
 
-    ``share`` takes so many of the pairs; ``sampled`` measures scales against so many of the texts.
+    ``share`` takes so many of the pairs; ``sampled`` measures density against so many of the texts.
     """
 
     def __init__(self, index: GuideIndex, classes: np.ndarray | None, share: float = 1.0, sampled: float = 1.0) -> None:
@@ -74,12 +74,12 @@ class Corpus:
         chosen = torch.from_numpy(classes)[self.sample]
         return (chosen[:, None] == chosen) & self.counted
 
-    def scales(self, k: int, mean: bool) -> list[torch.Tensor]:
+    def density(self, k: int, mean: bool) -> list[torch.Tensor]:
         return [side[:, :k].mean(1) if mean else side[:, k - 1] for side in self.closest]
 
     def related(self, k: int, mean: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """z of the sampled pairs, and of all pairs four times the score between anchor and positive, on their scale."""
-        (anchors, positives), (ra, rp) = self.sides, self.scales(k, mean)
+        (anchors, positives), (ra, rp) = self.sides, self.density(k, mean)
         taken, none = self.sample, anchors[:0]
         view = GuideView(
             PairVectors(anchors[taken], positives[taken], none), PairVectors(ra[taken], rp[taken], none[:, 0])
@@ -162,7 +162,7 @@ def main() -> None:
             lines += rows_of(f"a share of {share}, {Path(guide).name}", corpus, (30, 100), (0.5,))
         for sampled in SAMPLED_TEXTS:  # the K-th nearest of all is the (K x share)-th nearest of a sample
             corpus, rank = Corpus(index, classes, sampled=sampled), max(1, round(100 * sampled))
-            lines += rows_of(f"scales from {sampled:.3f} of the texts, {Path(guide).name}", corpus, (rank,), (0.5,))
+            lines += rows_of(f"density from {sampled:.3f} of the texts, {Path(guide).name}", corpus, (rank,), (0.5,))
     index = built(given.docs, STUDENT)
     corpus = Corpus(index, None)
     lines += rows_of("docs pairs", corpus, ks, quantiles)

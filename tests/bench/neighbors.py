@@ -19,7 +19,7 @@ import torch
 from gistcache.precompute.search import faiss_index
 from gistcache.precompute.search.exact import BLOCK_ROWS, exact_search
 from gistcache.shared.guide_index.layout import Layout
-from gistcache.shared.guide_index.memory_map import RowStore, VectorStore
+from gistcache.shared.guide_index.memory_map import MappedRows, MappedVectors
 from gistcache.shared.storage.files import commit_array
 from gistcache.shared.timing import peak_memory_bytes
 from interleaved import Figures
@@ -37,11 +37,11 @@ def clustered(rows: int, seed: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
-def stored(vectors: np.ndarray) -> VectorStore:
+def stored(vectors: np.ndarray) -> MappedVectors:
     """The vectors as an index stores them."""
     folder = Path(tempfile.mkdtemp())
-    record = commit_array(folder, folder / "part-00000.npy", vectors)
-    return VectorStore(RowStore(Layout(folder).file, [record]))
+    record = commit_array(folder, folder / "shard-00000.npy", vectors)
+    return MappedVectors(MappedRows(Layout(folder).file, [record]))
 
 
 def measure(rows: int) -> Figures:

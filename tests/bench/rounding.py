@@ -4,8 +4,8 @@
 
 Banking77's pairs where they are at hand, and the docs pairs; all-MiniLM-L6-v2, and all-mpnet-base-v2 where it is, on
 2,000 pairs of Banking77. Every text is embedded in float32. Random batches of 64 pairs are judged with these vectors
-and with rounded ones: by the paper's rule at three margins, and by the judge `neighborhood`, whose scales and threshold
-are measured anew.
+and with rounded ones: by the paper's rule at three margins, and by the judge `neighborhood`, whose density and
+threshold are measured anew.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from banking77_scores import make_pairs, read_questions
 from bench_data import BANKING, DOCS, GUIDE, MAX_LENGTH, STUDENT
 from gistcache.shared.candidates import PairVectors
-from gistcache.shared.guide_index.quantize import LARGEST, restored, rounded
+from gistcache.shared.guide_index.quantize import LARGEST, dequantize, quantize
 from gistcache.shared.models.load import find_model, load_model
 from gistcache.train.loss.judges import GuideView, Judge, NeighborhoodJudge, PositiveJudge
 from interleaved import REPOSITORY, WORK, say
@@ -43,7 +43,7 @@ def largest_scale(vectors: np.ndarray) -> np.ndarray:
 
 
 def stored_int8(vectors: np.ndarray) -> np.ndarray:
-    return restored(rounded(vectors, "int8"))
+    return dequantize(quantize(vectors, "int8"))
 
 
 def turned(vectors: np.ndarray) -> np.ndarray:
@@ -114,14 +114,14 @@ class Batches:
         values = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
         sides = [values[torch.from_numpy(self.rows[:, side])] for side in range(2)]
         unique_scales = scale_scores(values, torch.arange(len(values)))[:, K - 1]
-        scales = [unique_scales[torch.from_numpy(self.rows[:, side])] for side in range(2)]
-        threshold = 4 * float(((sides[0] * sides[1]).sum(1) - (scales[0] + scales[1]) / 2).median())
+        density = [unique_scales[torch.from_numpy(self.rows[:, side])] for side in range(2)]
+        threshold = 4 * float(((sides[0] * sides[1]).sum(1) - (density[0] + density[1]) / 2).median())
         judges = PositiveJudge(), PositiveJudge(0.05), PositiveJudge(0.05, "relative"), NeighborhoodJudge(threshold)
         for judge in judges:
-            yield torch.stack([self._of(judge, sides, scales, torch.from_numpy(batch)) for batch in self.pairs])
+            yield torch.stack([self._of(judge, sides, density, torch.from_numpy(batch)) for batch in self.pairs])
 
-    def _of(self, judge: Judge, sides: list, scales: list, batch: torch.Tensor) -> torch.Tensor:
-        vectors, usual = ([*(side[batch] for side in kind), kind[0][:0]] for kind in (sides, scales))
+    def _of(self, judge: Judge, sides: list, density: list, batch: torch.Tensor) -> torch.Tensor:
+        vectors, usual = ([*(side[batch] for side in kind), kind[0][:0]] for kind in (sides, density))
         view = GuideView(PairVectors(*vectors), PairVectors(*usual))
         blocks = judge.excess(view, torch.arange(len(batch)), contrast_anchors=True, contrast_positives=True)
         return blocks.joined() > 0

@@ -125,7 +125,7 @@ def table(figures: Figures) -> str:
 
 def index_bytes(texts: int) -> dict[str, int]:
     """Bytes of each kind of file of a built index."""
-    parts = GuideIndex.open(WORK / f"scale-{texts}").manifest.parts
+    parts = GuideIndex.open(WORK / f"scale-{texts}").manifest.shards
     return {kind: sum(record.bytes for record in records) for kind, records in parts.items()}
 
 

@@ -12,7 +12,7 @@ from rich.filesize import decimal
 
 SIZES = (1e7, 1e8, 1e9)
 SHAPES = tuple((dim, dtype) for dim in (768, 1024) for dtype in VECTOR_DTYPES)
-DISK = ("texts", "contents", "pairs", "lookup", "unrounded", "vectors", "scales", "scores", "faiss", "manifest", "all")
+DISK = ("texts", "contents", "pairs", "lookup", "unrounded", "vectors", "density", "scores", "faiss", "manifest", "all")
 WORK = (
     "stage 1: guide, device hours",
     "stage 1: exact search, device hours",

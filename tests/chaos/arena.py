@@ -34,7 +34,7 @@ class Arena:
     def index_words(self, out: str) -> Words:
         """`gistcache index` into parts small enough that there are many."""
         words: Words = ["index", "pairs.jsonl", "--guide", self.guide, "--out", out]
-        return [*words, "--part-rows", PART_ROWS, "--neighbors", 5]
+        return [*words, "--shard-rows", PART_ROWS, "--neighbors", 5]
 
     def train_words(self, out: str, index: Path | None = None) -> Words:
         """`gistcache train` with a checkpoint every few steps; on the undisturbed index if none is named."""

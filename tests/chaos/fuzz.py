@@ -26,7 +26,7 @@ from gistcache.shared.data.pairs import Columns, read_pairs
 from gistcache.shared.errors import GistcacheError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.progress import console
-from gistcache.shared.storage.checksummed_json import SEAL, write_sealed
+from gistcache.shared.storage.checksummed_json import SEAL, write_checksummed
 from gistcache.shared.timing import peak_memory_bytes
 
 from tests.chaos.fuzz_files import FORMATS, Chance, awkward_files, content, damaged, value
@@ -54,7 +54,7 @@ def manifests(index: Path, folder: Path, chance: Chance, count: int) -> Iterator
             changed = json.loads(json.dumps(whole))
             for _ in range(chance.randrange(1, 4)):
                 _put_something_else(changed, chance)
-            write_sealed(copy / "manifest.json", changed)
+            write_checksummed(copy / "manifest.json", changed)
         yield copy
 
 
@@ -81,7 +81,7 @@ def use(folder: Path) -> str:
     ids = index.pairs(np.arange(min(4, len(index))))
     index.vectors(ids.anchors)
     index.known_positives(ids.anchors)
-    index.scales(ids.positives)
+    index.density(ids.positives)
     return "opened"
 
 

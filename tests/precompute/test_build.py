@@ -62,10 +62,10 @@ def test_everything_in_the_folder_is_what_a_naive_computation_says(small_index, 
         above = sum(similarity[anchor, d] > similarity[anchor, positive] for d in documents if d != positive)
         assert abs(scores["positive_rank"][pair] - above) <= 1
     unique = {text: number for number, text in reversed(list(enumerate(texts)))}
-    scales = index.scales(np.arange(len(texts)))
+    density = index.density(np.arange(len(texts)))
     for number in range(0, len(texts), 7):
         others = sorted((similarity[number, k] for text, k in unique.items() if text != texts[number]), reverse=True)
-        assert scales[number] == pytest.approx(others[99], abs=1e-6)
+        assert density[number] == pytest.approx(others[99], abs=1e-6)
 
 
 def test_a_text_of_both_roles_is_embedded_once_by_a_guide_without_prompts(tmp_path, guide_folder, monkeypatch):
@@ -76,7 +76,7 @@ def test_a_text_of_both_roles_is_embedded_once_by_a_guide_without_prompts(tmp_pa
     monkeypatch.setattr(
         ModelGuide, "encode", lambda self, batch, *rest: calls.extend(batch) or original(self, batch, *rest)
     )
-    index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, part_rows=16))
+    index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, shard_rows=16))
     assert sorted(calls) == sorted(texts)
     content = index.content_ids(np.arange(80))
     twins = np.flatnonzero(content != np.arange(80))
@@ -100,7 +100,7 @@ def test_prompts_make_two_vectors_of_one_text(tmp_path, prompted_guide_folder):
 @pytest.mark.parametrize("after", [1, 4, 9, 14])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, guide_folder, monkeypatch, after):
     rows = random_pairs(90, seed=5, negatives=1)
-    settings = {"part_rows": 40, "neighbors": 5, "vector_dtype": "int8" if after == 9 else "float16"}
+    settings = {"shard_rows": 40, "neighbors": 5, "vector_dtype": "int8" if after == 9 else "float16"}
     whole = build_test_index(tmp_path / "whole", rows, guide_folder, **settings)
 
     class PoweredOffError(BaseException):
@@ -135,7 +135,7 @@ def test_a_part_that_no_longer_matches_its_record_is_made_again(tmp_path, guide_
         patch.setattr(build_module.Manifest, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             build_test_index(tmp_path / "cut", rows, guide_folder)
-    damaged = tmp_path / "cut" / "vectors" / "part-00000.npy"
+    damaged = tmp_path / "cut" / "vectors" / "shard-00000.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x01")
     build_test_index(tmp_path / "cut", rows, guide_folder)
     assert contents(tmp_path / "cut") == contents(whole)
@@ -221,10 +221,10 @@ def test_held_out_pairs_are_evaluated_while_the_guide_is_there(tmp_path, guide_f
 @pytest.mark.parametrize(
     ("file", "damage", "fault"),
     [
-        ("vectors/part-00000.npy", lambda data: data[:-4], "bytes"),
-        ("vectors/part-00001.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "checksum"),
-        ("scores/part-00002.parquet", lambda data: data[:100] + b"x" + data[101:], "checksum"),
-        ("faiss/part-00000.faiss", None, "missing"),
+        ("vectors/shard-00000.npy", lambda data: data[:-4], "bytes"),
+        ("vectors/shard-00001.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "checksum"),
+        ("scores/shard-00002.parquet", lambda data: data[:100] + b"x" + data[101:], "checksum"),
+        ("faiss/shard-00000.faiss", None, "missing"),
     ],
 )
 def test_verify_names_the_damaged_file(tmp_path, small_index, file, damage, fault):

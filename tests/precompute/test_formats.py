@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from gistcache.precompute.build import build_index
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared.timing import Clock
+from gistcache.shared.timing import Timings
 
 from tests.conftest import random_pairs, write_jsonl
 
@@ -66,7 +66,7 @@ def as_a_folder_of_two_formats(folder: Path) -> Path:
 
 def index_bytes(pairs: Path, guide: Path, out: Path) -> dict[str, bytes]:
     """Every file of the index but the list of rejected rows, which names the input."""
-    build_index([str(pairs)], IndexSettings(guide=str(guide), out=out, part_rows=40, neighbors=5), Clock())
+    build_index([str(pairs)], IndexSettings(guide=str(guide), out=out, shard_rows=40, neighbors=5), Timings())
     found = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
     rejected = pq.read_table(out / "rejected.parquet").to_pylist()
     assert [row["reason"] for row in rejected] == ["blank text"]

@@ -10,7 +10,7 @@ import torch
 from gistcache.shared.candidates import PairVectors, same_text, self_cells, similarities
 from gistcache.shared.guide_index.decisions import above_positive
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.guide_index.quantize import restored, rounded
+from gistcache.shared.guide_index.quantize import dequantize, quantize
 from gistcache.shared.models.load import find_model, load_model
 from gistcache.train.loss.guide_lookup import Guides
 from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
@@ -132,7 +132,7 @@ def test_rounded_vectors_flip_few_decisions_on_real_vectors():
     exact = decisions(full)
     assert 0.001 < exact.float().mean().item() < 0.5
     for dtype, limit in (("float16", 1e-4), ("int8", 1e-3)):
-        flipped = (exact != decisions([restored(rounded(side, dtype)) for side in full])).float().mean().item()
+        flipped = (exact != decisions([dequantize(quantize(side, dtype)) for side in full])).float().mean().item()
         sys.stderr.write(f"decisions flipped by {dtype}: {flipped:.1e} of {exact.numel():,}\n")
         assert flipped <= limit
     # `gistcache verify` judges alike; other libraries sum in another order.

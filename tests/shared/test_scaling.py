@@ -19,7 +19,7 @@ MEASURED = {
         "lookup": 240_256,
         "unrounded": 1_577_088,
         "vectors": 7_680_256,
-        "scales": 40_256,
+        "density": 40_256,
         "scores": 1_793_238,
         "faiss": 7_720_090,
     },
@@ -30,7 +30,7 @@ MEASURED = {
         "lookup": 2_401_792,
         "unrounded": 1_577_088,
         "vectors": 76_801_792,
-        "scales": 401_792,
+        "density": 401_792,
         "scores": 18_380_065,
         "faiss": 77_200_090,
     },
@@ -41,7 +41,7 @@ MEASURED = {
         "lookup": 24_015_872,
         "unrounded": 1_577_088,
         "vectors": 768_015_872,
-        "scales": 4_015_872,
+        "density": 4_015_872,
         "scores": 223_248_700,
         "faiss": 392_366_616,
     },
@@ -61,19 +61,19 @@ def test_sizes_are_those_measured_from_ten_thousand_to_a_million_texts(texts):
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_raw_arrays_and_part_counts_are_exact(tmp_path, guide_folder, dtype):
     rows = random_pairs(100, seed=90)
-    index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, part_rows=32, vector_dtype=dtype))
+    index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, shard_rows=32, vector_dtype=dtype))
     held = index.manifest.request.corpus
     corpus = CorpusSize(held["queries"] + held["documents"], held["pairs"], held["documents"], 30, 10)
-    shape = Shape(index.dim, np.dtype(dtype).itemsize, part_rows=32)
+    shape = Shape(index.dim, np.dtype(dtype).itemsize, shard_rows=32)
     sizes = file_bytes(corpus, shape)
-    heads = 128 * len(index.manifest.parts["vectors"])
-    assert sum(record.bytes for record in index.manifest.parts["vectors"]) == sizes["vectors"] + heads
-    assert sum(record.bytes for record in index.manifest.parts["scales"]) == sizes["scales"] + heads
-    (record,) = index.manifest.parts["unrounded"]
+    heads = 128 * len(index.manifest.shards["vectors"])
+    assert sum(record.bytes for record in index.manifest.shards["vectors"]) == sizes["vectors"] + heads
+    assert sum(record.bytes for record in index.manifest.shards["density"]) == sizes["density"] + heads
+    (record,) = index.manifest.shards["unrounded"]
     assert 0 <= record.bytes - sizes["unrounded"] <= 256
-    written = sum(len(records) for records in index.manifest.parts.values())
-    heads = 256 * len(index.manifest.parts["lookup"])
-    assert sum(record.bytes for record in index.manifest.parts["lookup"]) == sizes["lookup"] + heads
+    written = sum(len(records) for records in index.manifest.shards.values())
+    heads = 256 * len(index.manifest.shards["lookup"])
+    assert sum(record.bytes for record in index.manifest.shards["lookup"]) == sizes["lookup"] + heads
     assert parts(corpus, shape) <= written <= parts(corpus, shape) + 4  # a part never holds two roles
 
 

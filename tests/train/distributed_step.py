@@ -11,15 +11,15 @@ import torch
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
-from gistcache.train.distributed import taking_part, wait
-from gistcache.train.loss.distillation import ScoreTerms
+from gistcache.train.distributed import process_group, wait
+from gistcache.train.loss.distillation import DistillationSettings
 from sentence_transformers.util.distributed import get_rank, get_world_size
 from torch.nn.parallel import DistributedDataParallel
 
 
 def take_step(given: dict[str, Any]) -> None:
     """What this process has to do."""
-    with taking_part("cpu"):
+    with process_group("cpu"):
         _step(given)
 
 
@@ -28,7 +28,7 @@ def _step(given: dict[str, Any]) -> None:
     index = GuideIndex.open(given["index"])
     student = load_model(given["student"]).eval()
     model = DistributedDataParallel(student, find_unused_parameters=True) if processes > 1 else student
-    terms = ScoreTerms(**given["terms"])
+    terms = DistillationSettings(**given["terms"])
     loss = GuidedContrastiveLoss(
         student, index, 0.05, given["judge"], terms=terms, mini_batch_num_tokens=given["tokens"]
     )

@@ -116,7 +116,7 @@ def test_a_run_of_two_processes_ends_where_one_does_and_each_goes_on_from_the_ot
     for name in ("two", "one-then-two", "two-then-one"):
         weights = load_file(tmp_path / name / "model.safetensors")
         for key, value in whole.items():
-            if key.endswith("key.bias"):  # has no influence and no gradient: Adam scales up what rounding leaves
+            if key.endswith("key.bias"):  # has no influence and no gradient: Adam density up what rounding leaves
                 continue
             assert torch.allclose(value, weights[key], atol=1e-5), (name, key)
         held = json.loads((tmp_path / name / "metrics.json").read_text())

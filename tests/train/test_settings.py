@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from gistcache.shared.errors import SettingsError
-from gistcache.train.batches.hard_negatives import Mining
-from gistcache.train.loss.distillation import ScoreTerms
+from gistcache.train.batches.hard_negatives import HardNegativeSettings
+from gistcache.train.loss.distillation import DistillationSettings
 from gistcache.train.objective import LossSettings
 from gistcache.train.settings import TrainSettings
 
@@ -24,9 +24,12 @@ def asked(**changes):
         ("--judge", lambda: LossSettings(loss="unguided", judge="neighborhood")),
         ("--judge-threshold", lambda: LossSettings(judge_threshold=0.5)),
         ("--judge-quantile", lambda: LossSettings(judge_quantile=0.25)),
-        ("--draw", lambda: Mining(draw="top")),
-        ("--negative-margin-strategy", lambda: Mining(hard_negatives=1, negative_margin_strategy="absolute")),
-        ("--kl-guide-temperature", lambda: ScoreTerms(kl_guide_temperature=0.1)),
+        ("--draw", lambda: HardNegativeSettings(draw="top")),
+        (
+            "--negative-margin-strategy",
+            lambda: HardNegativeSettings(hard_negatives=1, negative_margin_strategy="absolute"),
+        ),
+        ("--kl-guide-temperature", lambda: DistillationSettings(kl_guide_temperature=0.1)),
         ("--vote", lambda: asked(objective=LossSettings(vote="any"))),
         ("--margin-strategy", lambda: LossSettings(margin_strategy="relative")),
     ],
@@ -54,8 +57,10 @@ def test_what_cannot_be_done_is_refused(flag, make):
 
 
 def test_with_what_they_need_they_are_taken():
-    LossSettings(judge="neighborhood", judge_threshold=0.5, margin=0.1, mining=Mining(hard_negatives=1, draw="top"))
-    ScoreTerms(kl_weight=1, kl_guide_temperature=0.1)
+    LossSettings(
+        judge="neighborhood", judge_threshold=0.5, margin=0.1, mining=HardNegativeSettings(hard_negatives=1, draw="top")
+    )
+    DistillationSettings(kl_weight=1, kl_guide_temperature=0.1)
     asked(index=("a", "b"), objective=LossSettings(vote="any"))
 
 

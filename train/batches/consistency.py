@@ -13,7 +13,7 @@ import numpy as np
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.progress import console
-from ..distributed import is_first
+from ..distributed import is_main_process
 from .pair_lists import write_pairs
 
 DROPPED = "dropped.parquet"
@@ -45,7 +45,7 @@ def kept_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarray:
     dropped = labels[ranks >= rank]
     if len(dropped) == len(labels):
         raise SettingsError("No pair's positive has that rank", where=f"--keep-positive-rank {rank}", fix="give more")
-    if is_first():
+    if is_main_process():
         write_pairs(index, dropped, {"positive_rank": ranks[dropped]}, out / DROPPED)
     console.print(f"{len(dropped):,} of {len(labels):,} pairs are left out: {out / DROPPED}", highlight=False)
     return labels[ranks < rank]

@@ -25,7 +25,7 @@ DRAW_TEMPERATURE = 0.05
 
 @Parameter(name="*", group="Hard negatives")
 @dataclass(frozen=True, kw_only=True)
-class Mining:
+class HardNegativeSettings:
     """Which neighbours become hard negatives."""
 
     hard_negatives: int = 0
@@ -66,7 +66,12 @@ class HardNegatives:
     """
 
     def __init__(
-        self, index: GuideIndex, mining: Mining, judge: Judge | None, seed: int, reranked: Reranked | None = None
+        self,
+        index: GuideIndex,
+        mining: HardNegativeSettings,
+        judge: Judge | None,
+        seed: int,
+        reranked: Reranked | None = None,
     ) -> None:
         self.index, self.mining, self.seed, self.epoch = index, mining, seed, 0
         self._judge, self._reranked = judge, reranked
@@ -157,7 +162,7 @@ class HardNegatives:
         def taken(role: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
             flat = role.ravel()
             vectors = torch.from_numpy(self.index.vectors(flat).astype(np.float32)).reshape(*role.shape, -1)
-            return vectors, torch.from_numpy(self.index.scales(flat)).reshape(role.shape)
+            return vectors, torch.from_numpy(self.index.density(flat)).reshape(role.shape)
 
-        vectors, scales = zip(*map(taken, roles), strict=True)
-        return GuideView(PairVectors(*vectors), PairVectors(*scales))
+        vectors, density = zip(*map(taken, roles), strict=True)
+        return GuideView(PairVectors(*vectors), PairVectors(*density))

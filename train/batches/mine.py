@@ -12,7 +12,7 @@ import numpy as np
 from cyclopts import Parameter
 from rich.text import Text
 
-from ...shared.cli.output import Outcome
+from ...shared.cli.output import CommandResult
 from ...shared.errors import SettingsError, refuse_below
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.texts import Texts
@@ -21,8 +21,8 @@ from ...shared.storage.remote import refuse_url
 from ..loss.judges import make_judge
 from ..loss.reranker_judge import Reranked
 from ..loss.rescored import Rescored
-from ..objective import Judging
-from .hard_negatives import HardNegatives, Mining
+from ..objective import JudgeSettings
+from .hard_negatives import HardNegatives, HardNegativeSettings
 from .mined_files import FLAG_EMBEDDING, Mined, joined, n_tuple_schema, n_tuples, write_rows
 
 Format = Literal["n-tuple", "flagembedding"]
@@ -41,9 +41,9 @@ class MineSettings:
     """`n-tuple`, sentence-transformers': anchor, positive, negative_1 ... negative_N, a row a pair; pairs with fewer
     than N are left out and counted. `flagembedding`: query, pos, neg, pos_scores, neg_scores, a row an anchor with the
     negatives of all its pairs, which may be fewer than N; anchors without any are left out and counted."""
-    mining: Mining = field(default_factory=Mining)
+    mining: HardNegativeSettings = field(default_factory=HardNegativeSettings)
     """Which neighbours become negatives."""
-    judging: Judging = field(default_factory=Judging)
+    judging: JudgeSettings = field(default_factory=JudgeSettings)
     """Which of them are false ones, as for the loss of `gistcache train`; --negative-margin and --rescored say so in
     its place."""
     rescored: Path | None = None
@@ -64,7 +64,7 @@ class MineSettings:
         refuse_below(self, 0, "seed", "epoch")
 
 
-def mine(index: str, *, settings: MineSettings) -> Outcome:
+def mine(index: str, *, settings: MineSettings) -> CommandResult:
     """Write the hard negatives that `gistcache train` draws with the same flags and seed.
 
     Parameters
@@ -75,7 +75,7 @@ def mine(index: str, *, settings: MineSettings) -> Outcome:
     written, left_out, lacking = mine_index(GuideIndex.open(index), settings)
     tail = f"; {left_out:,} {lacking} and are left out" if left_out else ""
     figures = {"out": str(settings.out), "rows": written, "left_out": left_out}
-    return Outcome(figures, (Text(f"{settings.out}: {written:,} rows{tail}"),))
+    return CommandResult(figures, (Text(f"{settings.out}: {written:,} rows{tail}"),))
 
 
 def mine_index(index: GuideIndex, settings: MineSettings) -> tuple[int, int, str]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...shared.errors import SettingsError
-from ...shared.storage.files import whole_file
+from ...shared.storage.files import atomic_write
 
 Row = dict[str, Any]
 
@@ -99,7 +99,7 @@ def write_rows(rows: Iterator[Row | None], schema: pa.Schema, out: Path) -> tupl
         SettingsError: There is no row.
     """
     written = left_out = 0
-    with whole_file(out, locked=False) as partial, _writer(partial, schema, out.suffix) as write:
+    with atomic_write(out, locked=False) as partial, _writer(partial, schema, out.suffix) as write:
         while block := list(islice(rows, ROW_GROUP)):
             kept = [row for row in block if row is not None]
             write(kept)

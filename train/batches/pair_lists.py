@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.texts import Texts
-from ...shared.storage.files import whole_file
+from ...shared.storage.files import atomic_write
 
 
 def write_pairs(index: GuideIndex, labels: np.ndarray, told: Mapping[str, np.ndarray], path: Path) -> None:
@@ -28,5 +28,5 @@ def write_pairs(index: GuideIndex, labels: np.ndarray, told: Mapping[str, np.nda
     for name, taken in (("anchor", ids.anchors), ("positive", ids.positives)):
         columns[name] = texts.take(taken) if len(labels) else pa.array([], pa.large_string())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         pq.write_table(pa.table(columns), partial)

@@ -30,8 +30,8 @@ from ...shared.guide_index.ragged import Ragged
 from ...shared.guide_index.tables import read_table
 from ...shared.models.lengths import Features, is_padded_text
 from ...shared.progress import step
-from ...shared.storage.checksummed_json import read_sealed, write_sealed
-from ...shared.storage.files import Journal, PartRecord, commit_array
+from ...shared.storage.checksummed_json import read_checksummed, write_checksummed
+from ...shared.storage.files import FileRecord, Journal, commit_array
 from ...shared.storage.integrity import damage
 from ...shared.storage.lock import folder_lock
 
@@ -64,7 +64,7 @@ class Form(NamedTuple):
 class TokenCache:
     """The token ids of every text of an index, for one tokenizer; make one with ``TokenCache.of``."""
 
-    def __init__(self, index: GuideIndex, folder: Path, records: list[PartRecord], form: Form) -> None:
+    def __init__(self, index: GuideIndex, folder: Path, records: list[FileRecord], form: Form) -> None:
         self.index, self.folder, self.form = index, folder, form
         self._records = records
 
@@ -90,7 +90,7 @@ class TokenCache:
             return None
         key = {
             "corpus": index.manifest.request.corpus["sha256"],
-            "part_rows": [part.rows for part in index.manifest.parts["texts"]],
+            "shard_rows": [part.rows for part in index.manifest.shards["texts"]],
             "tokenizer": tokenizer,
             "max_length": str(student.max_seq_length),
             "prompts": {role: prompts[role] for role in ROLES},
@@ -195,14 +195,14 @@ def _fingerprint(student: SentenceTransformer) -> str | None:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=repr).encode()).hexdigest()
 
 
-def _finished(folder: Path, key: dict[str, Any]) -> list[PartRecord] | None:
+def _finished(folder: Path, key: dict[str, Any]) -> list[FileRecord] | None:
     """The parts of a finished cache of this key; None where there is none, or a damaged one, which is made again."""
     manifest = folder / MANIFEST
     if not manifest.is_file():
         return None
     try:
-        held = read_sealed(manifest, "token cache's manifest")
-        records = [PartRecord.from_json(record) for record in held["parts"]]
+        held = read_checksummed(manifest, "token cache's manifest")
+        records = [FileRecord.from_json(record) for record in held["parts"]]
         faults = damage(folder, records) if held["key"] == key else ["manifest.json: of another tokenizer"]
     except (IndexFaultError, KeyError, TypeError) as error:
         faults = [f"manifest.json: {error}"]
@@ -215,13 +215,13 @@ def _finished(folder: Path, key: dict[str, Any]) -> list[PartRecord] | None:
 
 def _make(
     index: GuideIndex, student: SentenceTransformer, prompts: dict[Role, str], folder: Path, key: dict[str, Any]
-) -> list[PartRecord]:
+) -> list[FileRecord]:
     with folder_lock(folder):
         if (folder / MANIFEST).exists():  # damaged, or another tokenizer's: nothing of it is kept
             (folder / JOURNAL).unlink(missing_ok=True)
             (folder / MANIFEST).unlink()
         journal = Journal(folder / JOURNAL, folder)
-        parts = index.manifest.parts["texts"]
+        parts = index.manifest.shards["texts"]
         with step("tokenise", sum(part.rows for part in parts), "texts") as advance:
             for number, part in enumerate(parts):
                 paths = [folder / f"{kind}-{number:05d}.npy" for kind in ("offsets", "ids")]
@@ -234,7 +234,7 @@ def _make(
         records = [
             journal.done[f"{kind}-{number:05d}.npy"] for number in range(len(parts)) for kind in ("offsets", "ids")
         ]
-        write_sealed(folder / MANIFEST, {"key": key, "parts": [asdict(record) for record in records]})
+        write_checksummed(folder / MANIFEST, {"key": key, "parts": [asdict(record) for record in records]})
     return records
 
 

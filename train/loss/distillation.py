@@ -15,7 +15,7 @@ from ...shared.errors import refuse_below, refuse_idle
 
 @Parameter(name="*", group="Learning from the guide's scores")
 @dataclass(frozen=True, kw_only=True)
-class ScoreTerms:
+class DistillationSettings:
     """Weights of the terms beside the contrastive loss; 0 leaves a term out."""
 
     kl_weight: float = 0.0
@@ -81,7 +81,7 @@ def regression(student: Tensor, guide: Tensor, linear: Tensor) -> Tensor:
 
 
 def score_terms(
-    terms: ScoreTerms,
+    terms: DistillationSettings,
     rows: Tensor,
     student: PairVectors,
     guide: PairVectors,
@@ -98,7 +98,7 @@ def score_terms(
         student: Unit vectors of the batch.
         guide: The guide's, of the same texts.
         scores: The student's similarities of the rows.
-        own: Cells that are no candidates: own texts, known positives, missing negatives.
+        own: Candidates that are no candidates: own texts, known positives, missing negatives.
         again: (N,) bool, negatives that stand in the batch before. They are no candidates of the others, but each pair
             learns the distance of its own.
         linear: (E, D) the map of the regression.

@@ -22,7 +22,7 @@ class BatchGuide:
 
     Attributes:
         texts: Which text is which; negatives column by column, as the student's are.
-        views: Of each guide its vectors and scales, float32; a missing negative has another text's, its cells leave
+        views: Of each guide its vectors and density, float32; a missing negative has another text's, its cells leave
             anyway.
         scored: What a reranker has read of them; None without one.
     """
@@ -95,4 +95,4 @@ def _view(index: GuideIndex, ids: PairIds, held: np.ndarray | None, device: torc
     def taken(read: Callable[[np.ndarray], np.ndarray]) -> PairVectors:
         return PairVectors(*(torch.as_tensor(read(text_ids), device=device).float() for text_ids in roles))
 
-    return GuideView(taken(index.vectors), taken(index.scales))
+    return GuideView(taken(index.vectors), taken(index.density))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.hf_dataset import pair_rows
 from ...shared.sampling import evenly_spread
-from ..distributed import sum_gradients
+from ..distributed import average_gradient
 
 SAMPLED_PAIRS = 1_024
 RIDGE = 0.3  # of the mean of the eigenvalues
@@ -38,7 +38,7 @@ def fitted_map(model: SentenceTransformer, index: GuideIndex) -> nn.Linear:
         weight = ridge(torch.cat(sides).float().cpu(), vectors.float())
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=model.device)
     linear.weight.data.copy_(weight)
-    sum_gradients(linear.weight)
+    average_gradient(linear.weight)
     return linear
 
 

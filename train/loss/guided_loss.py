@@ -23,7 +23,7 @@ from ...shared.models.lengths import Features, is_padded_text, take_rows
 from ...shared.models.load import public_name
 from ..distributed import gather
 from ..student.forward import embed, embed_columns, longest_first
-from .distillation import ScoreTerms, score_terms
+from .distillation import DistillationSettings, score_terms
 from .guide_lookup import BatchGuide, Guides
 from .guide_map import fitted_map
 from .judges import Judge, JudgeName, MarginStrategy, make_judge
@@ -31,9 +31,9 @@ from .panel import Vote, agreed, score_spread
 from .reranker_judge import Reranked
 from .rescored import Rescored
 from .sliced_backward import in_row_slices
-from .statistics import Cells
+from .statistics import MaskStatistics
 
-# Cells of the score matrix that are held at once: 16 MiB in float32, and a few copies of it.
+# Candidates of the score matrix that are held at once: 16 MiB in float32, and a few copies of it.
 SLICE_CELLS = 2**22
 STATE = "guide_map.safetensors"
 # Settings that the model card tells under the names they have here.
@@ -108,7 +108,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         margin_strategy: MarginStrategy = "absolute",
         rescored: Rescored | None = None,
         vote: Vote = "mean",
-        terms: ScoreTerms | None = None,
+        terms: DistillationSettings | None = None,
         contrast_anchors: bool = True,
         contrast_positives: bool = True,
         guided: bool = True,
@@ -128,7 +128,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         self.known_positives = known_positives
         self.mini_batch_num_tokens = mini_batch_num_tokens
         self.uses_gradient_cache = mini_batch_num_tokens is not None and not has_static_embedding_input(model)
-        self.judge_softness, self.terms = judge_softness, terms or ScoreTerms()
+        self.judge_softness, self.terms = judge_softness, terms or DistillationSettings()
         self.vote: Vote = vote
         self.judges: list[Judge] = [
             make_judge(judge, each, margin, margin_strategy, judge_threshold, judge_quantile)
@@ -137,7 +137,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         ]
         self._spreads = [score_spread(each) for each in self.guides.indexes] if len(self.judges) > 1 else [1.0]
         self.guide_map = fitted_map(model, self.guides.indexes[0]) if self.terms.regression_weight else None
-        self.cells = Cells()
+        self.cells = MaskStatistics()
 
     def save_state(self, checkpoint: Path) -> None:
         """Write the loss's own weights, where it has any, into a checkpoint's folder."""
@@ -238,7 +238,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         return value + score_terms(self.terms, rows, student, guide.views[0].vectors, scores, own, again, *linear)
 
     def _own_cells(self, rows: Tensor, scores: Blocks, guide: BatchGuide) -> Blocks:
-        """Cells that leave whatever the guide says: a text against itself, missing negatives, known positives."""
+        """Candidates that leave whatever the guide says: a text against itself, missing negatives, known positives."""
         own = self_cells(rows, scores)
         own = own._replace(an=own.an | (guide.texts.negatives < 0))
         return own.or_(same_text(guide.texts, rows, scores)) if self.known_positives else own

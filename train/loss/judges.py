@@ -30,11 +30,11 @@ class GuideView(NamedTuple):
 
     Attributes:
         vectors: Unit vectors.
-        scales: Of each text its guide score with its K-th nearest other text: (B,), (B,), (N,).
+        density: Of each text its guide score with its K-th nearest other text: (B,), (B,), (N,).
     """
 
     vectors: PairVectors
-    scales: PairVectors
+    density: PairVectors
 
 
 class Judge(Protocol):
@@ -136,11 +136,11 @@ def relatedness(guide: GuideView, rows: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (R, B) of each row's pair with every pair, and (R, N) with every negative.
     """
-    vectors, scales = guide
+    vectors, density = guide
     sums = vectors.anchors + vectors.positives
-    usual = scales.anchors + scales.positives
+    usual = density.anchors + density.positives
     of_pairs = sums[rows] @ sums.T - usual[rows, None] - usual
-    of_negatives = 2 * (sums[rows] @ vectors.negatives.T - scales.negatives) - usual[rows, None]
+    of_negatives = 2 * (sums[rows] @ vectors.negatives.T - density.negatives) - usual[rows, None]
     return of_pairs, of_negatives
 
 
@@ -149,7 +149,7 @@ def excess_of_candidates(judge: Judge, guide: GuideView) -> Tensor:
 
     Args:
         judge: Any judge.
-        guide: (B, 1, D) anchors, (B, 1, D) positives, (B, M, D) candidates, and their scales (B, 1), (B, 1), (B, M).
+        guide: (B, 1, D) anchors, (B, 1, D) positives, (B, M, D) candidates, and their density (B, 1), (B, 1), (B, M).
     """
     alone = torch.zeros(1, dtype=torch.int64)
 
@@ -174,7 +174,7 @@ def usual_relatedness(index: GuideIndex, quantile: float = 0.5) -> float:
     ids = index.pairs(places, 0)
     anchors, positives = (index.vectors(each).astype(np.float32) for each in (ids.anchors, ids.positives))
     scores = np.einsum("nd,nd->n", anchors, positives)
-    usual = (index.scales(ids.anchors) + index.scales(ids.positives)) / TEXTS_OF_A_PAIR
+    usual = (index.density(ids.anchors) + index.density(ids.positives)) / TEXTS_OF_A_PAIR
     return SCORES_OF_TWO_PAIRS * float(np.quantile(scores - usual, quantile))
 
 

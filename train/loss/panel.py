@@ -45,7 +45,7 @@ def matched_ids(first: GuideIndex, other: GuideIndex) -> np.ndarray:
 
 def _hashes(index: GuideIndex) -> tuple[pa.Array, np.ndarray]:
     """Each text's hash and role, in the order of text ids."""
-    records = index.manifest.parts["texts"]
+    records = index.manifest.shards["texts"]
     table = pa.concat_tables([read_table(index.layout.root, each, "texts", ["role", "text_hash"]) for each in records])
     return table["text_hash"].combine_chunks(), table["role"].to_numpy()
 
@@ -63,7 +63,7 @@ def agreed(excesses: Sequence[Blocks], spreads: Sequence[float], vote: Vote) -> 
 
     Args:
         excesses: How far each judge finds each cell above its threshold.
-        spreads: ``score_spread`` of each guide; scores of different guides live on different scales.
+        spreads: ``score_spread`` of each guide; scores of different guides live on different density.
         vote: ``any`` takes a cell out where one judge does, ``all`` where all do, ``mean`` where the mean of the
             standardised distances is above 0.
     """

@@ -15,7 +15,7 @@ from .rescored import RerankedPairs, Rescored
 
 
 class ScoredCells(NamedTuple):
-    """Cells of one block that a reranker has read, (M,) each.
+    """Candidates of one block that a reranker has read, (M,) each.
 
     Attributes:
         pairs: int64 pair of the batch whose anchor it is.
@@ -33,8 +33,8 @@ class ScoredBatch(NamedTuple):
 
     Attributes:
         positives: (B,) float32 its score of each pair.
-        ap: Cells of the block ``ap``.
-        an: Cells of the block ``an``.
+        ap: Candidates of the block ``ap``.
+        an: Candidates of the block ``an``.
     """
 
     positives: Tensor

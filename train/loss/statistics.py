@@ -7,18 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..distributed import is_first, sum_of_all
+from ..distributed import all_reduce_sum, is_main_process
 
 # Numbers of rows are summed as integers, in this unit: exact in any order, on any device, over any number of steps.
 UNITS = 2**16
 
 
-class CellCounts(NamedTuple):
+class MaskCounts(NamedTuple):
     """Sums over the rows of batches.
 
     Attributes:
-        removed: Cells that the judge took out.
-        candidates: Cells that it was asked of: neither targets, nor taken out by another rule.
+        removed: Candidates that the judge took out.
+        candidates: Candidates that it was asked of: neither targets, nor taken out by another rule.
         rows: Rows.
         weight: How much the candidates count in the softmax together, in ``UNITS``; one that stays whole counts 1.
         threshold: The (first) judge's thresholds, in ``UNITS``.
@@ -30,9 +30,9 @@ class CellCounts(NamedTuple):
     weight: int = 0
     threshold: int = 0
 
-    def since(self, before: CellCounts) -> CellCounts:
+    def since(self, before: MaskCounts) -> MaskCounts:
         """What has been counted since then."""
-        return CellCounts(*(now - then for now, then in zip(self, before, strict=True)))
+        return MaskCounts(*(now - then for now, then in zip(self, before, strict=True)))
 
     def means(self) -> dict[str, float]:
         """Share of removed cells, effective number of negatives and mean threshold of a row; none of no candidates."""
@@ -45,12 +45,12 @@ class CellCounts(NamedTuple):
         }
 
 
-class Cells:
-    """Adds up, over batches, what became of the candidate cells; see ``CellCounts``."""
+class MaskStatistics:
+    """Adds up, over batches, what became of the candidate cells; see ``MaskCounts``."""
 
     def __init__(self) -> None:
         self._sums: Tensor | None = None
-        self._told = CellCounts()
+        self._told = MaskCounts()
 
     def count(self, judged: Tensor, weights: Tensor, own: Tensor, thresholds: Tensor, rows: Tensor) -> None:
         """Add rows of a batch.
@@ -69,14 +69,14 @@ class Cells:
         added = torch.stack([*counts, *((each * UNITS).round().long().sum() for each in of_rows)])
         self._sums = added if self._sums is None else self._sums.to(added.device) + added
 
-    def start_from(self, counts: CellCounts) -> None:
+    def start_from(self, counts: MaskCounts) -> None:
         """Go on counting from an earlier run's counts; the first process holds them for all."""
-        self._sums = torch.tensor(counts if is_first() else CellCounts())
+        self._sums = torch.tensor(counts if is_main_process() else MaskCounts())
         self._told = counts
 
-    def counts(self) -> CellCounts:
+    def counts(self) -> MaskCounts:
         """The counts so far, of all processes; all of them have to ask."""
-        return CellCounts(*sum_of_all(CellCounts() if self._sums is None else self._sums.tolist()))
+        return MaskCounts(*all_reduce_sum(MaskCounts() if self._sums is None else self._sums.tolist()))
 
     def news(self) -> dict[str, float]:
         """The means since the last call, rounded; all processes have to ask."""

@@ -24,11 +24,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from ...shared.errors import GistcacheError, IndexFaultError, first_line
 from ...shared.guide_index.manifest import refuse_differences
-from ...shared.storage.checksummed_json import read_sealed, write_sealed
+from ...shared.storage.checksummed_json import read_checksummed, write_checksummed
 from ...shared.storage.files import sha256_of
-from ..distributed import is_first, sum_of_all, wait
+from ..distributed import all_reduce_sum, is_main_process, wait
 from ..loss.guided_loss import GuidedContrastiveLoss
-from ..loss.statistics import CellCounts
+from ..loss.statistics import MaskCounts
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Resumed(NamedTuple):
     """A whole checkpoint and the counts of cells up to it."""
 
     folder: Path
-    counts: CellCounts
+    counts: MaskCounts
 
 
 class Checkpoints(TrainerCallback):
@@ -69,8 +69,8 @@ class Checkpoints(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Ask for a checkpoint where one is due; end, where the process was told to."""
-        due = is_first() and time.monotonic() - self._last > 60 * self.minutes
-        told, save = sum_of_all([self.told_to_end, due])  # all processes save, or none
+        due = is_main_process() and time.monotonic() - self._last > 60 * self.minutes
+        told, save = all_reduce_sum([self.told_to_end, due])  # all processes save, or none
         if told:
             self.told_to_end = True
             control.should_save = control.should_training_stop = True
@@ -82,7 +82,7 @@ class Checkpoints(TrainerCallback):
         folder, counts = Path(str(args.output_dir)), self.loss.cells.counts()
         checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         wait()  # each process writes its own random state
-        if is_first():
+        if is_main_process():
             self.loss.save_state(checkpoint)
             seal(checkpoint, self.run, counts)
             # The trainer itself would delete an old checkpoint before the new one is known to be whole.
@@ -111,14 +111,14 @@ class Checkpoints(TrainerCallback):
             signal.signal(signal.SIGTERM, before)
 
 
-def seal(checkpoint: Path, run: dict[str, Any], counts: CellCounts) -> None:
+def seal(checkpoint: Path, run: dict[str, Any], counts: MaskCounts) -> None:
     """Vouch for every file of a checkpoint, once it is on the disk."""
     files = {}
     for path in _files(checkpoint):
         with path.open("rb") as file:
             os.fsync(file.fileno())
         files[path.relative_to(checkpoint).as_posix()] = sha256_of(path)
-    write_sealed(checkpoint / SEAL_FILE, {"run": run, "counts": list(counts), "files": files})
+    write_checksummed(checkpoint / SEAL_FILE, {"run": run, "counts": list(counts), "files": files})
 
 
 def newest_whole(folder: Path, run: dict[str, Any]) -> Resumed | None:
@@ -141,7 +141,7 @@ def newest_whole(folder: Path, run: dict[str, Any]) -> Resumed | None:
             logger.warning("%s is not whole and is not used; it is now %s. %s", checkpoint, aside.name, error.what)
             continue
         refuse_other_run(folder, held["run"], run, "checkpoint")
-        return Resumed(checkpoint, CellCounts(*map(int, held["counts"])))
+        return Resumed(checkpoint, MaskCounts(*map(int, held["counts"])))
     return None
 
 
@@ -197,7 +197,7 @@ def _whole(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / SEAL_FILE
     if not path.is_file():
         raise IndexFaultError("It was cut short: it has no seal")
-    held = read_sealed(path, "checkpoint's seal")
+    held = read_checksummed(path, "checkpoint's seal")
     present = {file.relative_to(checkpoint).as_posix(): file for file in _files(checkpoint)}
     for name, checksum in held["files"].items():
         if name not in present or sha256_of(present[name]) != checksum:

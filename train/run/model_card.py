@@ -14,7 +14,7 @@ from sentence_transformers.base.model_card import generate_model_card
 from ...shared.evaluation.retrieval import METRICS
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.models.load import hub_id, public_name
-from ...shared.storage.files import whole_file
+from ...shared.storage.files import atomic_write
 from ..settings import TrainSettings
 from ..student.footprint import told
 
@@ -66,7 +66,7 @@ def write_card(card: Path, student: SentenceTransformer, index: GuideIndex, metr
     for evaluator, figures in list((data.eval_results_dict or {}).items())[:1]:  # of all its dimensions
         evaluator.name = HELD_OUT  # type: ignore[attr-defined]
         data.eval_results_dict = {evaluator: figures}
-    with whole_file(card) as partial:
+    with atomic_write(card) as partial:
         partial.write_text(f"{generate_model_card(student).rstrip()}\n\n{section(index, metrics)}", encoding="utf-8")
 
 

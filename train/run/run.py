@@ -21,11 +21,11 @@ from ...shared.models.device import pick_device, within_memory
 from ...shared.models.load import find_model, fingerprint_files, set_prompts
 from ...shared.progress import console, waiting
 from ...shared.storage.checksummed_json import parse_object
-from ...shared.storage.files import PARTIAL_SUFFIX, whole_file, write_json
+from ...shared.storage.files import PARTIAL_SUFFIX, atomic_write, write_json
 from ...shared.storage.lock import folder_lock
-from ...shared.timing import Clock, peak_memory_bytes
+from ...shared.timing import Timings, peak_memory_bytes
 from ..batches.sampler import refuse_too_few
-from ..distributed import first_goes_first, is_first, taking_part, wait
+from ..distributed import is_main_process, main_process_first, process_group, wait
 from ..loss.guided_loss import GuidedContrastiveLoss
 from ..settings import TrainSettings
 from ..student.adapters import add_adapters, merge_adapters
@@ -54,15 +54,15 @@ def train_student(settings: TrainSettings) -> dict[str, Any]:
         StoppedEarly: The process was told to end (SIGTERM); a checkpoint is there.
         StorageError: The model is there, but the hub has not taken it.
     """
-    with taking_part(pick_device(settings.device)), within_memory(SMALLER):
+    with process_group(pick_device(settings.device)), within_memory(SMALLER):
         return _student_trained(settings)
 
 
 def _student_trained(settings: TrainSettings) -> dict[str, Any]:
     folder = checkpoint_folder(settings)
     refuse_unknown_loggers(settings.report_to)
-    with first_goes_first():
-        if is_first():  # the others come when it may have begun to write
+    with main_process_first():
+        if is_main_process():  # the others come when it may have begun to write
             refuse_foreign(settings.out)
         indexes, held_out, run = _inputs(settings)
         refuse_too_few(len(indexes[0]), settings.batch_size, indexes[0])
@@ -70,9 +70,9 @@ def _student_trained(settings: TrainSettings) -> dict[str, Any]:
     if finished:
         console.print(f"{settings.out} already holds this model, nothing to do", highlight=False)
     else:
-        with folder_lock(folder) if is_first() else nullcontext(), writing_to(folder):
+        with folder_lock(folder) if is_main_process() else nullcontext(), writing_to(folder):
             finished = _Run(settings, indexes, held_out, run).metrics()
-    if settings.push_to_hub and is_first():
+    if settings.push_to_hub and is_main_process():
         with waiting("push to the hub"):
             url = push(settings.out, settings.push_to_hub, private=settings.hub_private)
         console.print(f"on the hub: {url}", highlight=False)
@@ -105,8 +105,8 @@ class _Run:
     ) -> None:
         self.settings, self.indexes, self.held_out, self.run = settings, indexes, held_out, run
         self.index = indexes[0]
-        self.clock = Clock()
-        with first_goes_first():
+        self.clock = Timings()
+        with main_process_first():
             self.resumed = _resumed(settings, run)
         device = pick_device(settings.device)
         self.student = load_student(
@@ -130,7 +130,7 @@ class _Run:
         trained = _count(parameter for parameter in self.student.parameters() if parameter.requires_grad)
         if self.settings.lora_rank:
             merge_adapters(self.student)
-        size = _save_model(self.student, self.settings.out) if is_first() else None
+        size = _save_model(self.student, self.settings.out) if is_main_process() else None
         self.student.model_card_data.eval_results_dict = {}  # so far of the untrained student
         after = {"student after": self._evaluated("evaluate after")}
         for dim in self.dims[1:]:
@@ -146,7 +146,7 @@ class _Run:
             "parameters": _count(self.student.parameters()),
             "trained_parameters": trained,
             "model_bytes": size,
-            **(encoding_speed(self.student, self.index) if is_first() else {}),
+            **(encoding_speed(self.student, self.index) if is_main_process() else {}),
             "seconds": self.clock.rounded(),
             "peak_memory_bytes": peak_memory_bytes(),
             "settings": self.settings.recorded(),
@@ -154,7 +154,7 @@ class _Run:
         if summary := self.index.summary():
             metrics["index"] = summary
         metrics |= {"log": trainer.state.log_history, "run": self.run}
-        if is_first():
+        if is_main_process():
             write_card(self.settings.out / "README.md", self.student, self.index, metrics)
             write_json(self.settings.out / METRICS, metrics)
         wait()
@@ -178,7 +178,7 @@ class _Run:
             )
 
     def _evaluated(self, name: str) -> dict[str, float] | None:
-        if self.held_out is None or not is_first():
+        if self.held_out is None or not is_main_process():
             return None
         with self.clock.measure(name), waiting(name):
             return self.held_out.evaluate(self.student)
@@ -244,7 +244,7 @@ def _save_model(student: SentenceTransformer, out: Path) -> int:
     for path in sorted(partial.rglob("*")):
         if path.is_file():
             path.chmod(mode)
-            with whole_file(out / path.relative_to(partial)) as target:
+            with atomic_write(out / path.relative_to(partial)) as target:
                 path.rename(target)
     shutil.rmtree(partial)
     return size

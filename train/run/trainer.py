@@ -30,10 +30,10 @@ from ..batches.hard_negatives import HardNegatives
 from ..batches.pair_lists import write_pairs
 from ..batches.sampler import PlannedBatches
 from ..batches.token_cache import TokenCache
-from ..distributed import first_goes_first, is_first
+from ..distributed import is_main_process, main_process_first
 from ..loss.guided_loss import GuidedContrastiveLoss
 from ..loss.rescored import Rescored
-from ..loss.statistics import Cells
+from ..loss.statistics import MaskStatistics
 from ..objective import LossSettings
 from ..settings import TrainSettings
 from ..student.adapters import load_adapters
@@ -91,7 +91,7 @@ def build_trainer(
 
 def _all_rows(index: GuideIndex, labels: np.ndarray, negatives: int) -> Dataset:
     """The pairs with their texts, which a student is to tokenise batch by batch."""
-    with first_goes_first():
+    with main_process_first():
         dataset = index.to_dataset(negatives)
     return dataset if len(labels) == len(dataset) else dataset.select(labels)
 
@@ -102,7 +102,7 @@ class StudentTrainer(SentenceTransformerTrainer):
     The library would load an adapted student's base model anew, by name and with all of its layers.
     """
 
-    def __init__(self, cells: Cells, *, adapted: bool, **given: Any) -> None:  # noqa: ANN401 (the library's own)
+    def __init__(self, cells: MaskStatistics, *, adapted: bool, **given: Any) -> None:  # noqa: ANN401 (the library's own)
         super().__init__(**given)
         self.cells, self.adapted = cells, adapted
 
@@ -168,7 +168,7 @@ def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss, labels: np.nd
     hard = HardNegatives(index, objective.mining, judge, settings.seed, loss.reranked)
     _refuse_no_negatives(objective, own or int(hard.counts[labels].max()))
     console.print(hard.told(labels), highlight=False)
-    if len(short := hard.short(labels)) and is_first():
+    if len(short := hard.short(labels)) and is_main_process():
         write_pairs(index, short, {"negatives_found": hard.counts[short]}, settings.out / FEW_NEGATIVES)
         console.print(f"listed in {settings.out / FEW_NEGATIVES}", highlight=False)
     return BatchColumns(index, own, hard)
@@ -191,7 +191,7 @@ def _collator(
     prompts: dict[str, str] | None,
 ) -> CachedTokens | WithHardTexts | None:
     """None where the trainer's own will do."""
-    with first_goes_first():
+    with main_process_first():
         tokens = TokenCache.of(columns.index, student, by_role) if settings.token_cache else None
     if tokens:
         return CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)

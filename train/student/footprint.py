@@ -30,7 +30,7 @@ def encoding_speed(student: SentenceTransformer, index: GuideIndex) -> dict[str,
     Returns:
         ``texts_per_second``, and ``encoded``: of how many texts, in batches of which size, on which device.
     """
-    texts = sum(part.rows for part in index.manifest.parts["texts"])
+    texts = sum(part.rows for part in index.manifest.shards["texts"])
     rows = evenly_spread(texts, SAMPLE)
     sample = Texts(index).take(np.random.default_rng(0).permutation(rows)).to_pylist()
     student.encode(sample[:BATCH_SIZE], batch_size=BATCH_SIZE)  # what the first call alone pays for is not counted

@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Static
 from torch import nn
 
 from ...shared.errors import ModelError, SettingsError
-from ...shared.models.load import cut_texts, find_model, load_model
+from ...shared.models.load import find_model, load_model, set_max_length
 
 TABLE_NAMES = {"embedding.weight", "embeddings"}  # sentence-transformers' and model2vec's
 
@@ -42,9 +42,9 @@ def load_student(
     folder = find_model(locator)
     model = static_student(folder) if static else load_model(folder)
     if layers is not None:
-        keep_layers(model, layers)
+        prune_layers(model, layers)
     if max_length is not None:
-        cut_texts(model, max_length)
+        set_max_length(model, max_length)
     return model.float().to(device)
 
 
@@ -133,7 +133,7 @@ def matryoshka_dims(student: SentenceTransformer, asked: Sequence[int]) -> tuple
     return tuple(sorted({own, *asked}, reverse=True)) if asked else ()
 
 
-def keep_layers(model: SentenceTransformer, count: int) -> None:
+def prune_layers(model: SentenceTransformer, count: int) -> None:
     """Keep ``count`` evenly spaced transformer layers, in place; weights of the others are dropped."""
     transformer = model.transformers_model
     config = getattr(transformer, "config", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from ...shared.cli.output import Outcome
+from ...shared.cli.output import CommandResult
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.storage.lock import folder_lock
@@ -17,7 +17,7 @@ from .sweep_file import Run, SweepSettings, read_sweep
 from .sweep_runs import train_all
 
 
-def sweep(file: Path, *, jobs: int = 1) -> Outcome:
+def sweep(file: Path, *, jobs: int = 1) -> CommandResult:
     """Train many students against one index, and rank them on held-out pairs.
 
     Run the same command again after an interruption or a failure: finished runs are kept, the others go on from their
@@ -42,7 +42,7 @@ def sweep(file: Path, *, jobs: int = 1) -> Outcome:
     return _leaderboard(shared, runs, rows, charted)
 
 
-def _leaderboard(shared: SweepSettings, runs: Sequence[Run], rows: Sequence[Row], charted: bool) -> Outcome:
+def _leaderboard(shared: SweepSettings, runs: Sequence[Run], rows: Sequence[Row], charted: bool) -> CommandResult:
     """The ranked runs, where they are written, how to repeat the best, and what failed."""
     failed = {row["run"]: row["error"] for row in rows if row["error"] is not None}
     best = next((run for run in runs if run.name == rows[0]["run"] and run.name not in failed), None)
@@ -59,4 +59,4 @@ def _leaderboard(shared: SweepSettings, runs: Sequence[Run], rows: Sequence[Row]
     said = [f"{shared.out}: leaderboard.parquet, {chart}"]
     said += [f"to repeat the best run:\n  {shlex.join(again)}"] if best else []
     said += [f"failed: {name}\n  {error}" for name, error in failed.items()]
-    return Outcome(figures, (table_of(rows, shared.metric), *map(Text, said)), 1 if failed else 0)
+    return CommandResult(figures, (table_of(rows, shared.metric), *map(Text, said)), 1 if failed else 0)

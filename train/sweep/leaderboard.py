@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ...shared.cli.config_file import flat
 from ...shared.evaluation.retrieval import METRICS
-from ...shared.storage.files import whole_file
+from ...shared.storage.files import atomic_write
 from .sweep_runs import Ended
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _row(ended: Ended) -> Row:
 
 def write_parquet(rows: Sequence[Row], path: Path) -> None:
     """Write the rows, whole or not at all."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         pq.write_table(pa.Table.from_pylist(list(rows)), partial)
 
 
@@ -101,7 +101,7 @@ def write_chart(rows: Sequence[Row], metric: str, path: Path) -> bool:
         figure.update_xaxes(title=title, col=column)
     figure.update_yaxes(title=metric, col=1)
     figure.update_layout(title="Runs of the sweep; the Pareto front is joined", template="plotly_white")
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
     return True
 

@@ -9,16 +9,16 @@ from gistcache.precompute.build import build_index
 from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import IndexFaultError, StaleIndexError
-from gistcache.shared.timing import Clock
+from gistcache.shared.timing import Timings
 
 from tests.conftest import build_test_index, make_model, random_pairs, write_jsonl
 from tests.precompute.test_build import contents
 
 
 def build(tmp_path, name, rows, guide, **settings):
-    clock = Clock()
+    clock = Timings()
     source = write_jsonl(tmp_path / f"{name}.jsonl", rows)
-    build_index([str(source)], IndexSettings(guide=str(guide), out=tmp_path / name, part_rows=32, **settings), clock)
+    build_index([str(source)], IndexSettings(guide=str(guide), out=tmp_path / name, shard_rows=32, **settings), clock)
     return tmp_path / name, clock.texts
 
 
@@ -70,9 +70,9 @@ def test_a_damaged_older_index_is_refused(tmp_path, guide_folder):
     old = build_test_index(tmp_path / "old", rows, guide_folder)
     hurt = tmp_path / "hurt"
     shutil.copytree(old, hurt)
-    part = hurt / "vectors" / "part-00000.npy"
+    part = hurt / "vectors" / "shard-00000.npy"
     data = bytearray(part.read_bytes())
     data[-1] ^= 1
     part.write_bytes(data)
-    with pytest.raises(IndexFaultError, match=r"vectors/part-00000\.npy: checksum"):
+    with pytest.raises(IndexFaultError, match=r"vectors/shard-00000\.npy: checksum"):
         build(tmp_path, "new", rows, guide_folder, reuse=hurt)

@@ -15,7 +15,7 @@ from gistcache.shared.guide_index import manifest
 from gistcache.shared.guide_index.decisions import changed_decisions
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.layout import Layout
-from gistcache.shared.guide_index.quantize import rounded
+from gistcache.shared.guide_index.quantize import quantize
 from gistcache.shared.models.load import load_model
 from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 
@@ -30,7 +30,7 @@ ROWS += [{"anchor": ROWS[2]["positive"], "positive": ROWS[3]["anchor"], "negativ
 @pytest.fixture(scope="module", params=["float16", "int8"])
 def index(request, tmp_path_factory, guide_folder) -> GuideIndex:
     folder = tmp_path_factory.mktemp("smaller") / "index"
-    return GuideIndex.open(build_test_index(folder, ROWS, guide_folder, vector_dtype=request.param, part_rows=40))
+    return GuideIndex.open(build_test_index(folder, ROWS, guide_folder, vector_dtype=request.param, shard_rows=40))
 
 
 def test_vectors_are_stored_small_and_read_as_unit_vectors(index, guide_folder):
@@ -53,7 +53,7 @@ def test_the_sample_has_the_guides_own_vectors_and_the_stored_ones_are_those_rou
     guide = load_model(guide_folder)
     for ids, side in ((pairs.anchors, records["anchor"]), (pairs.positives, records["positive"])):
         assert np.abs(side - guide.encode([texts[each] for each in ids], normalize_embeddings=True)).max() < 1e-6
-        assert np.array_equal(index.stored_vectors.take(ids), rounded(side, index.vector_dtype))
+        assert np.array_equal(index.stored_vectors.take(ids), quantize(side, index.vector_dtype))
 
 
 def test_decisions_that_differ_are_those_of_a_loop(index):
@@ -89,15 +89,15 @@ def test_verify_tells_the_share(index):
 def test_verify_finds_values_that_cannot_be(index, tmp_path):
     copy = tmp_path / "index"
     shutil.copytree(index.layout.root, copy)
-    rows, records = np.load(copy / "vectors" / "part-00000.npy"), index.unrounded()
+    rows, records = np.load(copy / "vectors" / "shard-00000.npy"), index.unrounded()
     rows[3], records["pair"][0], records["anchor"][1, 0] = 0, 91, np.nan
-    for name, array in (("vectors/part-00000.npy", rows), ("unrounded/part-00000.npy", records)):
+    for name, array in (("vectors/shard-00000.npy", rows), ("unrounded/shard-00000.npy", records)):
         np.save(tmp_path / "wrong.npy", array)
         resealed(copy, name, (tmp_path / "wrong.npy").read_bytes())
     faults = "\n".join(verify.find_faults(Layout(copy), GuideIndex.open(copy).manifest))
-    assert "vectors/part-00000.npy: 1 vectors of another length than one, first row 3" in faults
-    assert "unrounded/part-00000.npy: values that are not finite" in faults
-    assert "unrounded/part-00000.npy: 1 values are no pair id (0 to 90)" in faults
+    assert "vectors/shard-00000.npy: 1 vectors of another length than one, first row 3" in faults
+    assert "unrounded/shard-00000.npy: values that are not finite" in faults
+    assert "unrounded/shard-00000.npy: 1 values are no pair id (0 to 90)" in faults
 
 
 def test_a_text_of_the_sample_goes_through_the_guide_once(tmp_path, guide_folder, monkeypatch):

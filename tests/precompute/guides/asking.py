@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gistcache.precompute.guides.base import guide_of
-from gistcache.precompute.output.store import Place
+from gistcache.precompute.output.store import Store
 from gistcache.precompute.settings import ApiSettings, IndexSettings
 
 from tests.conftest import build_test_index, random_pairs
@@ -20,9 +20,9 @@ def asked(server, **settings) -> ApiSettings:
 
 def build(out, server, rows=ROWS, guide=f"api:{NAME}", api=None, **settings):
     api = api or asked(server)
-    return build_test_index(out, rows, guide, part_rows=32, neighbors=5, api=api, **settings)
+    return build_test_index(out, rows, guide, shard_rows=32, neighbors=5, api=api, **settings)
 
 
 def guide(tmp_path, server, name=NAME, dim=None, **settings):
     settings = IndexSettings(guide=f"api:{name}", dim=dim, out=tmp_path / "index", api=asked(server, **settings))
-    return guide_of(settings, Place.of(settings.out))
+    return guide_of(settings, Store.of(settings.out))

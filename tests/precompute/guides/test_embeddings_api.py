@@ -9,7 +9,7 @@ import pytest
 from gistcache.precompute.build import Journal
 from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.guides.response_cache import Answers
-from gistcache.precompute.output.store import Place
+from gistcache.precompute.output.store import Store
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import ModelError, SettingsError, StaleIndexError
 from gistcache.shared.guide_index.guide_index import GuideIndex
@@ -36,7 +36,7 @@ def test_the_vectors_are_those_of_the_model_that_runs_here(tmp_path, server, gui
 
 def test_prompts_are_put_before_texts(tmp_path, server, prompted_guide_folder):
     out = build(tmp_path / "index", server, query_prompt="find: ", document_prompt="text: ")
-    local = build_test_index(tmp_path / "local", ROWS, prompted_guide_folder, part_rows=32, neighbors=5)
+    local = build_test_index(tmp_path / "local", ROWS, prompted_guide_folder, shard_rows=32, neighbors=5)
     ours, theirs = (GuideIndex.open(each) for each in (out, local))
     ids = np.arange(sum(ours.manifest.request.corpus[role] for role in ("queries", "documents")))
     assert np.abs(ours.vectors(ids).astype(np.float32) - theirs.vectors(ids)).max() < 6e-4
@@ -104,7 +104,7 @@ def test_a_damaged_answer_is_asked_for_again(tmp_path, server, caplog):
 
 
 def test_another_machine_reads_the_answers_from_the_storage(tmp_path):
-    here, there = (Place(tmp_path / name, Remote("memory://answers")) for name in ("here", "there"))
+    here, there = (Store(tmp_path / name, Remote("memory://answers")) for name in ("here", "there"))
     keys, rows = [bytes([number] * 16) for number in range(4)], np.arange(8, dtype=np.float32).reshape(4, 2)
     Answers(here).keep(keys[:3], rows[:3])
     found = np.zeros((4, 2), dtype=np.float32)

@@ -68,7 +68,7 @@ def written(folder: Path, form: str, texts, vectors, roles=None) -> str:
 
 
 def built(out: Path, locator: str, rows=ROWS, **settings) -> GuideIndex:
-    return GuideIndex.open(build_test_index(out, rows, f"vectors:{locator}", part_rows=32, neighbors=5, **settings))
+    return GuideIndex.open(build_test_index(out, rows, f"vectors:{locator}", shard_rows=32, neighbors=5, **settings))
 
 
 @pytest.mark.parametrize("form", FORMS)

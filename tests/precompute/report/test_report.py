@@ -100,7 +100,7 @@ def test_false_negatives_are_the_cells_above_the_threshold(index, sample):
 
 
 def removed(index, sample, batch, margin):
-    """Cells (block, row, column) that lie above the row's threshold and are no known positive, one by one."""
+    """MaskStatistics (block, row, column) that lie above the row's threshold and are no known positive, one by one."""
     ids = (sample.anchors[batch], sample.positives[batch])
     anchors, positives = (index.vectors(each).astype(np.float32) for each in ids)
     anchor_texts, positive_texts = map(index.content_ids, ids)

@@ -23,7 +23,7 @@ def index(small_index):
 
 
 def settings_of(reranker, out, **more):
-    return RescoreSettings(reranker=str(reranker), out=out, device="cpu", part_rows=32, **more)
+    return RescoreSettings(reranker=str(reranker), out=out, device="cpu", shard_rows=32, **more)
 
 
 def bytes_of(folder):
@@ -66,8 +66,8 @@ def test_killed_and_finished_ends_in_the_same_bytes(tmp_path, index, reranker_fo
         rescore_index(index, cut)
     with pytest.raises(IndexFaultError, match="no finished scores"):
         RescoredFolder.open(cut.out, index)
-    with pytest.raises(StaleIndexError, match=r"settings.part_rows: folder has 32, command asks for 50"):
-        rescore_index(index, RescoreSettings(reranker=str(reranker_folder), out=cut.out, device="cpu", part_rows=50))
+    with pytest.raises(StaleIndexError, match=r"settings.shard_rows: folder has 32, command asks for 50"):
+        rescore_index(index, RescoreSettings(reranker=str(reranker_folder), out=cut.out, device="cpu", shard_rows=50))
     rescore_index(index, cut)
     assert len(made) == 3 + 3  # two of five parts were kept
     assert bytes_of(cut.out) == bytes_of(whole.out)

@@ -16,13 +16,13 @@ from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.timing import Clock
+from gistcache.shared.timing import Timings
 
 from tests.conftest import build_test_index, random_pairs
 from tests.precompute.test_build import columns_of, contents
 
-SETTINGS = {"part_rows": 60, "neighbors": 5, "slice_rows": 60}
-WHOLE = SETTINGS | {"slice_rows": 10**6}
+SETTINGS = {"shard_rows": 60, "neighbors": 5, "document_shard_rows": 60}
+WHOLE = SETTINGS | {"document_shard_rows": 10**6}
 RAY = {"engine": "ray", "num_workers": 1}  # every actor of every step loads the libraries anew
 TABLES = ("texts", "pairs", "contents", "lookup", "negatives")
 
@@ -68,7 +68,7 @@ def cut_after(monkeypatch, records: int):
 
 def test_slices_give_what_one_search_gives(local, whole):
     sliced, searched_at_once = (columns_of(GuideIndex.open(each))[1] for each in (local, whole))
-    assert len(GuideIndex.open(local).manifest.parts["faiss"]) == 3
+    assert len(GuideIndex.open(local).manifest.shards["faiss"]) == 3
     assert not (local / "building").exists()
     for name in ("positive_rank", "positive_score", "cluster"):
         assert sliced[name] == searched_at_once[name]
@@ -83,7 +83,7 @@ def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows, 
 
 
 def test_begun_by_ray_gone_on_with_here_and_finished_by_ray(tmp_path, guide_folder, rows, whole, monkeypatch, ray):
-    folder, parts = tmp_path / "index", GuideIndex.open(whole).manifest.parts
+    folder, parts = tmp_path / "index", GuideIndex.open(whole).manifest.shards
     before = sum(len(parts[kind]) for kind in TABLES) + len(["rejected rows", "unrounded sample"])
 
     def cut(records: int, kind: str, **engine) -> dict[Path, int]:
@@ -97,7 +97,7 @@ def test_begun_by_ray_gone_on_with_here_and_finished_by_ray(tmp_path, guide_fold
         return made
 
     begun = cut(before + 2, "vectors", **RAY)
-    gone_on = cut(len(parts["vectors"]), "scales")
+    gone_on = cut(len(parts["vectors"]), "density")
     build_test_index(folder, rows, guide_folder, **WHOLE, **RAY)
     assert contents(folder) == contents(whole)
     for made in (begun, gone_on):  # two at least were recorded, and stay
@@ -122,7 +122,7 @@ def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    settings = {"part_rows": 64, "neighbors": 5}
+    settings = {"shard_rows": 64, "neighbors": 5}
     cut = build_test_index(tmp_path / "cut", rows, guide_folder, **RAY | settings | {"num_workers": 2})
     killer.join()
     assert killed
@@ -169,7 +169,7 @@ def test_an_engine_that_is_not_installed_is_told_before_pairs_are_read(tmp_path,
     monkeypatch.setitem(sys.modules, "ray", None)
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", engine="ray")
     with pytest.raises(SettingsError, match=r"not installed(?s:.)*gistcache\[ray\]"):
-        build_module.build_index([str(tmp_path / "nowhere.jsonl")], settings, Clock())
+        build_module.build_index([str(tmp_path / "nowhere.jsonl")], settings, Timings())
 
 
 def test_an_address_without_ray_is_refused():

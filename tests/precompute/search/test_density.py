@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gistcache.precompute.search.density import ScaleReference, default_scale_k, scales
-from gistcache.precompute.search.guide_vectors import Space
+from gistcache.precompute.search.density import DensityReference, default_density_k, density
+from gistcache.precompute.search.guide_vectors import GuideVectors
 from gistcache.shared.guide_index.guide_index import GuideIndex
 
 
@@ -15,12 +15,12 @@ def test_scales_against_a_sample_are_scores_with_its_nearest_other_texts(small_i
     index = GuideIndex.open(small_index)
     ids = np.arange(len(index.stored_vectors))
     content_ids = index.content_ids(ids)
-    reference = ScaleReference.of(content_ids, k=100, seed=3, sample=40)
+    reference = DensityReference.of(content_ids, k=100, seed=3, sample=40)
     unique = len(np.unique(content_ids))
     assert reference.rank == round(100 * 40 / unique) > 1
     assert len(reference.ids) == 40
     contents = SimpleNamespace(take=lambda some: np.stack([content_ids[some]] * 2, axis=1))
-    found = scales(Space(SimpleNamespace(take=index.vectors), contents, 0), reference, 0, len(ids), "cpu")
+    found = density(GuideVectors(SimpleNamespace(take=index.vectors), contents, 0), reference, 0, len(ids), "cpu")
     vectors = index.vectors(ids).astype(np.float32)
     for number in ids[::5]:
         others = sorted(
@@ -31,7 +31,7 @@ def test_scales_against_a_sample_are_scores_with_its_nearest_other_texts(small_i
 
 @pytest.mark.parametrize("texts", [10_000, 1_000_000, 5_000_000])
 def test_the_nearest_text_that_is_meant_stays_one_that_the_sample_resolves(texts):
-    k = default_scale_k(texts)
-    reference = ScaleReference.of(np.arange(texts), k, seed=0)
+    k = default_density_k(texts)
+    reference = DensityReference.of(np.arange(texts), k, seed=0)
     assert (k == 100) == (texts <= 1_000_000)
     assert reference.rank >= 6

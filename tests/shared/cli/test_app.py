@@ -87,11 +87,11 @@ def test_a_plan_says_what_its_device_hours_assume(command):
 def test_quiet_says_nothing_but_faults(command, small_index, tmp_path):
     assert command("verify", small_index, "--quiet") == (0, "", "")
     broken = shutil.copytree(small_index, tmp_path / "broken")
-    with (broken / "vectors" / "part-00000.npy").open("ab") as file:
+    with (broken / "vectors" / "shard-00000.npy").open("ab") as file:
         file.write(b"x")
     code, out, err = command("verify", broken, "--quiet")
     assert (code, err) == (5, "")
-    assert "fault: vectors/part-00000.npy" in out
+    assert "fault: vectors/shard-00000.npy" in out
     code, out, err = command("verify", tmp_path / "none", "--quiet")
     assert (code, out) == (5, "")
     assert "no guide index" in err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from gistcache.shared.guide_index.quantize import restored, rounded
+from gistcache.shared.guide_index.quantize import dequantize, quantize
 
 
 def units(count=50, dim=24, seed=0):
@@ -15,9 +15,9 @@ def units(count=50, dim=24, seed=0):
 
 def test_int8_rows_are_those_of_a_loop():
     vectors = units()
-    rows = rounded(vectors, "int8")
+    rows = quantize(vectors, "int8")
     assert rows.dtype == np.int8
-    back = restored(rows)
+    back = dequantize(rows)
     assert back.dtype == np.float32
     for vector, row, again in zip(vectors.tolist(), rows.tolist(), back.tolist(), strict=True):
         largest = max(abs(value) for value in vector)
@@ -27,17 +27,17 @@ def test_int8_rows_are_those_of_a_loop():
 
 
 def test_length_is_one_and_what_was_rounded_is_rounded_to_itself():
-    rows = rounded(units(seed=1), "int8")
-    assert np.abs(np.linalg.norm(restored(rows).astype(np.float64), axis=1) - 1).max() < 1e-6
-    assert np.array_equal(rounded(restored(rows), "int8"), rows)
+    rows = quantize(units(seed=1), "int8")
+    assert np.abs(np.linalg.norm(dequantize(rows).astype(np.float64), axis=1) - 1).max() < 1e-6
+    assert np.array_equal(quantize(dequantize(rows), "int8"), rows)
 
 
 def test_corners():
     basis = np.eye(3, dtype=np.float32)
-    assert np.array_equal(restored(rounded(-basis, "int8")), -basis)
+    assert np.array_equal(dequantize(quantize(-basis, "int8")), -basis)
     zeros = np.zeros((2, 3), dtype=np.int8)  # of a stranger's file: no guide vector is zero
-    assert np.array_equal(restored(zeros), zeros)
-    assert restored(rounded(np.empty((0, 4), dtype=np.float32), "int8")).shape == (0, 4)
-    halves = rounded(units(seed=2), "float16")
+    assert np.array_equal(dequantize(zeros), zeros)
+    assert dequantize(quantize(np.empty((0, 4), dtype=np.float32), "int8")).shape == (0, 4)
+    halves = quantize(units(seed=2), "float16")
     assert halves.dtype == np.float16
-    assert restored(halves) is halves
+    assert dequantize(halves) is halves

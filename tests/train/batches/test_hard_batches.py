@@ -7,7 +7,7 @@ import pytest
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.train.batches import collators
 from gistcache.train.batches.hard_batches import WIDTH, Nearby, in_walks, nearby_pairs
-from gistcache.train.batches.hard_negatives import HardNegatives, Mining
+from gistcache.train.batches.hard_negatives import HardNegatives, HardNegativeSettings
 from gistcache.train.batches.sampler import plan_of_index
 from gistcache.train.objective import LossSettings
 from gistcache.train.run.run import train_student
@@ -81,7 +81,7 @@ def test_a_run_trains_on_this_plan_and_draws_negatives_anew_each_epoch(tmp_path,
             return label, columns
 
     monkeypatch.setattr("gistcache.train.run.trainer.BatchColumns", Watched)
-    mining, batches = Mining(hard_negatives=2), []
+    mining, batches = HardNegativeSettings(hard_negatives=2), []
     settings = TrainSettings(
         index=(index.layout.root,), student=str(student_folder), out=tmp_path / "run", seed=4, batch_size=8, epochs=2,
         device="cpu", hardness=3, objective=LossSettings(loss="unguided", negatives=0, mining=mining),

@@ -12,7 +12,7 @@ from gistcache.shared.guide_index.texts import Texts
 from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
 from gistcache.train.batches.collators import BatchColumns, CachedTokens, WithHardTexts
-from gistcache.train.batches.hard_negatives import HardNegatives, Mining
+from gistcache.train.batches.hard_negatives import HardNegatives, HardNegativeSettings
 from gistcache.train.batches.token_cache import TokenCache
 from gistcache.train.loss.judges import NeighborhoodJudge, PositiveJudge
 from gistcache.train.run.run import train_student
@@ -62,14 +62,19 @@ def test_what_passes_is_what_a_loop_over_neighbours_lets_pass(index):
         return score(anchor, each) <= limit - 0.05 * abs(limit)
 
     def related(anchor, positive, each):
-        r = {x: float(index.scales(np.array([x]))[0]) for x in (anchor, positive, each)}
+        r = {x: float(index.density(np.array([x]))[0]) for x in (anchor, positive, each)}
         return 2 * (score(anchor, each) + score(positive, each)) - r[anchor] - r[positive] - 2 * r[each] <= -0.1
 
-    percpos = Mining(hard_negatives=3, skip_top=1, negative_margin=0.05, negative_margin_strategy="relative")
+    percpos = HardNegativeSettings(
+        hard_negatives=3, skip_top=1, negative_margin=0.05, negative_margin_strategy="relative"
+    )
     cases = [
         (HardNegatives(index, percpos, NeighborhoodJudge(9.0), seed=0), naive(index, 1, by_positive)),
-        (HardNegatives(index, Mining(hard_negatives=3), NeighborhoodJudge(-0.1), 0), naive(index, 0, related)),
-        (HardNegatives(index, Mining(hard_negatives=3), None, 0), naive(index, 0, lambda *_: True)),
+        (
+            HardNegatives(index, HardNegativeSettings(hard_negatives=3), NeighborhoodJudge(-0.1), 0),
+            naive(index, 0, related),
+        ),
+        (HardNegatives(index, HardNegativeSettings(hard_negatives=3), None, 0), naive(index, 0, lambda *_: True)),
     ]
     for hard, expected in cases:
         assert hard.counts.tolist() == [len(each) for each in expected]
@@ -83,7 +88,9 @@ def test_what_passes_is_what_a_loop_over_neighbours_lets_pass(index):
 
 
 def test_drawing_follows_seed_epoch_and_pair_alone(index):
-    random, top = (HardNegatives(index, Mining(hard_negatives=4, draw=draw), None, 7) for draw in ("random", "top"))
+    random, top = (
+        HardNegatives(index, HardNegativeSettings(hard_negatives=4, draw=draw), None, 7) for draw in ("random", "top")
+    )
     first = random.take(LABELS)
     assert np.array_equal(random.take(LABELS[::-1][:50]), first[::-1][:50])
     random.epoch = 1
@@ -92,7 +99,7 @@ def test_drawing_follows_seed_epoch_and_pair_alone(index):
     assert np.array_equal(random.take(LABELS), first)
     ordered = naive(index, 0, lambda *_: True)
     assert top.take(LABELS).tolist() == [(each + [-1] * 4)[:4] for each in ordered]
-    weighted = HardNegatives(index, Mining(hard_negatives=4, draw="weighted"), None, 7)
+    weighted = HardNegatives(index, HardNegativeSettings(hard_negatives=4, draw="weighted"), None, 7)
 
     def mean_place(hard):
         places = [
@@ -109,7 +116,7 @@ def test_drawing_follows_seed_epoch_and_pair_alone(index):
 
 def test_the_loss_takes_them_as_the_peer_takes_negatives_of_the_data(index, student_folder):
     student = load_model(student_folder).eval()
-    hard = HardNegatives(index, Mining(hard_negatives=2, draw="top"), None, 0)
+    hard = HardNegatives(index, HardNegativeSettings(hard_negatives=2, draw="top"), None, 0)
     ids = index.pairs(LABELS, 1)
     chosen, seen = [], set()
     for label in LABELS:
@@ -145,7 +152,7 @@ def test_the_loss_takes_them_as_the_peer_takes_negatives_of_the_data(index, stud
 
 
 def test_a_run_with_tokens_cached_or_not_is_the_same_run(tmp_path, small_index, student_folder):
-    objective = LossSettings(mining=Mining(hard_negatives=3, negative_margin=0.05), temperature=0.05)
+    objective = LossSettings(mining=HardNegativeSettings(hard_negatives=3, negative_margin=0.05), temperature=0.05)
     fixed = {"batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "max_steps": 9, "seed": 3, "logging_steps": 3}
     losses = []
     for cached in (True, False):
@@ -169,6 +176,6 @@ def test_a_run_with_tokens_cached_or_not_is_the_same_run(tmp_path, small_index, 
 
 def test_more_than_is_stored_is_refused(index):
     with pytest.raises(SettingsError, match="holds 10 neighbours"):
-        HardNegatives(index, Mining(hard_negatives=9, skip_top=2), PositiveJudge(), 0)
+        HardNegatives(index, HardNegativeSettings(hard_negatives=9, skip_top=2), PositiveJudge(), 0)
     with pytest.raises(SettingsError, match="-1 is out of range"):
-        Mining(hard_negatives=-1)
+        HardNegativeSettings(hard_negatives=-1)

@@ -14,18 +14,18 @@ from gistcache.shared.errors import SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.texts import Texts
 from gistcache.train.batches import collators
-from gistcache.train.batches.hard_negatives import HardNegatives, Mining
+from gistcache.train.batches.hard_negatives import HardNegatives, HardNegativeSettings
 from gistcache.train.batches.mine import MineSettings, mine_index
 from gistcache.train.batches.mined_files import Mined, joined
 from gistcache.train.loss.judges import PositiveJudge
-from gistcache.train.objective import Judging, LossSettings
+from gistcache.train.objective import JudgeSettings, LossSettings
 from gistcache.train.run import run
 from gistcache.train.settings import TrainSettings
 
 from tests.conftest import build_test_index, random_pairs
 
-MINING = Mining(hard_negatives=3, skip_top=1, draw="weighted")
-JUDGING = Judging(margin=0.02)
+MINING = HardNegativeSettings(hard_negatives=3, skip_top=1, draw="weighted")
+JUDGING = JudgeSettings(margin=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def index(tmp_path_factory, guide_folder):
     rows = random_pairs(60, seed=3)
     more = [row | {"positive": other["positive"]} for row, other in zip(rows, rows[7:37], strict=False)]
     folder = tmp_path_factory.mktemp("mine")
-    return GuideIndex.open(build_test_index(folder / "index", rows + more, guide_folder, part_rows=25, neighbors=30))
+    return GuideIndex.open(build_test_index(folder / "index", rows + more, guide_folder, shard_rows=25, neighbors=30))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_training_with_the_same_flags_gets_the_same_negatives(
     metrics = run.train_student(settings)
     assert ("rescored" in metrics["run"]) == with_reranker
     out = tmp_path / "mined.parquet"
-    judging = Judging(judge="neighborhood", judge_threshold=3.0, margin=0.05)
+    judging = JudgeSettings(judge="neighborhood", judge_threshold=3.0, margin=0.05)
     mine_index(index, MineSettings(out=out, mining=MINING, judging=judging, seed=4, rescored=scores))
     texts, full = Texts(index), [label for label, row in sorted(seen.items()) if min(row) >= 0]
     assert len(seen) >= 40
@@ -146,7 +146,9 @@ def test_mined_by_a_reranker_are_those_it_scores_below_the_positive(tmp_path, in
 
     model = CrossEncoder(str(reranker_folder), device="cpu")
     out = tmp_path / "mined.jsonl"
-    mining = Mining(hard_negatives=2, draw="top", negative_margin=0.05, negative_margin_strategy="relative")
+    mining = HardNegativeSettings(
+        hard_negatives=2, draw="top", negative_margin=0.05, negative_margin_strategy="relative"
+    )
     mine_index(index, MineSettings(out=out, format="flagembedding", mining=mining, rescored=rescored))
     rows = {row["query"]: row for row in map(json.loads, out.read_text().splitlines())}
     texts = Texts(index).take(np.arange(index.manifest.rows["texts"])).to_pylist()
@@ -172,7 +174,7 @@ def test_mined_by_a_reranker_are_those_it_scores_below_the_positive(tmp_path, in
 
 
 def test_what_cannot_be_written_leaves_no_file(tmp_path, index):
-    none = Mining(hard_negatives=12, negative_margin=3.0, negative_margin_strategy="absolute")
+    none = HardNegativeSettings(hard_negatives=12, negative_margin=3.0, negative_margin_strategy="absolute")
     with pytest.raises(SettingsError, match="No row has enough"):
         mine_index(index, MineSettings(out=tmp_path / "none.parquet", mining=none))
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gistcache.shared.candidates import Blocks, PairVectors, self_cells, similarities
 from gistcache.shared.errors import SettingsError
-from gistcache.train.loss.distillation import ScoreTerms, guide_kl, margin_mse, regression, score_terms
+from gistcache.train.loss.distillation import DistillationSettings, guide_kl, margin_mse, regression, score_terms
 from gistcache.train.objective import LossSettings
 from gistcache.train.run.run import train_student
 from gistcache.train.settings import TrainSettings
@@ -81,7 +81,7 @@ def regression_of(batch, linear):
 def test_weighted_terms_are_what_loops_give_also_row_by_row(batch):
     student, guide, scores, own = batch
     linear = unit(np.random.default_rng(1), 12, 8)
-    terms = ScoreTerms(
+    terms = DistillationSettings(
         kl_weight=0.5,
         kl_guide_temperature=0.2,
         kl_student_temperature=0.3,
@@ -96,7 +96,7 @@ def test_weighted_terms_are_what_loops_give_also_row_by_row(batch):
         part = Blocks(*(block[row] for block in scores)), Blocks(*(block[row] for block in own))
         by_row += float(score_terms(terms, row, student, guide, *part, AGAIN, linear))
     assert by_row == pytest.approx(expected)
-    assert float(score_terms(ScoreTerms(), rows, student, guide, scores, own, AGAIN)) == 0.0
+    assert float(score_terms(DistillationSettings(), rows, student, guide, scores, own, AGAIN)) == 0.0
 
 
 def test_each_term_is_zero_with_a_zero_gradient_where_the_student_agrees():
@@ -119,9 +119,9 @@ def test_each_term_is_zero_with_a_zero_gradient_where_the_student_agrees():
 
 def test_terms_refuse_what_they_are_not():
     with pytest.raises(SettingsError, match="--kl-weight"):
-        ScoreTerms(kl_weight=-1)
+        DistillationSettings(kl_weight=-1)
     with pytest.raises(SettingsError, match="--kl-guide-temperature"):
-        ScoreTerms(kl_guide_temperature=0)
+        DistillationSettings(kl_guide_temperature=0)
 
 
 def run(index, student, out, objective, **changes):
@@ -132,7 +132,7 @@ def run(index, student, out, objective, **changes):
 
 
 def test_margins_to_no_negatives_are_refused(tmp_path, small_index, student_folder):
-    objective = LossSettings(terms=ScoreTerms(margin_mse_weight=1.0), negatives=0)
+    objective = LossSettings(terms=DistillationSettings(margin_mse_weight=1.0), negatives=0)
     with pytest.raises(SettingsError, match="there are none") as caught:
         run(small_index, str(student_folder), tmp_path / "out", objective)
     assert caught.value.where == "--margin-mse-weight"

@@ -13,7 +13,7 @@ from gistcache.train.loss.judges import GuideView, NeighborhoodJudge, make_judge
 
 
 def view_of(pairs: int, negatives: int, seed: int) -> GuideView:
-    """A batch of random unit vectors and scales."""
+    """A batch of random unit vectors and density."""
     generator = torch.Generator().manual_seed(seed)
 
     def unit(rows):
@@ -68,8 +68,8 @@ def test_the_threshold_is_that_of_the_middle_pair(small_index):
     ids = index.pairs(np.arange(len(index)), 0)
     found = []
     for anchor, positive in zip(ids.anchors, ids.positives, strict=True):
-        vectors, scales = index.vectors(np.array([anchor, positive])), index.scales(np.array([anchor, positive]))
-        found.append(4 * (float(vectors[0].astype(float) @ vectors[1].astype(float)) - scales.mean()))
+        vectors, density = index.vectors(np.array([anchor, positive])), index.density(np.array([anchor, positive]))
+        found.append(4 * (float(vectors[0].astype(float) @ vectors[1].astype(float)) - density.mean()))
     assert usual_relatedness(index) == pytest.approx(np.median(found), abs=1e-5)
     judge = make_judge("neighborhood", index, 0.25, "absolute", None)
     assert judge.threshold == pytest.approx(np.median(found) - 0.25, abs=1e-5)

@@ -13,7 +13,7 @@ from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
 from gistcache.train.loss.guide_lookup import Guides
 from gistcache.train.loss.panel import agreed, matched_ids, score_spread
-from gistcache.train.loss.statistics import CellCounts
+from gistcache.train.loss.statistics import MaskCounts
 
 from tests.conftest import build_test_index, make_model, random_pairs
 
@@ -27,8 +27,10 @@ def two(tmp_path_factory, guide_folder):
     folder = tmp_path_factory.mktemp("two")
     other_guide = make_model(folder / "other", dim=24, seed=9)
     more = random_pairs(20, seed=6) + ROWS[::-1]
-    first = build_test_index(folder / "first", ROWS, guide_folder, part_rows=50)
-    return GuideIndex.open(first), GuideIndex.open(build_test_index(folder / "second", more, other_guide, part_rows=30))
+    first = build_test_index(folder / "first", ROWS, guide_folder, shard_rows=50)
+    return GuideIndex.open(first), GuideIndex.open(
+        build_test_index(folder / "second", more, other_guide, shard_rows=30)
+    )
 
 
 def test_texts_are_found_by_what_they_say(two):
@@ -83,7 +85,7 @@ def test_two_guides_alike_do_what_one_does(two, student_folder, softness):
         twice = GuidedContrastiveLoss(student, [two[0], two[0]], vote=vote, judge_softness=softness)
         assert twice(features, labels).item() == pytest.approx(alone(features, labels).item(), abs=1e-6)
         assert twice.cells.counts() == alone.cells.counts()
-        alone.cells.start_from(CellCounts())
+        alone.cells.start_from(MaskCounts())
     counts = {}
     for vote in VOTES:
         both = GuidedContrastiveLoss(student, two, vote=vote, judge_softness=softness)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from gistcache.shared.errors import FolderLockedError, GistcacheError, StaleIndexError, StoppedEarly
 from gistcache.shared.storage.lock import folder_lock
-from gistcache.train.batches.hard_negatives import Mining
-from gistcache.train.loss.distillation import ScoreTerms
+from gistcache.train.batches.hard_negatives import HardNegativeSettings
+from gistcache.train.loss.distillation import DistillationSettings
 from gistcache.train.loss.guided_loss import STATE
 from gistcache.train.run import checkpoints as module
 from gistcache.train.run.checkpoints import SEAL_FILE, all_checkpoints, writing_to
@@ -93,8 +93,8 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, whole_run,
 def test_what_the_loss_learns_and_what_an_epoch_draws_go_on_too(tmp_path, settings_of):
     objective = LossSettings(
         temperature=0.05,
-        mining=Mining(hard_negatives=2),
-        terms=ScoreTerms(regression_weight=1.0, kl_weight=0.5),
+        mining=HardNegativeSettings(hard_negatives=2),
+        terms=DistillationSettings(regression_weight=1.0, kl_weight=0.5),
     )
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     figures = train_student(settings_of(whole, objective=objective, hardness=3))

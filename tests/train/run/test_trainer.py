@@ -20,7 +20,7 @@ from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss, PlannedBatches
 from gistcache.train.run.run import train_student
 from gistcache.train.settings import LossSettings, TrainSettings
-from gistcache.train.student.students import keep_layers, load_student
+from gistcache.train.student.students import load_student, prune_layers
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
@@ -178,7 +178,7 @@ def test_missing_negatives_leave_the_loss(tmp_path, guide_folder, student_folder
 def test_layers_are_kept_evenly_and_the_model_still_loads(tmp_path, student_folder):
     model = load_model(student_folder)
     layers = list(model[0].model.encoder.layer)
-    keep_layers(model, 2)
+    prune_layers(model, 2)
     assert [id(layer) for layer in model[0].model.encoder.layer] == [id(layers[0]), id(layers[3])]
     model.save_pretrained(str(tmp_path / "cut"))
     again = load_model(tmp_path / "cut")
