@@ -9,11 +9,10 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
-from ..shared.data.pairs import Columns
+from ..shared.data.columns import Columns
 from ..shared.errors import SettingsError, flag_of, refuse_below
-from ..shared.guide_index.quantize import VectorDType
-from ..shared.models.load import DType
 from ..shared.scaling import EXACT_LIMIT, NEIGHBORS, SLICE_ROWS, default_shard_rows
+from ..shared.types import DType, VectorDType
 from .search.density import default_density_k
 
 KEY_VARIABLE = "OPENAI_API_KEY"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -113,3 +115,9 @@ def refuse_idle(settings: DataclassInstance, names: Iterable[str], without: str)
             raise SettingsError(
                 f"This has no effect without {without}", where=flag_of(name), fix="leave it out, or give that too"
             )
+
+
+def refuse_url(path: Path, flag: str) -> None:
+    """Raise SettingsError where a path was given as a URL, which has lost one of its slashes by then."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise SettingsError("This is written on this machine, not to a URL", where=f"{flag} {path}", fix="give a path")

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..shared.cli.output import CommandResult
-from ..shared.evaluation.retrieval import METRICS
+from ..shared.types import METRICS
 from .settings import TrainSettings
 from .student.footprint import told
 

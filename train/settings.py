@@ -1,19 +1,21 @@
-"""The settings of stage 2: what the user can choose, checked at once."""
+"""The settings of stage 2: what the user can choose, checked at once. Nothing here loads a library of the stage."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-from ..shared.data.pairs import Columns
-from ..shared.errors import SettingsError, refuse_below, refuse_idle
-from ..shared.storage.remote import refuse_url
-from .objective import LossSettings
+from ..shared.data.columns import Columns
+from ..shared.errors import SettingsError, refuse_below, refuse_idle, refuse_url
+from ..shared.types import PRIMARY_METRIC, JudgeName, MarginStrategy
+from .loss.panel import Vote
 from .run.hub import refuse_no_repository
+
+Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)]
 
 POSITIVE = (
     "layers",
@@ -37,6 +39,130 @@ FREE_ON_RESUME = frozenset(
 def dimensions(type_: object, tokens: Sequence[Token]) -> tuple[int, ...]:
     """Numbers with commas between them, from the command line, or a list of a TOML file, which may be empty."""
     return tuple(int(number) for token in tokens for number in token.value.split(",") if number)
+
+
+@Parameter(name="*", group="Hard negatives")
+@dataclass(frozen=True, kw_only=True)
+class HardNegativeSettings:
+    """Which neighbours become hard negatives."""
+
+    hard_negatives: int = 0
+    """Hard negatives a pair, drawn anew each epoch from the anchor's stored neighbours that the judge lets pass; pairs
+    with fewer are listed in few_negatives.parquet."""
+    skip_top: int = 0
+    """Leave the closest so many neighbours out, whatever the judge says."""
+    draw: Literal["random", "top", "weighted"] = "random"
+    """`random`: all that pass alike; `top`: the closest; `weighted`: closer ones more often."""
+    negative_margin: float | None = None
+    """Choose them by a threshold of their own, so far below the positive's guide score; default: the judge's."""
+    negative_margin_strategy: MarginStrategy = "relative"
+    """`relative`: that threshold is score - abs(score) * margin; `absolute`: score - margin. NV-Retriever's
+    TopK-PercPos is relative 0.05."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        refuse_below(self, 0, "hard_negatives", "skip_top", "negative_margin")
+        if not self.hard_negatives:
+            refuse_idle(self, ("skip_top", "draw", "negative_margin"), "--hard-negatives")
+        if self.negative_margin is None:
+            refuse_idle(self, ("negative_margin_strategy",), "--negative-margin")
+
+
+@Parameter(name="*", group="Learning from the guide's scores")
+@dataclass(frozen=True, kw_only=True)
+class DistillationSettings:
+    """Weights of the terms beside the contrastive loss; 0 leaves a term out."""
+
+    kl_weight: float = 0.0
+    """Weight of the KL divergence between guide and student over an anchor's documents of the batch."""
+    kl_guide_temperature: float = 0.05
+    """The guide's similarities are divided by it in that term."""
+    kl_student_temperature: float = 0.05
+    """The student's similarities are divided by it in that term."""
+    margin_mse_weight: float = 0.0
+    """Weight of MarginMSE: the distance between positive and each explicit negative is to be the guide's."""
+    regression_weight: float = 0.0
+    """Weight of the regression onto the guide's vectors, through a linear map that is dropped after training."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        temperatures = ("kl_guide_temperature", "kl_student_temperature")
+        refuse_below(self, 0, "kl_weight", "margin_mse_weight", "regression_weight")
+        refuse_below(self, 0, *temperatures, strictly=True)
+        if not self.kl_weight:
+            refuse_idle(self, temperatures, "--kl-weight")
+
+
+@Parameter(name="*", group="Loss and judge")
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """Who says what is a false negative."""
+
+    judge: JudgeName = "positive"
+    """Who is a false negative. `positive`: a candidate closer to the anchor than its own positive, as in the paper;
+    `neighborhood`: pairs as related as an anchor and its positive are, by the scale of each text's neighbourhood."""
+    judge_threshold: float | None = None
+    """Relatedness above which --judge neighborhood removes; default: what the index asks for."""
+    judge_quantile: float = 0.5
+    """What the index asks for: this quantile of how related anchors are to their own positives. Less removes more."""
+    margin: float = 0.0
+    """How far below the judge's threshold a candidate leaves already; greater removes more."""
+    margin_strategy: MarginStrategy = "absolute"
+    """`absolute`: score - margin; `relative`: score - abs(score) * margin."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        refuse_below(self, 0, "margin")
+        if not self.margin:
+            refuse_idle(self, ("margin_strategy",), "--margin")
+        refuse_below(self, 0, "judge_quantile")
+        if self.judge_quantile > 1:
+            raise SettingsError(f"{self.judge_quantile} is no quantile", where="--judge-quantile", fix="give 0 to 1")
+        if self.judge != "neighborhood":
+            refuse_idle(self, ("judge_threshold", "judge_quantile"), "--judge neighborhood")
+        elif self.judge_threshold is not None and self.judge_quantile != JudgeSettings.judge_quantile:
+            raise SettingsError(
+                "A threshold that is given needs no quantile",
+                where="--judge-threshold --judge-quantile",
+                fix="leave one of both out",
+            )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LossSettings(JudgeSettings):
+    """What is learnt from a batch."""
+
+    loss: Literal["guided", "unguided"] = "guided"
+    """`unguided` trains without the guide's judgement, for comparison."""
+    temperature: float = 0.05
+    """Similarities are divided by it. The paper's is 0.01; docs/CHOOSING.md says why it is higher here."""
+    judge_softness: float = 0.0
+    """0 takes false negatives out. Above 0 each candidate stays, with the weight sigmoid((threshold - score) / this):
+    with 0.05 a half at the threshold, and a fiftieth 0.2 above it."""
+    vote: Vote = "mean"
+    """How several guides (--index A --index B) agree: a candidate leaves by `any`, `all`, or the `mean` of their
+    standardised scores."""
+    contrast_anchors: bool = True
+    """Push anchors apart from anchors."""
+    contrast_positives: bool = True
+    """Push positives apart from positives."""
+    negatives: int | None = None
+    """Negatives of each pair to use; default: the most that any pair has."""
+    mining: HardNegativeSettings = field(default_factory=HardNegativeSettings)
+    """Hard negatives from the stored neighbours."""
+    terms: DistillationSettings = field(default_factory=DistillationSettings)
+    """What is learnt from the scores themselves."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        super().__post_init__()
+        refuse_below(self, 0, "temperature", strictly=True)
+        refuse_below(self, 0, "judge_softness", "negatives")
+        if self.loss == "unguided":
+            refuse_idle(
+                self, (*(each.name for each in fields(JudgeSettings)), "judge_softness", "vote"), "--loss guided"
+            )
 
 
 @Parameter(name="*")
@@ -177,3 +303,54 @@ class TrainSettings:
     def determining(self) -> dict[str, Any]:
         """The settings that determine the weights: a run may go on with others of the rest."""
         return {name: value for name, value in self.recorded().items() if name not in FREE_ON_RESUME}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class MineSettings:
+    """Everything `gistcache mine` can be told besides the index; choice and drawing as in `gistcache train`."""
+
+    out: Path
+    """File to write, `.parquet` or `.jsonl`; one that is there is replaced."""
+    format: Literal["n-tuple", "flagembedding"] = "n-tuple"
+    """`n-tuple`, sentence-transformers': anchor, positive, negative_1 ... negative_N, a row a pair; pairs with fewer
+    than N are left out and counted. `flagembedding`: query, pos, neg, pos_scores, neg_scores, a row an anchor with the
+    negatives of all its pairs, which may be fewer than N; anchors without any are left out and counted."""
+    mining: HardNegativeSettings = field(default_factory=HardNegativeSettings)
+    """Which neighbours become negatives."""
+    judging: JudgeSettings = field(default_factory=JudgeSettings)
+    """Which of them are false ones, as for the loss of `gistcache train`; --negative-margin and --rescored say so in
+    its place."""
+    rescored: Path | None = None
+    """Scores of a reranker, made by `gistcache rescore`: they order the neighbours, say in the judge's place which are
+    false negatives, and are the scores that are written."""
+    seed: int = 0
+    """Seed of the drawing; that of the training run."""
+    epoch: int = 0
+    """Which epoch's negatives to draw, counted from 0."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if self.mining.hard_negatives < 1:
+            raise SettingsError("How many negatives is not said", where="--hard-negatives", fix="give 1 or more")
+        if self.out.suffix not in (".parquet", ".jsonl"):
+            raise SettingsError("The suffix says no format", where=f"--out {self.out}", fix="give .parquet or .jsonl")
+        refuse_url(self.out, "--out")
+        refuse_below(self, 0, "seed", "epoch")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """The table [sweep]: what all runs share."""
+
+    index: Many = ("guide-index",)
+    """The guide index, or several, as for `gistcache train`."""
+    out: Path = Path("runs/sweep")
+    """Folder for a folder a run, and for leaderboard.parquet and leaderboard.html."""
+    students: Many = ()
+    """The students; each is trained with every combination of the grid."""
+    eval_pairs: Many
+    """Held-out pairs to rank the runs by."""
+    metric: Literal["ndcg@10", "mrr@10", "recall@10"] = PRIMARY_METRIC
+    """What to rank the runs by."""

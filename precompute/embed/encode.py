@@ -12,9 +12,10 @@ import polars as pl
 
 from ...shared.guide_index.layout import CONTENT
 from ...shared.guide_index.memory_map import MappedRows
-from ...shared.guide_index.quantize import VectorDType, quantize
+from ...shared.guide_index.quantize import quantize
 from ...shared.progress import Advance
 from ...shared.storage.files import FileRecord
+from ...shared.types import VectorDType
 from ..guides.base import Guide
 from ..output.store import Store
 from ..run.jobs import ShardResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...shared.evaluation.retrieval import RetrievalSet
-from ...shared.guide_index.layout import Role
+from ...shared.types import Role
 from ..corpus import Corpus
 from ..guides.base import Guide
 from ..guides.response_cache import answers_in

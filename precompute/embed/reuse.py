@@ -10,8 +10,8 @@ import polars as pl
 
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.manifest import refuse_differences
-from ...shared.guide_index.quantize import VectorDType
 from ...shared.guide_index.tables import read_table
+from ...shared.types import VectorDType
 
 if TYPE_CHECKING:
     from ..guides.base import Guide

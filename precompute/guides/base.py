@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ...shared.errors import ModelError, SettingsError
-from ...shared.guide_index.layout import Role
 from ...shared.guide_index.manifest import refuse_differences
 from ...shared.progress import Advance
+from ...shared.types import Role
 from ..output.lifecycle import has_manifest, read_manifest
 from .response_cache import Answers, answers_in
 

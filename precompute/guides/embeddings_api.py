@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...shared.errors import ModelError, SettingsError
-from ...shared.guide_index.layout import Role
 from ...shared.progress import Advance, console
+from ...shared.types import Role
 from ..corpus import hash_text
 from ..settings import ApiSettings
 from .base import lengths, unit_vectors, usable

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from ...shared.errors import ModelError
-from ...shared.guide_index.layout import Role
 from ...shared.models.device import pick_device
 from ...shared.models.lengths import Features
-from ...shared.models.load import DType, find_model, fingerprint_files, load_model, set_prompts, text_limit
+from ...shared.models.load import find_model, fingerprint_files, load_model, set_prompts, text_limit
 from ...shared.progress import Advance
+from ...shared.types import DType, Role
 from ..settings import IndexSettings
 from .base import kept_dimensions, same_guide, shown, unit_vectors
 from .batching import Passes

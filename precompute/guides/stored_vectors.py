@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 
 from ...shared.errors import InputError
-from ...shared.guide_index.layout import Role
 from ...shared.guide_index.memory_map import let_go
 from ...shared.progress import Advance
 from ...shared.storage.files import sha256_of
+from ...shared.types import Role
 from ..corpus import hash_text
 from ..embed.reuse import RowsOfTexts
 from .base import kept_dimensions, same_guide, shown, unit_vectors

@@ -15,9 +15,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ...shared.evaluation.retrieval import PRIMARY_METRIC
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.sampling import evenly_spread, sample_of
+from ...shared.types import PRIMARY_METRIC
 from .batches import BLOCKS, MARGINS, RandomBatches
 from .sample import RANK_EDGES, SEED, Excerpt, ScoredPairs, clipped, principal_plane
 from .training_runs import CURVES, Run

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from ...shared.evaluation.retrieval import PRIMARY_METRIC
+from ...shared.types import PRIMARY_METRIC
 from .batches import FalseNegative, NearDuplicate
 from .sample import Excerpt, ScoredPairs, clipped
 from .training_runs import Run

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ...shared.errors import IndexFaultError, InputError
-from ...shared.evaluation.retrieval import PRIMARY_METRIC
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.manifest import named_differences
 from ...shared.storage.checksummed_json import parse_object
+from ...shared.types import PRIMARY_METRIC
 
 CURVES = ("loss", PRIMARY_METRIC, "removed_share")
 

@@ -14,17 +14,16 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from ...shared.cli.output import CommandResult
-from ...shared.errors import refuse_below
+from ...shared.errors import refuse_below, refuse_url
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.layout import RESCORED
 from ...shared.guide_index.ragged import as_lists, padded
 from ...shared.guide_index.reranker_scores import RESCORED_FORMAT, RescoredFolder, refuse_other_scores_format
 from ...shared.guide_index.texts import Texts
-from ...shared.models.load import DType
 from ...shared.progress import step
 from ...shared.storage.checksummed_json import write_checksummed
 from ...shared.storage.files import FileRecord, Journal
-from ...shared.storage.remote import refuse_url
+from ...shared.types import DType
 from ..output.lifecycle import Contents, refuse_foreign, unfinished
 from ..output.store import Store
 from .cross_encoder import Reranker

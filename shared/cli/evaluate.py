@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from ..data.pairs import Columns
+from ..data.columns import Columns
 from ..errors import SettingsError
 from ..evaluation.mteb import evaluate_tasks, find_tasks
 from ..evaluation.retrieval import RetrievalSet, evaluate_sts

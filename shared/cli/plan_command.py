@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .. import scaling
 from ..errors import SettingsError, refuse_below
-from ..guide_index.quantize import VectorDType
+from ..types import VectorDType
 from .output import CommandResult
 
 COUNTS = ("hours", "part files", "rows a part", "slices of documents")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
-
-from cyclopts import Parameter
+from typing import Any, NamedTuple
 
 from ..errors import InputError
+from .columns import Columns
 from .inputs import Source, find_sources
 from .readers import Fields, read_rows
 
@@ -34,21 +32,6 @@ FIXES = {
 }
 # A file whose rows are refused up to here is not what it is taken for.
 GIVE_UP_AFTER = 100_000
-
-
-@Parameter(name="*", group="Columns of the pairs")
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Which columns hold the texts, where their names do not tell."""
-
-    anchor_column: str | None = None
-    """Column with the anchor; default: `anchor`, else `query`."""
-    positive_column: str | None = None
-    """Column with the positive, or a list of positives; default: `positive`, else `pos`."""
-    negative_column: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = ()
-    """Column with a negative, or a list of them; may be repeated; default: `negative`, `negative_1` ..., `neg`."""
-    task_column: str | None = None
-    """Column with the name of the task; default: `task`, else `task_name`, where there is one."""
 
 
 class Pair(NamedTuple):

@@ -13,18 +13,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..data.columns import Columns
 from ..data.inputs import Source, find_sources, unreadable
-from ..data.pairs import Columns, Pair, read_pairs
+from ..data.pairs import Pair, read_pairs
 from ..data.readers import MAX_LINE_BYTES, read_rows
 from ..errors import InputError
 from ..models.onednn import OneDNNLinear
 from ..progress import shows_bars
+from ..types import METRICS
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-METRICS = ("ndcg@10", "mrr@10", "recall@10")
-PRIMARY_METRIC = "ndcg@10"
 STS_COLUMNS = ("sentence1", "sentence2", "score")
 
 

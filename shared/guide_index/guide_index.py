@@ -16,10 +16,10 @@ from ..errors import IndexFaultError
 from ..storage.checksummed_json import parse_object
 from ..storage.integrity import refuse_damaged
 from ..storage.remote import local_copy
+from ..types import VectorDType
 from .layout import CONTENT, Layout
 from .manifest import Manifest
 from .memory_map import MappedRows, MappedVectors
-from .quantize import VectorDType
 from .ragged import runs
 from .tables import read_table
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 
-Role = Literal["query", "document"]
 ShardKind = Literal[
     "texts",
     "contents",

@@ -6,11 +6,12 @@ docs/SMALLER.md has what that is worth.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
-VectorDType = Literal["float16", "int8"]
+from ..types import VectorDType
+
 VECTOR_DTYPES: tuple[VectorDType, ...] = get_args(VectorDType)
 LARGEST = 127
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from typing import TypeVar
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from ..errors import IndexFaultError, SettingsError, StorageError, first_line
+from ..errors import IndexFaultError, StorageError, first_line
 from ..guide_index.layout import Layout
 from ..progress import step
 from .files import FileRecord, atomic_write, sha256_of, size_fault
@@ -36,12 +35,6 @@ WAITS = (1.0, 5.0, 20.0)  # seconds before trying a whole file again, after the 
 def is_url(locator: str | Path) -> bool:
     """Whether it names something else than a local path."""
     return "://" in str(locator)
-
-
-def refuse_url(path: Path, flag: str) -> None:
-    """Raise SettingsError where a path was given as a URL, which has lost one of its slashes by then."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
-        raise SettingsError("This is written on this machine, not to a URL", where=f"{flag} {path}", fix="give a path")
 
 
 def cache_folder(purpose: str, key: str) -> Path:

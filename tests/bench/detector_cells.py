@@ -20,9 +20,10 @@ from gistcache.shared.candidates import (
     similarities,
 )
 from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.types import MarginStrategy
 from gistcache.train.batches.sampler import plan_of_index
 from gistcache.train.loss.guide_lookup import Guides
-from gistcache.train.loss.judges import MarginStrategy, thresholds
+from gistcache.train.loss.judges import thresholds
 from torch import Tensor
 
 MARGINS: tuple[tuple[float, MarginStrategy], ...] = (

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 import torch
 from bench_data import STUDENT, gistcache
 from gistcache.precompute.corpus import read_corpus
-from gistcache.shared.data.pairs import Columns, read_pairs
+from gistcache.shared.data.columns import Columns
+from gistcache.shared.data.pairs import read_pairs
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import find_model, load_model
 from gistcache.shared.timing import peak_memory_bytes

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 from gistcache.precompute.corpus import read_corpus
-from gistcache.shared.data.pairs import Columns, read_pairs
+from gistcache.shared.data.columns import Columns
+from gistcache.shared.data.pairs import read_pairs
 from gistcache.shared.errors import GistcacheError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.progress import console

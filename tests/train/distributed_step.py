@@ -12,7 +12,7 @@ from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
 from gistcache.train.distributed import process_group, wait
-from gistcache.train.loss.distillation import DistillationSettings
+from gistcache.train.settings import DistillationSettings
 from sentence_transformers.util.distributed import get_rank, get_world_size
 from torch.nn.parallel import DistributedDataParallel
 

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 from gistcache.shared.errors import SettingsError
-from gistcache.train.batches.hard_negatives import HardNegativeSettings
-from gistcache.train.loss.distillation import DistillationSettings
-from gistcache.train.objective import LossSettings
-from gistcache.train.settings import TrainSettings
+from gistcache.train.settings import DistillationSettings, HardNegativeSettings, LossSettings, TrainSettings
 
 
 def asked(**changes):

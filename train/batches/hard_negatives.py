@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
-from cyclopts import Parameter
 
 from ...shared.candidates import PairVectors
-from ...shared.errors import SettingsError, refuse_below, refuse_idle
+from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.ragged import padded
-from ..loss.judges import GuideView, Judge, MarginStrategy, PositiveJudge, excess_of_candidates
+from ..loss.judges import GuideView, Judge, PositiveJudge, excess_of_candidates
 from ..loss.reranker_judge import Reranked
 from ..loss.scratch import scratch
+from ..settings import HardNegativeSettings
 
 BLOCK_PAIRS = 256
 # Weighted drawing takes a neighbour in proportion to exp(guide score / this).
 DRAW_TEMPERATURE = 0.05
-
-
-@Parameter(name="*", group="Hard negatives")
-@dataclass(frozen=True, kw_only=True)
-class HardNegativeSettings:
-    """Which neighbours become hard negatives."""
-
-    hard_negatives: int = 0
-    """Hard negatives a pair, drawn anew each epoch from the anchor's stored neighbours that the judge lets pass; pairs
-    with fewer are listed in few_negatives.parquet."""
-    skip_top: int = 0
-    """Leave the closest so many neighbours out, whatever the judge says."""
-    draw: Literal["random", "top", "weighted"] = "random"
-    """`random`: all that pass alike; `top`: the closest; `weighted`: closer ones more often."""
-    negative_margin: float | None = None
-    """Choose them by a threshold of their own, so far below the positive's guide score; default: the judge's."""
-    negative_margin_strategy: MarginStrategy = "relative"
-    """`relative`: that threshold is score - abs(score) * margin; `absolute`: score - margin. NV-Retriever's
-    TopK-PercPos is relative 0.05."""
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        refuse_below(self, 0, "hard_negatives", "skip_top", "negative_margin")
-        if not self.hard_negatives:
-            refuse_idle(self, ("skip_top", "draw", "negative_margin"), "--hard-negatives")
-        if self.negative_margin is None:
-            refuse_idle(self, ("negative_margin_strategy",), "--negative-margin")
 
 
 class HardNegatives:

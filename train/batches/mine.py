@@ -3,65 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from cyclopts import Parameter
 from rich.text import Text
 
 from ...shared.cli.output import CommandResult
-from ...shared.errors import SettingsError, refuse_below
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.texts import Texts
 from ...shared.progress import console, step
-from ...shared.storage.remote import refuse_url
 from ..loss.judges import make_judge
 from ..loss.reranker_judge import Reranked
 from ..loss.rescored import Rescored
-from ..objective import JudgeSettings
-from .hard_negatives import HardNegatives, HardNegativeSettings
+from ..settings import MineSettings
+from .hard_negatives import HardNegatives
 from .mined_files import FLAG_EMBEDDING, Mined, joined, n_tuple_schema, n_tuples, write_rows
 
 Format = Literal["n-tuple", "flagembedding"]
 
 BLOCK_PAIRS = 1_024
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class MineSettings:
-    """Everything `gistcache mine` can be told besides the index; choice and drawing as in `gistcache train`."""
-
-    out: Path
-    """File to write, `.parquet` or `.jsonl`; one that is there is replaced."""
-    format: Format = "n-tuple"
-    """`n-tuple`, sentence-transformers': anchor, positive, negative_1 ... negative_N, a row a pair; pairs with fewer
-    than N are left out and counted. `flagembedding`: query, pos, neg, pos_scores, neg_scores, a row an anchor with the
-    negatives of all its pairs, which may be fewer than N; anchors without any are left out and counted."""
-    mining: HardNegativeSettings = field(default_factory=HardNegativeSettings)
-    """Which neighbours become negatives."""
-    judging: JudgeSettings = field(default_factory=JudgeSettings)
-    """Which of them are false ones, as for the loss of `gistcache train`; --negative-margin and --rescored say so in
-    its place."""
-    rescored: Path | None = None
-    """Scores of a reranker, made by `gistcache rescore`: they order the neighbours, say in the judge's place which are
-    false negatives, and are the scores that are written."""
-    seed: int = 0
-    """Seed of the drawing; that of the training run."""
-    epoch: int = 0
-    """Which epoch's negatives to draw, counted from 0."""
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        if self.mining.hard_negatives < 1:
-            raise SettingsError("How many negatives is not said", where="--hard-negatives", fix="give 1 or more")
-        if self.out.suffix not in (".parquet", ".jsonl"):
-            raise SettingsError("The suffix says no format", where=f"--out {self.out}", fix="give .parquet or .jsonl")
-        refuse_url(self.out, "--out")
-        refuse_below(self, 0, "seed", "epoch")
 
 
 def mine(index: str, *, settings: MineSettings) -> CommandResult:

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from ...shared.errors import FolderLockedError, IndexFaultError
 from ...shared.guide_index.guide_index import GuideIndex
-from ...shared.guide_index.layout import Role
 from ...shared.guide_index.memory_map import let_go
 from ...shared.guide_index.ragged import Ragged
 from ...shared.guide_index.tables import read_table
@@ -34,6 +33,7 @@ from ...shared.storage.checksummed_json import read_checksummed, write_checksumm
 from ...shared.storage.files import FileRecord, Journal, commit_array
 from ...shared.storage.integrity import damage
 from ...shared.storage.lock import folder_lock
+from ...shared.types import Role
 
 logger = logging.getLogger(__name__)
 

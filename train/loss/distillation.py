@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
-from cyclopts import Parameter
 from torch import Tensor
 
 from ...shared.candidates import Blocks, PairVectors, similarities
-from ...shared.errors import refuse_below, refuse_idle
-
-
-@Parameter(name="*", group="Learning from the guide's scores")
-@dataclass(frozen=True, kw_only=True)
-class DistillationSettings:
-    """Weights of the terms beside the contrastive loss; 0 leaves a term out."""
-
-    kl_weight: float = 0.0
-    """Weight of the KL divergence between guide and student over an anchor's documents of the batch."""
-    kl_guide_temperature: float = 0.05
-    """The guide's similarities are divided by it in that term."""
-    kl_student_temperature: float = 0.05
-    """The student's similarities are divided by it in that term."""
-    margin_mse_weight: float = 0.0
-    """Weight of MarginMSE: the distance between positive and each explicit negative is to be the guide's."""
-    regression_weight: float = 0.0
-    """Weight of the regression onto the guide's vectors, through a linear map that is dropped after training."""
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        temperatures = ("kl_guide_temperature", "kl_student_temperature")
-        refuse_below(self, 0, "kl_weight", "margin_mse_weight", "regression_weight")
-        refuse_below(self, 0, *temperatures, strictly=True)
-        if not self.kl_weight:
-            refuse_idle(self, temperatures, "--kl-weight")
+from ..settings import DistillationSettings
 
 
 def guide_kl(student: Tensor, guide: Tensor, leaves: Tensor) -> Tensor:

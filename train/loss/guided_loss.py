@@ -21,12 +21,14 @@ from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.models.lengths import Features, is_padded_text, take_rows
 from ...shared.models.load import public_name
+from ...shared.types import JudgeName, MarginStrategy
 from ..distributed import gather
+from ..settings import DistillationSettings
 from ..student.forward import embed, embed_columns, longest_first
-from .distillation import DistillationSettings, score_terms
+from .distillation import score_terms
 from .guide_lookup import BatchGuide, Guides
 from .guide_map import fitted_map
-from .judges import Judge, JudgeName, MarginStrategy, make_judge
+from .judges import Judge, make_judge
 from .panel import Vote, agreed, score_spread
 from .reranker_judge import Reranked
 from .rescored import Rescored

@@ -6,7 +6,7 @@ pairs by pairs, on the scale of each text's own neighbourhood; docs/JUDGE.md say
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from ...shared.candidates import Blocks, PairVectors, similarities
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.sampling import evenly_spread
-
-MarginStrategy = Literal["absolute", "relative"]
-JudgeName = Literal["positive", "neighborhood"]
+from ...shared.types import JudgeName, MarginStrategy
 
 SAMPLED_PAIRS = 16_384
 TEXTS_OF_A_PAIR = 2

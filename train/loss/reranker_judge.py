@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...shared.candidates import Blocks
 from ...shared.guide_index.ragged import runs
-from .judges import MarginStrategy, thresholds
+from ...shared.types import MarginStrategy
+from .judges import thresholds
 from .rescored import RerankedPairs, Rescored
 
 

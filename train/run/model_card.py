@@ -11,10 +11,10 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.model_card import generate_model_card
 
-from ...shared.evaluation.retrieval import METRICS
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.models.load import hub_id, public_name
 from ...shared.storage.files import atomic_write
+from ...shared.types import METRICS
 from ..settings import TrainSettings
 from ..student.footprint import told
 

@@ -17,13 +17,13 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ...shared.errors import SettingsError
-from ...shared.evaluation.retrieval import PRIMARY_METRIC, RetrievalSet
+from ...shared.evaluation.retrieval import RetrievalSet
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.hf_dataset import pair_rows
-from ...shared.guide_index.layout import Role
 from ...shared.guide_index.texts import Texts
 from ...shared.models.device import pick_device
 from ...shared.progress import console
+from ...shared.types import PRIMARY_METRIC, Role
 from ..batches.collators import BatchColumns, CachedTokens, WithHardTexts
 from ..batches.consistency import kept_pairs
 from ..batches.hard_negatives import HardNegatives
@@ -34,8 +34,7 @@ from ..distributed import is_main_process, main_process_first
 from ..loss.guided_loss import GuidedContrastiveLoss
 from ..loss.rescored import Rescored
 from ..loss.statistics import MaskStatistics
-from ..objective import LossSettings
-from ..settings import TrainSettings
+from ..settings import LossSettings, TrainSettings
 from ..student.adapters import load_adapters
 from ..student.students import matryoshka_dims
 from .model_card import SAMPLE, describe_data

@@ -12,8 +12,9 @@ from ...shared.cli.output import CommandResult
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.storage.lock import folder_lock
+from ..settings import SweepSettings
 from .leaderboard import Row, ranked, table_of, write_chart, write_parquet
-from .sweep_file import Run, SweepSettings, read_sweep
+from .sweep_file import Run, read_sweep
 from .sweep_runs import train_all
 
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from ...shared.cli.config_file import flat
-from ...shared.evaluation.retrieval import METRICS
 from ...shared.storage.files import atomic_write
+from ...shared.types import METRICS
 from .sweep_runs import Ended
 
 if TYPE_CHECKING:

@@ -6,21 +6,19 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
 from ...shared.cli.config_file import read_toml
 from ...shared.errors import SettingsError
-from ...shared.evaluation.retrieval import PRIMARY_METRIC
-from ..settings import TrainSettings
+from ..settings import SweepSettings, TrainSettings
 
 Flags = dict[str, Any]
 Settings = TypeVar("Settings")
-Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)]
 
 TABLES = ("sweep", "settings", "grid", "runs")
 # Given once for all runs, or by the sweep itself.
@@ -32,23 +30,6 @@ NOT_OF_A_RUN = {
     "push-to-hub": "the command that repeats the best run",  # all runs would go into one repository
 }
 LONGEST_NAME = 120
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class SweepSettings:
-    """The table [sweep]: what all runs share."""
-
-    index: Many = ("guide-index",)
-    """The guide index, or several, as for `gistcache train`."""
-    out: Path = Path("runs/sweep")
-    """Folder for a folder a run, and for leaderboard.parquet and leaderboard.html."""
-    students: Many = ()
-    """The students; each is trained with every combination of the grid."""
-    eval_pairs: Many
-    """Held-out pairs to rank the runs by."""
-    metric: Literal["ndcg@10", "mrr@10", "recall@10"] = PRIMARY_METRIC
-    """What to rank the runs by."""
 
 
 class Run(NamedTuple):

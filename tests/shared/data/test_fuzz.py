@@ -8,7 +8,8 @@ import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from gistcache.shared.data.pairs import Columns, Pair, Reject, read_pairs
+from gistcache.shared.data.columns import Columns
+from gistcache.shared.data.pairs import Pair, Reject, read_pairs
 from gistcache.shared.errors import InputError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

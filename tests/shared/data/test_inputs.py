@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 
 import pytest
+from gistcache.shared.data.columns import Columns
 from gistcache.shared.data.inputs import find_sources
-from gistcache.shared.data.pairs import Columns, read_pairs
+from gistcache.shared.data.pairs import read_pairs
 from gistcache.shared.errors import InputError
 
 

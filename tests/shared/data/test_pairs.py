@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from gistcache.shared.data.pairs import Columns, Pair, Reject, read_pairs
+from gistcache.shared.data.columns import Columns
+from gistcache.shared.data.pairs import Pair, Reject, read_pairs
 from gistcache.shared.errors import InputError
 
 from tests.conftest import write_jsonl

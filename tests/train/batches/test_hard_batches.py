@@ -7,11 +7,10 @@ import pytest
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.train.batches import collators
 from gistcache.train.batches.hard_batches import WIDTH, Nearby, in_walks, nearby_pairs
-from gistcache.train.batches.hard_negatives import HardNegatives, HardNegativeSettings
+from gistcache.train.batches.hard_negatives import HardNegatives
 from gistcache.train.batches.sampler import plan_of_index
-from gistcache.train.objective import LossSettings
 from gistcache.train.run.run import train_student
-from gistcache.train.settings import TrainSettings
+from gistcache.train.settings import HardNegativeSettings, LossSettings, TrainSettings
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from gistcache.shared.guide_index.texts import Texts
 from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
 from gistcache.train.batches.collators import BatchColumns, CachedTokens, WithHardTexts
-from gistcache.train.batches.hard_negatives import HardNegatives, HardNegativeSettings
+from gistcache.train.batches.hard_negatives import HardNegatives
 from gistcache.train.batches.token_cache import TokenCache
 from gistcache.train.loss.judges import NeighborhoodJudge, PositiveJudge
 from gistcache.train.run.run import train_student
-from gistcache.train.settings import LossSettings, TrainSettings
+from gistcache.train.settings import HardNegativeSettings, LossSettings, TrainSettings
 from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss
 
 from tests.test_parity import StoredGuide

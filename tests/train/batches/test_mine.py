@@ -14,13 +14,12 @@ from gistcache.shared.errors import SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.texts import Texts
 from gistcache.train.batches import collators
-from gistcache.train.batches.hard_negatives import HardNegatives, HardNegativeSettings
-from gistcache.train.batches.mine import MineSettings, mine_index
+from gistcache.train.batches.hard_negatives import HardNegatives
+from gistcache.train.batches.mine import mine_index
 from gistcache.train.batches.mined_files import Mined, joined
 from gistcache.train.loss.judges import PositiveJudge
-from gistcache.train.objective import JudgeSettings, LossSettings
 from gistcache.train.run import run
-from gistcache.train.settings import TrainSettings
+from gistcache.train.settings import HardNegativeSettings, JudgeSettings, LossSettings, MineSettings, TrainSettings
 
 from tests.conftest import build_test_index, random_pairs
 

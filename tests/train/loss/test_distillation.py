@@ -7,10 +7,9 @@ import pytest
 import torch
 from gistcache.shared.candidates import Blocks, PairVectors, self_cells, similarities
 from gistcache.shared.errors import SettingsError
-from gistcache.train.loss.distillation import DistillationSettings, guide_kl, margin_mse, regression, score_terms
-from gistcache.train.objective import LossSettings
+from gistcache.train.loss.distillation import guide_kl, margin_mse, regression, score_terms
 from gistcache.train.run.run import train_student
-from gistcache.train.settings import TrainSettings
+from gistcache.train.settings import DistillationSettings, LossSettings, TrainSettings
 from scipy.special import log_softmax
 
 PAIRS, WIDTH = 6, 2

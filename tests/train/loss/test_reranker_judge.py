@@ -14,8 +14,7 @@ from gistcache.train.loss.guide_lookup import Guides
 from gistcache.train.loss.judges import NeighborhoodJudge, PositiveJudge
 from gistcache.train.loss.reranker_judge import Reranked
 from gistcache.train.loss.rescored import Rescored
-from gistcache.train.objective import LossSettings
-from gistcache.train.settings import TrainSettings
+from gistcache.train.settings import LossSettings, TrainSettings
 
 CPU = torch.device("cpu")
 

@@ -11,13 +11,11 @@ import pytest
 import torch
 from gistcache.shared.errors import FolderLockedError, GistcacheError, StaleIndexError, StoppedEarly
 from gistcache.shared.storage.lock import folder_lock
-from gistcache.train.batches.hard_negatives import HardNegativeSettings
-from gistcache.train.loss.distillation import DistillationSettings
 from gistcache.train.loss.guided_loss import STATE
 from gistcache.train.run import checkpoints as module
 from gistcache.train.run.checkpoints import SEAL_FILE, all_checkpoints, writing_to
 from gistcache.train.run.run import train_student
-from gistcache.train.settings import LossSettings, TrainSettings
+from gistcache.train.settings import DistillationSettings, HardNegativeSettings, LossSettings, TrainSettings
 from safetensors.torch import load_file
 
 from tests.conftest import build_test_index, random_pairs, write_jsonl

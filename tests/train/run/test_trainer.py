@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from gistcache.shared.data.pairs import Columns
+from gistcache.shared.data.columns import Columns
 from gistcache.shared.errors import GistcacheError, InputError, ModelError, SettingsError, StaleIndexError
 from gistcache.shared.evaluation.retrieval import RetrievalSet
 from gistcache.shared.guide_index.guide_index import GuideIndex
