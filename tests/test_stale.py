@@ -14,7 +14,7 @@ from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.shared.errors import IndexFaultError, StaleIndexError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import load_model
-from gistcache.shared.storage.checksummed_json import read_checksummed, write_checksummed
+from gistcache.shared.storage.integrity import read_checksummed, write_checksummed
 from gistcache.train.batches.token_cache import TokenCache
 from safetensors.torch import load_file, save_file
 
@@ -154,7 +154,7 @@ def test_another_format_version_is_told(tmp_path, held, guide_copy):
         folder = tmp_path / state
         shutil.copytree(held[0] / state, folder)
         write_checksummed(folder / file, read_checksummed(folder / file, "file") | {"format": 7})
-        with pytest.raises(IndexFaultError, match="format version 7; this program reads 1"):
+        with pytest.raises(IndexFaultError, match="format version 7; this program reads 2"):
             build_test_index(folder, ROWS, guide_copy)
     with pytest.raises(IndexFaultError, match="format version 7"):
         GuideIndex.open(tmp_path / "finished")
