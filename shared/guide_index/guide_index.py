@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from ..errors import IndexFaultError
 from ..storage.integrity import FileRecord, parse_object, refuse_damaged
-from ..types import VectorDType
 from .hf_dataset import PairIds, pair_dataset
 from .layout import CONTENT, ShardKind
 from .manifest import Manifest
@@ -86,11 +85,6 @@ class GuideIndex:
     def dim(self) -> int:
         """Dimensions of a guide vector."""
         return int(self.manifest.request.guide["dim"])
-
-    @property
-    def vector_dtype(self) -> VectorDType:
-        """Number type that guide vectors are stored in."""
-        return self.manifest.request.settings["vector_dtype"]
 
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """Guide vectors of unit length up to rounding: text ids (n,) -> (n, dim) float16, float32 from stored int8."""

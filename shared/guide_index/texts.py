@@ -38,12 +38,10 @@ class Texts:
 
     def take(self, ids: np.ndarray) -> pa.Array:
         """(n,) ids -> n texts, in order."""
-        order = np.argsort(ids, kind="stable")
-        numbers = np.searchsorted(self._starts, ids[order], side="right") - 1
+        numbers = np.searchsorted(self._starts, ids, side="right") - 1
         chunks = [
-            self._shard(int(number)).take(pa.array(ids[order][numbers == number] - self._starts[number]))
+            self._shard(int(number)).take(pa.array(ids[numbers == number] - self._starts[number]))
             for number in np.unique(numbers)
         ]
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return pa.concat_arrays(chunks).take(pa.array(back))
+        places = np.argsort(np.argsort(numbers, kind="stable"))  # of each text among the chunks
+        return pa.concat_arrays(chunks).take(pa.array(places))
