@@ -82,7 +82,8 @@ class IndexFolder:
         ]  # fmt: skip
         self.shards["scores"] = [
             table(
-                pair_id=(pa.int64(), ids), positive_score=(pa.float32(), [0.5] * len(ids)), negative_scores=(FLOATS, none),
+                pair_id=(pa.int64(), ids), positive_score=(pa.float32(), [0.5] * len(ids)),
+                negative_scores=(FLOATS, none),
                 neighbor_ids=(IDS, [[p] for p in positives]), neighbor_scores=(FLOATS, [[0.5] for _ in pairs]),
                 positive_rank=(pa.int64(), [0] * len(ids)),
             )
