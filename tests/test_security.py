@@ -68,9 +68,9 @@ def keyword_is_never_true(call: ast.Call, name: str) -> bool:
 
 def test_the_walk_sees_what_it_should():
     assert PRODUCT
-    found = calls(ast.parse("np.load(p)\nSentenceTransformer(p, trust_remote_code=True)"))
-    assert keyword(found[0][1], "allow_pickle") is None
-    assert not keyword_is_never_true(found[1][1], "trust_remote_code")
+    parsed = calls(ast.parse("np.load(p)\nSentenceTransformer(p, trust_remote_code=True)"))
+    assert keyword(parsed[0][1], "allow_pickle") is None
+    assert not keyword_is_never_true(parsed[1][1], "trust_remote_code")
 
 
 EVIL = """

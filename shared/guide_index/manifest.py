@@ -174,8 +174,8 @@ def refuse_other_format(content: dict[str, Any], path: Path, versions: tuple[int
     if (version := content.get("format")) in versions:
         return
     fix = "build the index again with `gistcache index`, or use the release of gistcache that wrote it"
-    if version == OLDER_VERSION and path == Layout(path.parent).manifest:
-        fix = f"`gistcache index PAIRS --guide MODEL --reuse {path.parent} --out NEW` keeps its vectors"
+    if version == OLDER_VERSION and path.name == Layout(path.parent).manifest.name:
+        fix = "`gistcache index PAIRS --guide MODEL --reuse OLD --out NEW` keeps its vectors"
     raise IndexFaultError(
         f"The index has format version {version!r}; this program reads {FORMAT_VERSION}", where=str(path), fix=fix
     )

@@ -22,7 +22,8 @@ def test_readers_refuse_version_1_with_the_command_that_keeps_its_vectors(tmp_pa
     for read in (GuideIndex.open, lambda path: verify(str(path))):
         with pytest.raises(IndexFaultError, match="format version 1; this program reads 2") as caught:
             read(root)
-        assert f"`gistcache index PAIRS --guide MODEL --reuse {root} --out NEW`" in caught.value.fix
+        assert caught.value.where == str(root / "manifest.json")
+        assert "`gistcache index PAIRS --guide MODEL --reuse OLD --out NEW`" in caught.value.fix
         assert "\n" not in caught.value.fix
 
 

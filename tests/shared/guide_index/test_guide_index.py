@@ -107,8 +107,7 @@ def test_every_impossible_value_is_a_fault(tmp_path):
     folder.shards["scores"][0] = folder.shards["scores"][0].set_column(
         3, folder.shards["scores"][0].schema.field(3), pa.array([[3], [-1], [7]])
     )
-    found = faults(folder.write(tmp_path / "index"))
-    assert sorted(found) == [
+    assert sorted(faults(folder.write(tmp_path / "index"))) == [
         "contents/shard-00000.npy: 2 values are no text id (0 to 6)",
         "density/shard-00000.npy: values that are not finite",
         "lookup/shard-00000.npy: 1 values are no text id (0 to 6)",
