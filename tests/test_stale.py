@@ -141,9 +141,7 @@ def test_each_change_is_named_and_nothing_is_reused(tmp_path, built, guide_copy,
     assert parts(tmp_path / "index") == before
 
 
-def test_the_same_request_leaves_the_index_alone_whatever_the_name_of_its_file(
-    tmp_path, built, guide_copy, monkeypatch
-):
+def test_the_same_request_leaves_the_index_alone_whatever_its_file_is_called(tmp_path, built, guide_copy, monkeypatch):
     monkeypatch.setattr(ModelGuide, "encode", lambda *_: pytest.fail("nothing is to be computed"))
     shutil.copytree(built[1], tmp_path / "index")
     before = contents(tmp_path / "index")

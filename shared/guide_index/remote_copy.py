@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,6 @@ from ..storage.integrity import FileRecord, size_fault
 from ..storage.lock import folder_lock
 from ..storage.remote import Remote, is_url
 from .layout import Layout
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,11 +66,8 @@ class LocalCopy:
     def fetch_summary(self) -> None:
         """Download the summary of the build that lies beside the index, if there is one."""
         if self.remote and not self.layout.summary.exists():
-            try:
-                with atomic_write(self.layout.summary, locked=False) as partial:
-                    Remote(f"{self.remote.url}.summary.json").get("", partial)
-            except StorageError as error:
-                logger.info("no summary beside the index: %s", error.what)
+            with suppress(StorageError), atomic_write(self.layout.summary, locked=False) as partial:
+                Remote(f"{self.remote.url}.summary.json").get("", partial)
 
     def _missing(self, records: Iterable[FileRecord]) -> list[FileRecord]:
         return [record for record in records if size_fault(self.layout.root, record)]
