@@ -15,20 +15,20 @@ import pyarrow as pa
 
 from ..shared.data.pairs import read_pairs
 from ..shared.evaluation.retrieval import RetrievalSet
-from ..shared.guide_index.layout import CONTENT_COLUMNS, ShardKind, unrounded_rows
+from ..shared.guide_index.layout import CONTENT_COLUMNS, ShardKind
 from ..shared.guide_index.manifest import Manifest, Request
 from ..shared.guide_index.memory_map import MappedRows, MappedVectors
 from ..shared.libraries import installed
 from ..shared.models.load import find_model
 from ..shared.progress import Advance, step
 from ..shared.sampling import sample_of
-from ..shared.storage.files import FileRecord, Journal
+from ..shared.storage.integrity import FileRecord
+from ..shared.storage.journal import Journal
 from ..shared.timing import Timings
 from .corpus import Corpus, read_corpus
 from .embed.encode import KEPT, EncodeJob
 from .embed.expected_texts import all_texts, older_vectors
 from .embed.reuse import OldVectors
-from .embed.unrounded import SampledPairs, Unrounded, UnroundedJob
 from .guides.base import AsModel, Guide, guide_of
 from .output.lifecycle import INDEX, finish, finished, has_manifest, refuse_foreign, unfinished
 from .output.store import Store
@@ -40,7 +40,7 @@ from .search.density import DensityJob, DensityReference
 from .search.faiss_files import FaissJob
 from .search.guide_vectors import GuideVectors
 from .search.neighbors import DocumentShard, document_shards
-from .search.pair_scores import ScoreJob, anchor_centroids, found_file, found_folder
+from .search.pair_scores import ScoreJob, found_file, found_folder
 from .settings import NOT_FOR, IndexSettings
 from .summary import outside_top
 
@@ -68,7 +68,7 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Timings) 
         guide, old = guide_of(settings, place), None
         if not has_manifest(place):  # else nothing will be asked for
             old = older_vectors(settings, guide)
-            guide.expect(all_texts(corpus, held_out, old, roles_alike=guide.same_for_both_roles))
+            guide.expect(all_texts(corpus, held_out, old))
         recorded = settings.recorded() | {"eval_pairs": held_out.fingerprint() if held_out else None}
         request = Request(guide.fingerprint(), corpus.fingerprint(), recorded)
     if held := finished(place, request):
@@ -173,7 +173,7 @@ class _Build:
             counts[KEPT] = kept
         job = EncodeJob(
             self.place, self.guide, self.shards["texts"], self._contents, self.corpus.queries, None, self.old,
-            self.unrounded(), self.settings.vector_dtype,
+            self.settings.vector_dtype,
         )  # fmt: skip
         with step("embed texts", self.corpus.texts.height, "texts", done=kept) as advance:
             told = self._run("vectors", job, range(first), advance)
@@ -182,14 +182,6 @@ class _Build:
         for each in told:
             counts.update(each)
         self.clock.texts = counts
-
-    def unrounded(self) -> Unrounded:
-        """The vectors of the sample of pairs that is kept as the guide gives it."""
-        sample = SampledPairs.of(self.corpus, roles_alike=self.guide.same_for_both_roles)
-        job = UnroundedJob(self.place, self.guide, sample, self.old)
-        with step("embed a sample, kept unrounded for verify", len(sample.pair_ids), "pairs") as advance:
-            self._run("unrounded", job, range(1), advance)
-        return Unrounded(sample.keys, self.place.rows(self.shards["unrounded"], (), unrounded_rows(self.guide.dim)))
 
     def density(self, space: GuideVectors) -> dict[str, Any]:
         """Every text's scale."""
@@ -230,10 +222,9 @@ class _Build:
         }
 
     def scores(self, space: GuideVectors) -> None:
-        """Scores, neighbours, ranks and clusters of every pair: slice after slice, each over all parts of pairs."""
+        """Scores, neighbours and ranks of every pair: slice after slice, each over all parts of pairs."""
         slices, parts = self._slices(), range(len(self.shards["pairs"]))
         todo = [number for number in parts if not self._record("scores", number)]
-        centroids = anchor_centroids(space, self.settings.clusters, self.settings.seed) if todo else np.empty((0, 0))
         with step("scores", self.corpus.pairs.height * len(slices), "pairs") as advance:
             for documents in slices if todo else []:
                 job = ScoreJob(
@@ -242,7 +233,6 @@ class _Build:
                     before=self._found(documents.number - 1, todo),
                     last=documents == slices[-1],
                     neighbors=self.settings.neighbors,
-                    centroids=centroids,
                     device=self.settings.device,
                 )  # fmt: skip
                 ahead = {part for later in slices[documents.number :] for part in self._found(later.number, todo)}

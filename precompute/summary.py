@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from ..shared.guide_index.manifest import Manifest
-from ..shared.storage.files import FileRecord
+from ..shared.storage.integrity import FileRecord
 from ..shared.timing import Timings, peak_memory_bytes
 from .output.store import Store
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .guide_index.layout import CONTENT_COLUMNS, LOOKUP, UNROUNDED_PAIRS, unrounded_rows
+from .guide_index.layout import CONTENT_COLUMNS, LOOKUP
 
 FLOAT32, FLOAT16, INT64 = 4, 2, 8
 HASH_BYTES = 17  # BLAKE2b of 16 bytes and what Parquet adds
@@ -85,7 +85,6 @@ def file_bytes(corpus: CorpusSize, shape: Shape) -> dict[str, int]:
         "pairs": corpus.pairs * PAIR_BYTES,
         "lookup": corpus.pairs * LOOKUP.itemsize,
         "negatives": corpus.negatives * INT64,
-        "unrounded": min(UNROUNDED_PAIRS, corpus.texts - corpus.documents) * unrounded_rows(shape.dim).itemsize,
         "vectors": corpus.texts * shape.dim * shape.value_bytes,
         "density": corpus.texts * FLOAT32,
         "scores": corpus.pairs * (SCORE_ROW_BYTES + neighbors * neighbor),

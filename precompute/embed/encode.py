@@ -14,13 +14,12 @@ from ...shared.guide_index.layout import CONTENT
 from ...shared.guide_index.memory_map import MappedRows
 from ...shared.guide_index.quantize import quantize
 from ...shared.progress import Advance
-from ...shared.storage.files import FileRecord
+from ...shared.storage.integrity import FileRecord
 from ...shared.types import VectorDType
 from ..guides.base import Guide
 from ..output.store import Store
 from ..run.jobs import ShardResult
 from .reuse import Held, OldVectors
-from .unrounded import Unrounded
 
 COMPUTED, KEPT = "computed", "kept from an earlier run"
 SAME_AS_QUERY, FROM_OLD = "same text as an anchor", "taken from the older index"
@@ -44,7 +43,6 @@ class EncodeJob:
         queries: How many texts are queries.
         of_queries: The vectors of all queries; None while those are being made.
         old: Vectors that need not be computed again.
-        unrounded: Those of the sample, which are computed already.
         dtype: How vectors are stored.
     """
 
@@ -57,7 +55,6 @@ class EncodeJob:
     queries: int
     of_queries: MappedRows | None
     old: OldVectors | None
-    unrounded: Unrounded
     dtype: VectorDType
 
     def compute(self, number: int, advance: Advance) -> tuple[np.ndarray, Counter[str]]:
@@ -89,13 +86,7 @@ class EncodeJob:
         if self.old is not None:
             old = self.old
             sources[FROM_OLD] = lambda _, texts: old.take(texts)
-        return sources | {COMPUTED: self._of_sample}
-
-    def _of_sample(self, ids: np.ndarray, texts: pl.DataFrame) -> Held:
-        del texts
-        keys = self.contents.take(ids)[:, CONTENT] if self.guide.same_for_both_roles else ids
-        held, vectors = self.unrounded.take(keys)
-        return held, quantize(vectors, self.dtype)
+        return sources
 
     def _of_queries(self, ids: np.ndarray, texts: pl.DataFrame) -> Held:
         del texts

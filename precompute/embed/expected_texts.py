@@ -11,7 +11,6 @@ from ..guides.base import Guide
 from ..guides.response_cache import answers_in
 from ..settings import IndexSettings
 from .reuse import OldVectors
-from .unrounded import SampledPairs
 
 TEXTS_TOLD = 8_192
 
@@ -29,7 +28,7 @@ def older_vectors(settings: IndexSettings, guide: Guide) -> OldVectors | None:
 
 
 def all_texts(
-    corpus: Corpus, held_out: RetrievalSet | None, old: OldVectors | None, *, roles_alike: bool
+    corpus: Corpus, held_out: RetrievalSet | None, old: OldVectors | None
 ) -> Iterator[tuple[Role, list[str]]]:
     """Every text that a build asks for: of the corpus, where no older index holds what is needed, and held-out ones.
 
@@ -37,18 +36,11 @@ def all_texts(
         corpus: The pairs.
         held_out: The texts of an evaluation.
         old: The older index.
-        roles_alike: Whether the guide gives a text one vector whatever its role.
     """
     for start, stop in corpus.part_ranges(TEXTS_TOLD):
         part = corpus.texts[start:stop]
         new = part.filter(~old.holds(part)) if old else part
         yield part["role"][0], new["text"].to_list()
-    if old:  # a sampled text is needed as it was before rounding
-        sample = SampledPairs.of(corpus, roles_alike=roles_alike).texts
-        held, _ = old.unrounded(sample)
-        roles: tuple[Role, ...] = ("query", "document")
-        for role in roles:
-            yield role, sample.filter(~held & (sample["role"] == role).to_numpy())["text"].to_list()
     if held_out:
         yield "query", list(held_out.queries.values())
         yield "document", list(held_out.corpus.values())

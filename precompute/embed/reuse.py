@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.manifest import refuse_differences
-from ...shared.guide_index.tables import read_table
+from ...shared.guide_index.reusable_vectors import ReusableVectors
 from ...shared.types import VectorDType
 
 if TYPE_CHECKING:
@@ -49,12 +48,9 @@ class OldVectors:
     """
 
     def __init__(self, folder: str | Path, guide: Guide) -> None:
-        self._folder, self._index = str(folder), GuideIndex.open(folder)
+        self._folder, self._index = str(folder), ReusableVectors.open(folder)
         key = ["text_hash"] if guide.same_for_both_roles else ["role", "text_hash"]
-        tables = [
-            pl.from_arrow(read_table(self._index.layout.root, record, "texts", key))
-            for record in self._index.manifest.shards["texts"]
-        ]
+        tables = [pl.from_arrow(table) for table in self._index.text_tables(key)]
         self._rows = RowsOfTexts(pl.concat([table for table in tables if isinstance(table, pl.DataFrame)]).select(key))
 
     def refuse_other(self, guide: Guide, dtype: VectorDType) -> None:
@@ -65,7 +61,7 @@ class OldVectors:
                 twice is not what a fresh build gives; names each difference.
         """
         refuse_differences(
-            {"guide": self._index.manifest.request.guide, "settings": {"vector_dtype": self._index.vector_dtype}},
+            {"guide": self._index.guide, "settings": {"vector_dtype": self._index.vector_dtype}},
             {"guide": guide.fingerprint(), "settings": {"vector_dtype": dtype}},
             "the older index",
             "The older index holds other vectors",
@@ -88,34 +84,8 @@ class OldVectors:
         """
         ids = self._ids(texts)
         held = ids >= 0
-        return held, self._index.stored_vectors.take(ids[held])
-
-    def unrounded(self, texts: pl.DataFrame) -> Held:
-        """As ``take``, of those texts whose vectors it has from before rounding: float32."""
-        index, records = self._index, self._index.unrounded()
-        pairs = index.pairs(records["pair"], 0)
-        known, ids = np.concatenate([pairs.anchors, pairs.positives]), self._ids(texts)
-        if self._rows.key == ["text_hash"]:
-            known, ids = index.content_ids(known), index.content_ids(ids)
-        return held_in(records, known, ids)
+        return held, self._index.vectors.take(ids[held])
 
     def _ids(self, texts: pl.DataFrame) -> np.ndarray:
         """(n,) int64 text ids of the older index, -1 for a text that it lacks."""
         return self._rows.find(texts).cast(pl.Int64).fill_null(-1).to_numpy()
-
-
-def held_in(records: np.ndarray, keys: np.ndarray, wanted: np.ndarray) -> Held:
-    """Look texts up among the pairs whose vectors are kept before rounding.
-
-    Args:
-        records: (n,) of ``schema.unrounded_rows``.
-        keys: (2n,) int64 that tell their anchors, then their positives.
-        wanted: (m,) int64.
-
-    Returns:
-        Which of the wanted there are, and their vectors, float32.
-    """
-    order = np.argsort(keys, kind="stable")
-    places = order[np.minimum(np.searchsorted(keys[order], wanted), len(order) - 1)]
-    held = keys[places] == wanted
-    return held, np.concatenate([records["anchor"], records["positive"]])[places[held]]

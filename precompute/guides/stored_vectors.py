@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from ...shared.errors import InputError
-from ...shared.guide_index.memory_map import let_go
 from ...shared.progress import Advance
 from ...shared.storage.files import sha256_of
 from ...shared.types import Role
@@ -94,7 +93,6 @@ class VectorsGuide:
     def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
         """See ``Guide``."""
         vectors = self._vectors[self._find(texts, role).to_numpy()]
-        let_go(self._vectors)
         advance(len(texts))
         return unit_vectors(vectors, texts, self.dim)
 

@@ -13,12 +13,12 @@ from typing import Any
 from ...shared.errors import IndexFaultError
 from ...shared.guide_index.layout import Layout
 from ...shared.guide_index.manifest import Manifest, Request, refuse_differences, refuse_other_format
+from ...shared.guide_index.remote_copy import copy_of
 from ...shared.progress import console
-from ...shared.storage.checksummed_json import read_checksummed, write_checksummed
-from ...shared.storage.files import FileRecord, Journal, atomic_write
-from ...shared.storage.integrity import refuse_damaged
+from ...shared.storage.files import atomic_write, cache_folder
+from ...shared.storage.integrity import FileRecord, read_checksummed, refuse_damaged, write_checksummed
+from ...shared.storage.journal import Journal
 from ...shared.storage.lock import folder_lock
-from ...shared.storage.remote import cache_folder, copy_of
 from .store import Store
 
 PUSH_SECONDS = 30.0

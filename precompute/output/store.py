@@ -16,8 +16,10 @@ from ...shared.errors import IndexFaultError, SettingsError
 from ...shared.guide_index.layout import Layout, ShardKind
 from ...shared.guide_index.memory_map import MappedRows
 from ...shared.guide_index.tables import read_table
-from ...shared.storage.files import FileRecord, commit, commit_array, commit_table, size_fault
-from ...shared.storage.remote import Remote, cache_folder, is_url
+from ...shared.storage.files import cache_folder
+from ...shared.storage.integrity import FileRecord, size_fault
+from ...shared.storage.journal import commit, commit_array, commit_table
+from ...shared.storage.remote import Remote, is_url
 
 if TYPE_CHECKING:
     import polars as pl

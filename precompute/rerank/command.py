@@ -21,8 +21,8 @@ from ...shared.guide_index.ragged import as_lists, padded
 from ...shared.guide_index.reranker_scores import RESCORED_FORMAT, RescoredFolder, refuse_other_scores_format
 from ...shared.guide_index.texts import Texts
 from ...shared.progress import step
-from ...shared.storage.checksummed_json import write_checksummed
-from ...shared.storage.files import FileRecord, Journal
+from ...shared.storage.integrity import FileRecord, write_checksummed
+from ...shared.storage.journal import Journal
 from ...shared.types import DType
 from ..output.lifecycle import Contents, refuse_foreign, unfinished
 from ..output.store import Store

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from ...shared.progress import Advance
-from ...shared.storage.files import FileRecord
+from ...shared.storage.integrity import FileRecord
 
 Value = TypeVar("Value")
 

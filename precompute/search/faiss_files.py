@@ -11,7 +11,7 @@ import numpy as np
 from ...shared.guide_index.memory_map import MappedVectors
 from ...shared.models.device import pick_device
 from ...shared.progress import Advance
-from ...shared.storage.files import FileRecord
+from ...shared.storage.integrity import FileRecord
 from ..output.store import Store
 from ..run.jobs import ShardResult
 from . import faiss_index

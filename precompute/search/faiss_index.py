@@ -14,7 +14,7 @@ from ...shared.errors import IndexFaultError
 from ...shared.guide_index.memory_map import MappedVectors
 from ...shared.sampling import sample_of
 from ...shared.scaling import inverted_lists
-from ...shared.storage.files import FileRecord, content_fault
+from ...shared.storage.integrity import FileRecord, content_fault
 from .exact import BLOCK_ROWS, Found
 
 TRAIN_PER_LIST = 64
@@ -116,13 +116,3 @@ def describe(index: faiss.Index) -> dict[str, Any]:
     if isinstance(index, faiss.IndexIVF):
         return {"kind": "IVF,SQfp16", "lists": int(index.nlist), "probes": int(index.nprobe)}
     return {"kind": "Flat"}
-
-
-def kmeans(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """Spherical k-means centroids: (clusters, dim) float32 from a sample (n, dim)."""
-    model = faiss.Kmeans(
-        vectors.shape[1], clusters, niter=20, seed=seed + 1, spherical=True, min_points_per_centroid=1, gpu=False
-    )
-    model.train(np.ascontiguousarray(vectors, dtype=np.float32))
-    assert model.centroids is not None
-    return model.centroids

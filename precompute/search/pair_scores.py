@@ -1,4 +1,4 @@
-"""What the trainer and the report read of each pair: scores, neighbours, positive rank, cluster."""
+"""What the trainer and the report read of each pair: scores, neighbours, positive rank."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from ...shared.guide_index.layout import SCORES
 from ...shared.guide_index.ragged import as_lists
 from ...shared.models.device import pick_device
 from ...shared.progress import Advance
-from ...shared.sampling import sample_of
-from ...shared.storage.files import FileRecord
+from ...shared.storage.integrity import FileRecord
 from ..output.store import Store
 from ..run.jobs import ShardResult
 from . import faiss_index
@@ -32,15 +31,6 @@ from .neighbors import (
     found_in_slice,
 )
 
-KMEANS_SAMPLE_PER_CLUSTER = 256
-
-
-def anchor_centroids(space: GuideVectors, clusters: int | None, seed: int) -> np.ndarray:
-    """Centroids of the anchors: ``clusters`` of them, by default the square root of how many anchors there are."""
-    count = min(clusters or round(np.sqrt(space.queries)), space.queries)
-    sample = sample_of(space.queries, KMEANS_SAMPLE_PER_CLUSTER * count, seed)
-    return faiss_index.kmeans(space.vectors.take(sample), count, seed)
-
 
 @dataclass(frozen=True)
 class ScoreJob:
@@ -55,7 +45,6 @@ class ScoreJob:
         before: What the slices before gave, by part; empty for the first.
         last: Whether no slice follows.
         neighbors: How many documents to find an anchor.
-        centroids: (clusters, dim) float32; a pair's cluster is that of its anchor.
         device: As the settings have it; resolved where the work is done.
     """
 
@@ -69,7 +58,6 @@ class ScoreJob:
     before: dict[int, FileRecord]
     last: bool
     neighbors: int
-    centroids: np.ndarray
     device: str
 
     def compute(self, number: int, advance: Advance) -> pa.Table | PartFound:
@@ -88,7 +76,7 @@ class ScoreJob:
         if number in self.before:
             found = PartFound.read(self.place.fetched(self.before[number])).merged(found)
         advance(pairs.height)
-        return score_table(self.space, pairs, part, found, self.centroids) if self.last else found
+        return score_table(self.space, pairs, part, found) if self.last else found
 
     def commit(self, number: int, value: pa.Table | PartFound) -> ShardResult:
         """Write it: a part of the index, or a file that the next slice takes up."""
@@ -118,15 +106,12 @@ def found_folder(place: Store, slice_number: int) -> Path:
     return place.layout.building / f"found-{slice_number:05d}"
 
 
-def score_table(
-    space: GuideVectors, pairs: pl.DataFrame, part: AnchorsOfPart, found: PartFound, centroids: np.ndarray
-) -> pa.Table:
+def score_table(space: GuideVectors, pairs: pl.DataFrame, part: AnchorsOfPart, found: PartFound) -> pa.Table:
     """The scores of one part of pairs, see ``schema.SCORES``.
 
     ``positive_rank`` counts the documents above the positive, the anchor's own text left out: all of them where the
     search is exact, those among the neighbours found where it is not.
     """
-    clusters = np.argmax(part.vectors @ centroids.T, axis=1).astype(np.int32)
     negatives = pairs["negative_ids"]
     repeats = negatives.list.len().to_numpy()
     negative_ids = negatives.explode(empty_as_null=False).to_numpy()
@@ -141,6 +126,5 @@ def score_table(
             "neighbor_ids": as_lists(ids[held], held.sum(axis=1)),
             "neighbor_scores": as_lists(scores[held], held.sum(axis=1)),
             "positive_rank": found.above,
-            "cluster": clusters[part.row_of_pair],
         }
     ).cast(SCORES)

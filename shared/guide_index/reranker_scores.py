@@ -14,9 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import IndexFaultError, StaleIndexError
-from ..storage.checksummed_json import checksum, read_checksummed
-from ..storage.files import FileRecord
-from ..storage.integrity import refuse_damaged
+from ..storage.integrity import FileRecord, checksum, read_checksummed, refuse_damaged
 from .guide_index import GuideIndex
 from .layout import Layout
 from .tables import read_table

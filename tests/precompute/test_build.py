@@ -14,8 +14,8 @@ from gistcache.precompute.command import index as index_command
 from gistcache.precompute.guides.batching import Passes
 from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared.cli.verify import find_faults
 from gistcache.shared.errors import FolderLockedError, IndexFaultError, ModelError, SettingsError
+from gistcache.shared.guide_index.faults import find_faults
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.layout import Layout
 from gistcache.shared.models.load import load_model

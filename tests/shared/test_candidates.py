@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from gistcache.shared.candidates import PairVectors, same_text, self_cells, similarities
-from gistcache.shared.guide_index.decisions import above_positive
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.quantize import dequantize, quantize
 from gistcache.shared.models.load import find_model, load_model
@@ -135,8 +134,6 @@ def test_rounded_vectors_flip_few_decisions_on_real_vectors():
         flipped = (exact != decisions([dequantize(quantize(side, dtype)) for side in full])).float().mean().item()
         sys.stderr.write(f"decisions flipped by {dtype}: {flipped:.1e} of {exact.numel():,}\n")
         assert flipped <= limit
-    # `gistcache verify` judges alike; other libraries sum in another order.
-    assert np.mean(exact.numpy() != np.concatenate(above_positive(*full), axis=1)) < 1e-5
 
 
 def score(index, label):

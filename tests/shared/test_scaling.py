@@ -17,7 +17,6 @@ MEASURED = {
         "contents": 160_256,
         "pairs": 42_008,
         "lookup": 240_256,
-        "unrounded": 1_577_088,
         "vectors": 7_680_256,
         "density": 40_256,
         "scores": 1_793_238,
@@ -28,7 +27,6 @@ MEASURED = {
         "contents": 1_601_792,
         "pairs": 405_517,
         "lookup": 2_401_792,
-        "unrounded": 1_577_088,
         "vectors": 76_801_792,
         "density": 401_792,
         "scores": 18_380_065,
@@ -39,7 +37,6 @@ MEASURED = {
         "contents": 16_015_872,
         "pairs": 4_038_246,
         "lookup": 24_015_872,
-        "unrounded": 1_577_088,
         "vectors": 768_015_872,
         "density": 4_015_872,
         "scores": 223_248_700,
@@ -69,8 +66,6 @@ def test_raw_arrays_and_part_counts_are_exact(tmp_path, guide_folder, dtype):
     heads = 128 * len(index.manifest.shards["vectors"])
     assert sum(record.bytes for record in index.manifest.shards["vectors"]) == sizes["vectors"] + heads
     assert sum(record.bytes for record in index.manifest.shards["density"]) == sizes["density"] + heads
-    (record,) = index.manifest.shards["unrounded"]
-    assert 0 <= record.bytes - sizes["unrounded"] <= 256
     written = sum(len(records) for records in index.manifest.shards.values())
     heads = 256 * len(index.manifest.shards["lookup"])
     assert sum(record.bytes for record in index.manifest.shards["lookup"]) == sizes["lookup"] + heads

@@ -24,14 +24,12 @@ from torch import Tensor
 
 from ...shared.errors import FolderLockedError, IndexFaultError
 from ...shared.guide_index.guide_index import GuideIndex
-from ...shared.guide_index.memory_map import let_go
 from ...shared.guide_index.ragged import Ragged
 from ...shared.guide_index.tables import read_table
 from ...shared.models.lengths import Features, is_padded_text
 from ...shared.progress import step
-from ...shared.storage.checksummed_json import read_checksummed, write_checksummed
-from ...shared.storage.files import FileRecord, Journal, commit_array
-from ...shared.storage.integrity import damage
+from ...shared.storage.integrity import FileRecord, damage, read_checksummed, write_checksummed
+from ...shared.storage.journal import Journal, commit_array
 from ...shared.storage.lock import folder_lock
 from ...shared.types import Role
 
@@ -145,8 +143,6 @@ class TokenCache:
             places = np.flatnonzero(parts == number)
             part = self._parts[number]
             ids, owner = part.rows(text_ids[places] - self._starts[number])
-            let_go(part.offsets)
-            let_go(part.values)
             values.append(ids.astype(np.int64))
             owners.append(places[owner])
         owner = np.concatenate(owners)

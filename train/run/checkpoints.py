@@ -24,8 +24,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from ...shared.errors import GistcacheError, IndexFaultError, first_line
 from ...shared.guide_index.manifest import refuse_differences
-from ...shared.storage.checksummed_json import read_checksummed, write_checksummed
 from ...shared.storage.files import sha256_of
+from ...shared.storage.integrity import read_checksummed, write_checksummed
 from ..distributed import all_reduce_sum, is_main_process, wait
 from ..loss.guided_loss import GuidedContrastiveLoss
 from ..loss.statistics import MaskCounts

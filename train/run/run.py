@@ -20,8 +20,8 @@ from ...shared.guide_index.reranker_scores import RescoredFolder
 from ...shared.models.device import pick_device, within_memory
 from ...shared.models.load import find_model, fingerprint_files, set_prompts
 from ...shared.progress import console, waiting
-from ...shared.storage.checksummed_json import parse_object
 from ...shared.storage.files import PARTIAL_SUFFIX, atomic_write, write_json
+from ...shared.storage.integrity import parse_object
 from ...shared.storage.lock import folder_lock
 from ...shared.timing import Timings, peak_memory_bytes
 from ..batches.sampler import refuse_too_few

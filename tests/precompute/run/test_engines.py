@@ -84,7 +84,7 @@ def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows, 
 
 def test_begun_by_ray_gone_on_with_here_and_finished_by_ray(tmp_path, guide_folder, rows, whole, monkeypatch, ray):
     folder, parts = tmp_path / "index", GuideIndex.open(whole).manifest.shards
-    before = sum(len(parts[kind]) for kind in TABLES) + len(["rejected rows", "unrounded sample"])
+    before = sum(len(parts[kind]) for kind in TABLES) + len(["rejected rows"])
 
     def cut(records: int, kind: str, **engine) -> dict[Path, int]:
         """A build that ends after so many records; the files of a kind that it leaves, and when they were written."""
