@@ -12,8 +12,8 @@ import numpy as np
 from ...shared.errors import ModelError, SettingsError
 from ...shared.progress import Advance, console
 from ...shared.types import Role
-from ..corpus import hash_text
 from ..settings import ApiSettings
+from ..text_hash import hash_text
 from .base import lengths, unit_vectors, usable
 from .endpoint import Endpoint
 from .response_cache import Answers

@@ -16,8 +16,7 @@ from ...shared.errors import InputError
 from ...shared.progress import Advance
 from ...shared.storage.files import sha256_of
 from ...shared.types import Role
-from ..corpus import hash_text
-from ..embed.reuse import RowsOfTexts
+from ..text_hash import TextRows, hash_text
 from .base import kept_dimensions, same_guide, shown, unit_vectors
 from .vector_files import ROLE, GivenVectors
 
@@ -45,7 +44,7 @@ class VectorsGuide:
         self.dim = kept_dimensions(dim, self._given.dim())
         texts = self._given.read_texts()
         self.same_for_both_roles = ROLE not in texts.columns
-        self._rows = RowsOfTexts(texts)
+        self._rows = TextRows(texts)
         if self._given.array and len(self._vectors) != texts.height:
             raise InputError(
                 f"There are {len(self._vectors):,} vectors and {texts.height:,} texts",
@@ -78,10 +77,10 @@ class VectorsGuide:
         """
         count, missing, examples = 0, 0, list[str]()
         for role, part in texts:
-            absent = self._find(part, role).is_null()
-            count, missing = count + len(part), missing + int(absent.sum())
+            absent = np.flatnonzero(self._find(part, role) < 0)
+            count, missing = count + len(part), missing + absent.size
             wanted = EXAMPLES - len(examples)
-            examples += [f"{role} {shown(part[row])}" for row in absent.arg_true().head(wanted)]
+            examples += [f"{role} {shown(part[row])}" for row in absent[:wanted]]
         if missing:
             raise InputError(
                 f"{missing:,} of {count:,} texts have no vector, first: " + "; ".join(examples),
@@ -92,10 +91,10 @@ class VectorsGuide:
 
     def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
         """See ``Guide``."""
-        vectors = self._vectors[self._find(texts, role).to_numpy()]
+        vectors = self._vectors[self._find(texts, role)]
         advance(len(texts))
         return unit_vectors(vectors, texts, self.dim)
 
-    def _find(self, texts: list[str], role: Role) -> pl.Series:
+    def _find(self, texts: list[str], role: Role) -> np.ndarray:
         hashes = pl.Series("text_hash", [hash_text(text) for text in texts], dtype=pl.Binary)
         return self._rows.find(pl.DataFrame({ROLE: [role] * len(texts), "text_hash": hashes}))

@@ -18,7 +18,7 @@ from ...shared.data.inputs import find_sources, unreadable
 from ...shared.data.readers import Fields, read_rows
 from ...shared.errors import InputError
 from ...shared.storage.files import atomic_write
-from ..corpus import hash_text
+from ..text_hash import hash_text
 
 TEXT, ROLE, EMBEDDING = "text", "role", "embedding"
 ARRAY, TEXTS = "vectors.npy", ("texts.parquet", "texts.jsonl")

@@ -19,12 +19,12 @@ class ShardResult:
     Attributes:
         number: Which part of its step.
         record: Its record; None where there was nothing to write.
-        told: What the work has to say of it, JSON-ready.
+        stats: What the job measured.
     """
 
     number: int
     record: FileRecord | None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    stats: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Job(Protocol[Value]):

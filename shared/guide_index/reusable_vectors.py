@@ -31,6 +31,7 @@ class ReusableVectors:
         vector_dtype: How they are stored.
         texts: The shards of texts.
         vectors: (texts, dim) rows as stored, by text id.
+        measured: What its build measured.
     """
 
     layout: Layout
@@ -38,6 +39,7 @@ class ReusableVectors:
     vector_dtype: VectorDType
     texts: list[FileRecord]
     vectors: MappedRows
+    measured: dict[str, Any]
 
     @classmethod
     def open(cls, locator: str | Path) -> ReusableVectors:
@@ -60,7 +62,8 @@ class ReusableVectors:
         copy.fetch([*texts, *vectors])
         refuse_damaged(copy.layout.root, [*texts, *vectors])
         dtype = settings["vector_dtype"]
-        return cls(copy.layout, guide, dtype, texts, MappedRows(copy.layout.file, vectors, (guide["dim"],), dtype))
+        rows = MappedRows(copy.layout.file, vectors, (guide["dim"],), dtype)
+        return cls(copy.layout, guide, dtype, texts, rows, dict(content["measured"]))
 
     def text_tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Columns of ``layout.TEXTS``, shard by shard, in the order of text ids: ``role``, ``text_hash``."""

@@ -16,7 +16,7 @@ from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.timing import Timings
+from gistcache.shared.storage.journal import Journal
 
 from tests.conftest import build_test_index, random_pairs
 from tests.precompute.test_build import columns_of, contents
@@ -55,7 +55,7 @@ def ray():
 
 def cut_after(monkeypatch, records: int):
     """Make the build end, as without power, when so many parts are recorded."""
-    original, written = build_module.Journal.record, []
+    original, written = Journal.record, []
 
     def record(self, part):
         if len(written) == records:
@@ -63,14 +63,14 @@ def cut_after(monkeypatch, records: int):
         written.append(part.path)
         original(self, part)
 
-    monkeypatch.setattr(build_module.Journal, "record", record)
+    monkeypatch.setattr(Journal, "record", record)
 
 
 def test_slices_give_what_one_search_gives(local, whole):
     sliced, searched_at_once = (columns_of(GuideIndex.open(each))[1] for each in (local, whole))
     assert len(GuideIndex.open(local).manifest.shards["faiss"]) == 3
     assert not (local / "building").exists()
-    for name in ("positive_rank", "positive_score", "cluster"):
+    for name in ("positive_rank", "positive_score"):
         assert sliced[name] == searched_at_once[name]
     assert np.allclose(sliced["neighbor_scores"], searched_at_once["neighbor_scores"], atol=1e-6)
 
@@ -149,27 +149,27 @@ def test_what_fails_in_a_worker_is_told_in_one_message(tmp_path, guide_folder, r
     (folder / "building" / "journal.jsonl").write_bytes(b"")
     # Everything is made again: a worker that cannot see the folder is what is left to fail.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gistcache.precompute.build._Build.tables", lambda self: _tables_elsewhere(self))
+        patch.setattr(build_module, "_write_corpus", _write_corpus_elsewhere)
         with pytest.raises(GistcacheError, match="cannot be found"):
             build_test_index(folder, rows, guide_folder, **SETTINGS, **engine)
 
 
-def _tables_elsewhere(build):
+def _write_corpus_elsewhere(shards, *args):
     """The step as it is, and then its files gone, as on a machine that does not share the folder."""
-    record = _tables(build)
-    for path in (build.place.root / "texts").glob("*.parquet"):
+    record = _write_corpus(shards, *args)
+    for path in (shards.store.root / "texts").glob("*.parquet"):
         path.unlink()
     return record
 
 
-_tables = build_module._Build.tables
+_write_corpus = build_module._write_corpus
 
 
 def test_an_engine_that_is_not_installed_is_told_before_pairs_are_read(tmp_path, guide_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", engine="ray")
     with pytest.raises(SettingsError, match=r"not installed(?s:.)*gistcache\[ray\]"):
-        build_module.build_index([str(tmp_path / "nowhere.jsonl")], settings, Timings())
+        build_module.build_index([str(tmp_path / "nowhere.jsonl")], settings)
 
 
 def test_an_address_without_ray_is_refused():
