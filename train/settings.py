@@ -50,14 +50,14 @@ class HardNegativeSettings:
     """Hard negatives a pair, drawn anew each epoch from the anchor's stored neighbours that the judge lets pass; pairs
     with fewer are listed in few_negatives.parquet."""
     skip_top: int = 0
-    """Leave the closest so many neighbours out, whatever the judge says."""
+    """Leave out this many of the closest neighbours, whatever the judge says."""
     draw: Literal["random", "top", "weighted"] = "random"
-    """`random`: all that pass alike; `top`: the closest; `weighted`: closer ones more often."""
+    """`random`: all that pass are equally likely; `top`: the closest; `weighted`: closer ones are more likely."""
     negative_margin: float | None = None
-    """Choose them by a threshold of their own, so far below the positive's guide score; default: the judge's."""
+    """Let only neighbours pass that score by this margin below the positive; default: as the judge says."""
     negative_margin_strategy: MarginStrategy = "relative"
-    """`relative`: that threshold is score - abs(score) * margin; `absolute`: score - margin. NV-Retriever's
-    TopK-PercPos is relative 0.05."""
+    """`relative`: a neighbour passes up to score - abs(score) * margin, with the positive's score; `absolute`: up to
+    score - margin. NV-Retriever's TopK-PercPos is relative 0.05."""
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -308,33 +308,35 @@ class TrainSettings:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class MineSettings:
-    """Everything `gistcache mine` can be told besides the index; choice and drawing as in `gistcache train`."""
+    """The settings of `gistcache mine`; hard negatives are chosen and drawn as in `gistcache train`."""
 
     out: Path
-    """File to write, `.parquet` or `.jsonl`; one that is there is replaced."""
+    """File to write, `.parquet` or `.jsonl`; an existing one is replaced."""
     format: Literal["n-tuple", "flagembedding"] = "n-tuple"
-    """`n-tuple`, sentence-transformers': anchor, positive, negative_1 ... negative_N, a row a pair; pairs with fewer
-    than N are left out and counted. `flagembedding`: query, pos, neg, pos_scores, neg_scores, a row an anchor with the
-    negatives of all its pairs, which may be fewer than N; anchors without any are left out and counted."""
+    """`n-tuple`, for sentence-transformers: anchor, positive, negative_1 ... negative_N, one row a pair; pairs with
+    fewer than N are left out and counted. `flagembedding`: query, pos, neg, pos_scores, neg_scores, one row an anchor
+    with the negatives of all its pairs, which may be fewer than N; anchors without any are left out and counted."""
     mining: HardNegativeSettings = field(default_factory=HardNegativeSettings)
     """Which neighbours become negatives."""
     judging: JudgeSettings = field(default_factory=JudgeSettings)
-    """Which of them are false ones, as for the loss of `gistcache train`; --negative-margin and --rescored say so in
-    its place."""
+    """Which of them are false negatives, as for the loss of `gistcache train`; --negative-margin and --rescored replace
+    it."""
     rescored: Path | None = None
-    """Scores of a reranker, made by `gistcache rescore`: they order the neighbours, say in the judge's place which are
-    false negatives, and are the scores that are written."""
+    """Scores of a reranker, made by `gistcache rescore`: they order the neighbours, decide in the judge's place which
+    are false negatives, and are the scores that are written."""
     seed: int = 0
-    """Seed of the drawing; that of the training run."""
+    """Seed of the drawing; give the training run's."""
     epoch: int = 0
     """Which epoch's negatives to draw, counted from 0."""
 
     def __post_init__(self) -> None:
         """Check every value."""
         if self.mining.hard_negatives < 1:
-            raise SettingsError("How many negatives is not said", where="--hard-negatives", fix="give 1 or more")
+            raise SettingsError(
+                "The number of hard negatives is missing", where="--hard-negatives", fix="give 1 or more"
+            )
         if self.out.suffix not in (".parquet", ".jsonl"):
-            raise SettingsError("The suffix says no format", where=f"--out {self.out}", fix="give .parquet or .jsonl")
+            raise SettingsError("The suffix names no format", where=f"--out {self.out}", fix="give .parquet or .jsonl")
         refuse_url(self.out, "--out")
         refuse_below(self, 0, "seed", "epoch")
 

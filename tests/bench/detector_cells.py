@@ -21,7 +21,7 @@ from gistcache.shared.candidates import (
 )
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.types import MarginStrategy
-from gistcache.train.batches.sampler import plan_of_index
+from gistcache.train.batches.plan import PlanSettings, plan_of_index
 from gistcache.train.loss.guide_lookup import Guides
 from gistcache.train.loss.judges import thresholds
 from torch import Tensor
@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 def batches(index: GuideIndex, batch_size: int, seed: int) -> Iterator[Batch]:
     """The first epoch's batches, as the trainer plans them."""
     labels = np.arange(len(index))
-    for batch in plan_of_index(index, labels, batch_size, seed, 0, 0):
+    for batch in plan_of_index(index, labels, PlanSettings(batch_size, seed)):
         yield _batch(index, labels[batch])
 
 

@@ -17,6 +17,22 @@ from .rescored import Rescored
 
 
 @dataclass(frozen=True)
+class GuideBatch:
+    """What our collators add to a batch for the loss.
+
+    Attributes:
+        hard_negatives: (B, H) int64 text ids of the hard negatives, -1 for none; None where none are drawn.
+    """
+
+    hard_negatives: torch.Tensor | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> GuideBatch:
+        """The same on another device."""
+        hard = self.hard_negatives
+        return GuideBatch(None if hard is None else hard.to(device, non_blocking=non_blocking))
+
+
+@dataclass(frozen=True)
 class BatchGuide:
     """What the indexes know about a batch of B pairs with K negatives each.
 

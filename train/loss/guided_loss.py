@@ -168,6 +168,10 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
                 fix="train on index.to_dataset(), and keep its label column",
             )
         columns = list(sentence_features)
+        if guide_batch := columns[0].get("guide_batch"):
+            # Taken out of a copy: MatryoshkaLoss gives the same features again for its next dimension.
+            columns[0] = {name: value for name, value in columns[0].items() if name != "guide_batch"}
+            labels = torch.column_stack([labels, guide_batch.hard_negatives.to(labels.device)])[..., None]
         if not (self.uses_gradient_cache and torch.is_grad_enabled()):
             return self.calculate_loss([[each] for each in embed_columns(self.model, columns)], labels)
         columns, places = zip(*map(longest_first, columns), strict=True)

@@ -24,10 +24,9 @@ from ...shared.guide_index.texts import Texts
 from ...shared.models.device import pick_device
 from ...shared.progress import console
 from ...shared.types import PRIMARY_METRIC, Role
-from ..batches.collators import BatchColumns, CachedTokens, WithHardTexts
-from ..batches.consistency import kept_pairs
+from ..batches.collators import BatchColumns, CachedTokens, HardNegativeTexts
+from ..batches.consistency import consistent_pairs, write_pairs
 from ..batches.hard_negatives import HardNegatives
-from ..batches.pair_lists import write_pairs
 from ..batches.sampler import PlannedBatches
 from ..batches.token_cache import TokenCache
 from ..distributed import is_main_process, main_process_first
@@ -63,23 +62,24 @@ def build_trainer(
         )
     index = indexes[0]
     loss = _loss(settings, indexes, student)
-    labels = kept_pairs(index, settings.keep_positive_rank, settings.out)
+    labels = consistent_pairs(index, settings.keep_positive_rank, settings.out)
     columns = _columns(settings, loss, labels)
     query, document = (student.prompts[role] or "" for role in ("query", "document"))
     prompts = {name: query if name == "anchor" else document for name in columns.names} if query or document else None
     collator = _collator(settings, student, columns, {"query": query, "document": document}, prompts)
     tokens_are_there = isinstance(collator, CachedTokens)
-    rows = pair_rows(index, labels[:SAMPLE], columns.own) if tokens_are_there else _all_rows(index, labels, columns.own)
+    own = columns.negatives
+    rows = pair_rows(index, labels[:SAMPLE], own) if tokens_are_there else _all_rows(index, labels, own)
     trainer = StudentTrainer(
         loss.cells,
         adapted=bool(settings.lora_rank),
         model=student,
-        args=_arguments(settings, PlannedBatches.of(index, columns.own, hardness=settings.hardness), prompts),
+        args=_arguments(settings, PlannedBatches.of(index, own, hardness=settings.hardness), prompts),
         train_dataset=rows,
         data_collator=collator,
         loss=_at_each_dimension(loss, student, settings),
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
-        callbacks=[_TellEpoch(columns.hard)] if columns.hard else None,
+        callbacks=[_TellEpoch(columns.hard_negatives)] if columns.hard_negatives else None,
     )
     trainer.remove_callback(PrinterCallback)  # see step_display.py
     describe_data(student, rows, len(labels), trainer.loss)
@@ -166,9 +166,9 @@ def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss, labels: np.nd
     judge = loss.judges[0] if loss.judges else None
     hard = HardNegatives(index, objective.mining, judge, settings.seed, loss.reranked)
     _refuse_no_negatives(objective, own or int(hard.counts[labels].max()))
-    console.print(hard.told(labels), highlight=False)
-    if len(short := hard.short(labels)) and is_main_process():
-        write_pairs(index, short, {"negatives_found": hard.counts[short]}, settings.out / FEW_NEGATIVES)
+    console.print(hard.summary(labels), highlight=False)
+    if len(lacking := hard.lacking(labels)) and is_main_process():
+        write_pairs(index, lacking, {"negatives_found": hard.counts[lacking]}, settings.out / FEW_NEGATIVES)
         console.print(f"listed in {settings.out / FEW_NEGATIVES}", highlight=False)
     return BatchColumns(index, own, hard)
 
@@ -188,16 +188,16 @@ def _collator(
     columns: BatchColumns,
     by_role: dict[Role, str],
     prompts: dict[str, str] | None,
-) -> CachedTokens | WithHardTexts | None:
+) -> CachedTokens | HardNegativeTexts | None:
     """None where the trainer's own will do."""
     with main_process_first():
         tokens = TokenCache.of(columns.index, student, by_role) if settings.token_cache else None
     if tokens:
         return CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
-    if columns.hard is None:
+    if columns.hard_negatives is None:
         return None
     texts = Texts(columns.index)
-    return WithHardTexts(preprocess_fn=student.preprocess, prompts=prompts, texts=texts, columns=columns)
+    return HardNegativeTexts(preprocess_fn=student.preprocess, prompts=prompts, texts=texts, columns=columns)
 
 
 def _arguments(
