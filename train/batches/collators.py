@@ -11,12 +11,9 @@ from sentence_transformers.sentence_transformer.data_collator import SentenceTra
 
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.texts import Texts
-from ..loss.guide_lookup import GuideBatch
+from ..loss.guide_lookup import GUIDE_BATCH, GuideBatch
 from .hard_negatives import HardNegatives
 from .token_cache import TokenCache
-
-# The trainer hands what is named anchor_* on with the anchors' features.
-GUIDE_BATCH = "anchor_guide_batch"
 
 
 @dataclass(frozen=True)
@@ -39,22 +36,24 @@ class BatchColumns:
         hard = self.hard_negatives.settings.hard_negatives if self.hard_negatives else 0
         return ["anchor", "positive", *(f"negative_{k + 1}" for k in range(self.negatives + hard))]
 
-    def of(self, labels: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, GuideBatch]]:
-        """Look up the texts of a batch.
+    def of(self, labels: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Begin a collated batch, and look up its texts.
 
         Args:
             labels: (B,) pair ids.
 
         Returns:
-            Text ids (B,) of each column, where a missing negative has the pair's positive, which the loss masks; and
-            what the collated batch holds for the loss beside features and labels: nothing where no negatives are drawn.
+            The batch: ``label``, and with hard negatives a ``GuideBatch``, which the trainer hands to the loss among
+            the anchors' features. And text ids (B,) of each column; a missing negative has the pair's positive, which
+            the loss masks.
         """
         ids = self.index.pairs(labels, self.negatives)
-        if self.hard_negatives is None:
-            return ids.columns(), {}
-        hard, _ = self.hard_negatives.draw(labels)
-        ids = ids._replace(negatives=np.concatenate([ids.negatives, hard], axis=1))
-        return ids.columns(), {GUIDE_BATCH: GuideBatch(hard_negatives=torch.from_numpy(hard))}
+        batch: dict[str, Any] = {"label": torch.from_numpy(labels)}
+        if self.hard_negatives:
+            hard, _ = self.hard_negatives.draw(labels)
+            ids = ids._replace(negatives=np.concatenate([ids.negatives, hard], axis=1))
+            batch[f"anchor_{GUIDE_BATCH}"] = GuideBatch(torch.from_numpy(hard))
+        return batch, ids.columns()
 
 
 @dataclass(kw_only=True)
@@ -66,13 +65,11 @@ class CachedTokens(SentenceTransformerDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with a label -> the features of every column, named as the trainer expects them."""
-        labels = _labels(features)
-        columns, for_loss = self.columns.of(labels)
-        batch: dict[str, Any] = {"label": torch.from_numpy(labels)}
+        batch, columns = self.columns.of(_labels(features))
         for column, ids in columns.items():
             tokens = self.tokens.features(ids, "query" if column == "anchor" else "document")
             batch |= {f"{column}_{name}": value for name, value in tokens.items()}
-        return batch | for_loss
+        return batch
 
 
 @dataclass(kw_only=True)
@@ -84,10 +81,10 @@ class HardNegativeTexts(SentenceTransformerDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with texts and label -> the features of every column, named as the trainer expects them."""
-        columns, for_loss = self.columns.of(_labels(features))
+        batch, columns = self.columns.of(_labels(features))
         added = {name: self.texts.take(ids).to_pylist() for name, ids in columns.items() if name not in features[0]}
         rows = [row | {name: texts[k] for name, texts in added.items()} for k, row in enumerate(features)]
-        return super().__call__(rows) | for_loss
+        return super().__call__(rows) | batch
 
 
 def _labels(features: list[dict[str, Any]]) -> np.ndarray:

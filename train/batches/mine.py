@@ -68,8 +68,8 @@ def _mined_pairs(index: GuideIndex, hard: HardNegatives, scores: Rescored | None
     texts = Texts(index)
     with step("mine", len(index), "pairs") as advance:
         for table in index.scores(["pair_id", "positive_score"]):
-            for start in range(0, table.num_rows, BLOCK_PAIRS):
-                labels, of_guide = (column.to_numpy() for column in table.slice(start, BLOCK_PAIRS).columns)
+            for block in table.to_batches(max_chunksize=BLOCK_PAIRS):
+                labels, of_guide = (column.to_numpy() for column in block.columns)
                 yield from _block(index, texts, hard, labels, scores.take(labels).positives if scores else of_guide)
                 advance(len(labels))
 

@@ -64,7 +64,7 @@ class PlannedBatches(DefaultBatchSampler):
         """
         return partial(PlannedBatches, index=index, negatives=negatives, block=block, hardness=hardness)
 
-    def deal(self, epoch: int, block: int) -> np.ndarray:
+    def _deal(self, epoch: int, block: int) -> np.ndarray:
         """Deal one block of an epoch: (batches, batch_size) int64 rows of the data set."""
         if self._last_deal is None or self._last_deal[:2] != (epoch, block):
             rows = self.settings.rows_of_block(len(self.labels), epoch, block)
@@ -74,13 +74,13 @@ class PlannedBatches(DefaultBatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         blocks = itertools.product((self.epoch, 0), range(self.blocks))
-        batches = (batch.tolist() for epoch, block in blocks for batch in self.deal(epoch, block))
+        batches = (batch.tolist() for epoch, block in blocks for batch in self._deal(epoch, block))
         yield from itertools.islice(batches, len(self))
 
     def __len__(self) -> int:
         if not self._length:
             refuse_too_few(len(self.labels), self.batch_size, self.index)
-            length = sum(len(self.deal(0, block)) for block in range(self.blocks))
+            length = sum(len(self._deal(0, block)) for block in range(self.blocks))
             if not length:
                 raise SettingsError(
                     f"Not one batch of {self.batch_size} pairs can be filled without a text standing twice in it",

@@ -15,21 +15,24 @@ from .panel import matched_ids
 from .reranker_judge import ScoredBatch, scored_cells
 from .rescored import Rescored
 
+# Key of a ``GuideBatch`` among the features of the anchor column; in a collated batch it has the prefix ``anchor_``.
+GUIDE_BATCH = "guide_batch"
+
 
 @dataclass(frozen=True)
 class GuideBatch:
-    """What our collators add to a batch for the loss.
+    """What a collator adds to a batch of B pairs for the loss, which looks up the rest by pair id.
 
     Attributes:
-        hard_negatives: (B, H) int64 text ids of the hard negatives, -1 for none; None where none are drawn.
+        hard_negatives: (B, H) int64 text ids of the hard negatives of this epoch, -1 for none; they are the last H
+            columns of negatives.
     """
 
-    hard_negatives: torch.Tensor | None = None
+    hard_negatives: torch.Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> GuideBatch:
-        """The same on another device."""
-        hard = self.hard_negatives
-        return GuideBatch(None if hard is None else hard.to(device, non_blocking=non_blocking))
+        """Move the batch to a device, as a tensor is moved."""
+        return GuideBatch(self.hard_negatives.to(device, non_blocking=non_blocking))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ..distributed import gather
 from ..settings import DistillationSettings
 from ..student.forward import embed, embed_columns, longest_first
 from .distillation import score_terms
-from .guide_lookup import BatchGuide, Guides
+from .guide_lookup import GUIDE_BATCH, BatchGuide, Guides
 from .guide_map import fitted_map
 from .judges import Judge, make_judge
 from .panel import Vote, agreed, score_spread
@@ -168,9 +168,9 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
                 fix="train on index.to_dataset(), and keep its label column",
             )
         columns = list(sentence_features)
-        if guide_batch := columns[0].get("guide_batch"):
+        if guide_batch := columns[0].get(GUIDE_BATCH):
             # Taken out of a copy: MatryoshkaLoss gives the same features again for its next dimension.
-            columns[0] = {name: value for name, value in columns[0].items() if name != "guide_batch"}
+            columns[0] = {name: value for name, value in columns[0].items() if name != GUIDE_BATCH}
             labels = torch.column_stack([labels, guide_batch.hard_negatives.to(labels.device)])[..., None]
         if not (self.uses_gradient_cache and torch.is_grad_enabled()):
             return self.calculate_loss([[each] for each in embed_columns(self.model, columns)], labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.train.batches.collators import GUIDE_BATCH, BatchColumns
+from gistcache.train.batches.collators import BatchColumns
 from gistcache.train.batches.hard_batches import MAX_NEIGHBORS, Walks, neighbor_pairs
 from gistcache.train.batches.hard_negatives import HardNegatives
 from gistcache.train.batches.plan import PlanSettings, plan_of_index
@@ -72,13 +72,13 @@ def test_neighbours_stand_together_and_no_text_stands_twice(index):
 
 
 def test_a_run_trains_on_this_plan_and_draws_negatives_anew_each_epoch(tmp_path, index, student_folder, monkeypatch):
-    seen = []
+    batches_of_run = []
 
     class Watched(BatchColumns):
         def of(self, labels):
-            columns, for_loss = super().of(labels)
-            seen.append(np.column_stack([labels, for_loss[GUIDE_BATCH].hard_negatives]))
-            return columns, for_loss
+            batch, columns = super().of(labels)
+            batches_of_run.append(np.column_stack([labels, batch["anchor_guide_batch"].hard_negatives]))
+            return batch, columns
 
     monkeypatch.setattr("gistcache.train.run.trainer.BatchColumns", Watched)
     mining, batches = HardNegativeSettings(hard_negatives=2), []
@@ -91,6 +91,6 @@ def test_a_run_trains_on_this_plan_and_draws_negatives_anew_each_epoch(tmp_path,
     for hard.epoch in (0, 1):
         plan = plan_of_index(index, np.arange(len(index)), PlanSettings(8, seed=4, hardness=3), hard.epoch)
         batches += [np.column_stack([batch, hard.draw(batch)[0]]) for batch in plan]
-    assert len(batches) == len(seen)
-    for batch, expected in zip(seen, batches, strict=True):
+    assert len(batches) == len(batches_of_run)
+    for batch, expected in zip(batches_of_run, batches, strict=True):
         assert np.array_equal(batch, expected)

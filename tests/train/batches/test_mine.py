@@ -13,7 +13,7 @@ from gistcache.shared.data.pairs import read_pairs
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.texts import Texts
-from gistcache.train.batches.collators import GUIDE_BATCH, BatchColumns
+from gistcache.train.batches.collators import BatchColumns
 from gistcache.train.batches.hard_negatives import HardNegatives
 from gistcache.train.batches.mine import mine_index
 from gistcache.train.batches.mined_files import MinedPair, flag_embedding_rows
@@ -93,10 +93,10 @@ def test_flagembedding_rows_join_the_pairs_of_an_anchor(tmp_path, index, suffix)
     for row in (row for table in index.scores() for row in table.to_pylist()):
         ids = index.pairs(np.array([row["pair_id"]]), 0)
         anchor = texts[ids.anchors[0]]
-        found = zip(
+        documents = zip(
             [*ids.positives, *row["neighbor_ids"]], [row["positive_score"], *row["neighbor_scores"]], strict=True
         )
-        scores |= {(anchor, texts[document]): np.float32(score) for document, score in found}
+        scores |= {(anchor, texts[document]): np.float32(score) for document, score in documents}
     for row in rows:
         assert set(row) == {"query", "pos", "neg", "pos_scores", "neg_scores"}
         for each in ("pos", "neg"):
@@ -109,14 +109,14 @@ def test_flagembedding_rows_join_the_pairs_of_an_anchor(tmp_path, index, suffix)
 def test_training_with_the_same_flags_gets_the_same_negatives(
     tmp_path, index, student_folder, rescored, with_reranker, monkeypatch
 ):
-    seen = {}
+    of_run = {}
 
     class Watched(BatchColumns):
         def of(self, labels):
-            columns, for_loss = super().of(labels)
-            hard = for_loss[GUIDE_BATCH].hard_negatives.tolist()
-            seen.update(zip(labels.tolist(), hard, strict=True))
-            return columns, for_loss
+            batch, columns = super().of(labels)
+            hard = batch["anchor_guide_batch"].hard_negatives.tolist()
+            of_run.update(zip(labels.tolist(), hard, strict=True))
+            return batch, columns
 
     monkeypatch.setattr("gistcache.train.run.trainer.BatchColumns", Watched)
     scores = rescored if with_reranker else None
@@ -130,13 +130,13 @@ def test_training_with_the_same_flags_gets_the_same_negatives(
     out = tmp_path / "mined.parquet"
     judging = JudgeSettings(judge="neighborhood", judge_threshold=3.0, margin=0.05)
     mine_index(index, MineSettings(out=out, mining=MINING, judging=judging, seed=4, rescored=scores))
-    texts, full = Texts(index), [label for label, row in sorted(seen.items()) if min(row) >= 0]
-    assert len(seen) >= 40
+    texts, full = Texts(index), [label for label, row in sorted(of_run.items()) if min(row) >= 0]
+    assert len(of_run) >= 40
     assert len(full) > 5
     ids = index.pairs(np.array(full), 0)
     mined = {(anchor, positive): negatives for anchor, positive, negatives in read_back(out)}
     for label, *pair in zip(full, *(texts.take(each).to_pylist() for each in ids[:2]), strict=True):
-        assert mined[tuple(pair)] == texts.take(np.array(seen[label])).to_pylist()
+        assert mined[tuple(pair)] == texts.take(np.array(of_run[label])).to_pylist()
 
 
 def test_mined_by_a_reranker_are_those_it_scores_below_the_positive(tmp_path, index, rescored, reranker_folder):
@@ -161,8 +161,8 @@ def test_mined_by_a_reranker_are_those_it_scores_below_the_positive(tmp_path, in
         scored = sorted(
             zip(model.predict([(anchor, each) for each in documents]), documents, strict=True), reverse=True
         )
-        taken = [(text, float(score)) for score, text in scored if score <= limit and text not in known][:2]
-        expected.setdefault(anchor, {}).update(taken)
+        negatives_of_pair = [(text, float(score)) for score, text in scored if score <= limit and text not in known][:2]
+        expected.setdefault(anchor, {}).update(negatives_of_pair)
     expected = {anchor: negatives for anchor, negatives in expected.items() if negatives}
     assert list(rows) == list(expected)
     for anchor, negatives in expected.items():

@@ -141,7 +141,7 @@ def test_a_batch_that_cannot_be_filled_is_an_error_that_names_the_way_out(small_
 
 
 def test_a_text_in_every_pair_ends_quickly():
-    """Ten anchors (labels, say) and one shared negative: that nothing can be filled is found without trying all."""
+    """Ten anchors (labels, say) and one shared negative: no batch can be filled, and that must not take trying all."""
     pairs = np.arange(20_000)
     texts = np.column_stack([pairs + 100, pairs % 10, np.full(20_000, 50)])
     assert len(plan_of(texts, np.zeros(20_000, dtype=np.int32), 64)) == 0
