@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from torch import Tensor
 
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.texts import Texts
+from ..loss.guide_lookup import GUIDE_BATCH, GuideBatch
 from .hard_negatives import HardNegatives
 from .token_cache import TokenCache
 
@@ -36,23 +36,23 @@ class BatchColumns:
         hard = self.hard.mining.hard_negatives if self.hard else 0
         return ["anchor", "positive", *(f"negative_{k + 1}" for k in range(self.own + hard))]
 
-    def of(self, labels: np.ndarray) -> tuple[Tensor, dict[str, np.ndarray]]:
-        """What the loss is told of a batch, and the text ids (B,) of each column.
+    def of(self, labels: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What the loss needs to know of a batch, and the text ids (B,) of each column.
 
         Args:
             labels: (B,) pair ids.
 
         Returns:
-            (B,) pair ids, or (B, 1 + H, 1) with the text ids of hard negatives, -1 for none; and the columns. A
-            negative that is not there is the pair's positive, which the loss leaves out. (``MatryoshkaLoss`` would take
-            labels whose last axis is as long as an embedding for embeddings, and cut them.)
+            The pair ids (B,) as ``label``, with hard negatives a ``GuideBatch`` among the anchor's features; and the
+            columns. A missing negative is the pair's positive, which the loss masks.
         """
         ids = self.index.pairs(labels, self.own)
+        batch: dict[str, Any] = {"label": torch.from_numpy(labels)}
         if self.hard is None:
-            return torch.from_numpy(labels), ids.columns()
+            return batch, ids.columns()
         drawn = self.hard.take(labels)
         ids = ids._replace(negatives=np.concatenate([ids.negatives, drawn], axis=1))
-        return torch.from_numpy(np.column_stack([labels, drawn])[..., None]), ids.columns()
+        return batch | {f"anchor_{GUIDE_BATCH}": GuideBatch(torch.from_numpy(drawn))}, ids.columns()
 
 
 @dataclass(kw_only=True)
@@ -64,8 +64,7 @@ class CachedTokens(SentenceTransformerDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with a label -> the features of every column, named as the trainer expects them."""
-        label, columns = self.columns.of(_labels(features))
-        batch: dict[str, Any] = {"label": label}
+        batch, columns = self.columns.of(_labels(features))
         for column, ids in columns.items():
             named = self.tokens.features(ids, "query" if column == "anchor" else "document")
             batch |= {f"{column}_{name}": value for name, value in named.items()}
@@ -81,10 +80,10 @@ class WithHardTexts(SentenceTransformerDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with texts and label -> the features of every column, named as the trainer expects them."""
-        label, columns = self.columns.of(_labels(features))
+        batch, columns = self.columns.of(_labels(features))
         added = {name: self.texts.take(ids).to_pylist() for name, ids in columns.items() if name not in features[0]}
         rows = [row | {name: texts[k] for name, texts in added.items()} for k, row in enumerate(features)]
-        return super().__call__(rows) | {"label": label}
+        return super().__call__(rows) | batch
 
 
 def _labels(features: list[dict[str, Any]]) -> np.ndarray:

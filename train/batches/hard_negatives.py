@@ -10,10 +10,10 @@ import torch
 from ...shared.candidates import PairVectors
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.memory_map import temporary_array
 from ...shared.guide_index.ragged import padded
 from ..loss.judges import GuideView, Judge, PositiveJudge, excess_of_candidates
-from ..loss.reranker_judge import Reranked
-from ..loss.scratch import scratch
+from ..loss.reranker_judge import RerankerJudge
 from ..settings import HardNegativeSettings
 
 BLOCK_PAIRS = 256
@@ -29,7 +29,7 @@ class HardNegatives:
         mining: Which neighbours are taken.
         judge: Who says what is a false negative; None lets every neighbour pass that is no known positive.
         seed: Of the drawing.
-        reranked: Scores of a reranker, which then orders the neighbours and says in the judge's place which pass.
+        reranker: A reranker, which then orders the neighbours and says in the judge's place which pass.
 
     Attributes:
         counts: (pairs,) how many neighbours of each pair pass.
@@ -42,13 +42,13 @@ class HardNegatives:
         mining: HardNegativeSettings,
         judge: Judge | None,
         seed: int,
-        reranked: Reranked | None = None,
+        reranker: RerankerJudge | None = None,
     ) -> None:
         self.index, self.mining, self.seed, self.epoch = index, mining, seed, 0
-        self._judge, self._reranked = judge, reranked
+        self._judge, self._reranker = judge, reranker
         if mining.negative_margin is not None:
             own = (mining.negative_margin, mining.negative_margin_strategy)
-            self._judge, self._reranked = PositiveJudge(*own), reranked and Reranked(reranked.rescored, *own)
+            self._judge, self._reranker = PositiveJudge(*own), reranker and RerankerJudge(reranker.scores, *own)
         stored = int(index.manifest.request.settings["neighbors"])
         if mining.hard_negatives > stored - mining.skip_top:
             raise SettingsError(
@@ -57,8 +57,8 @@ class HardNegatives:
                 fix="ask for fewer, or build the index with a greater --neighbors",
             )
         self.counts = np.zeros(len(index), dtype=np.int32)
-        self._ids = scratch((len(index), stored), np.int64)
-        self._scores = scratch((len(index), stored), np.float32)
+        self._ids = temporary_array((len(index), stored), np.int64)
+        self._scores = temporary_array((len(index), stored), np.float32)
         for labels, ids, scores in self._neighbors(stored):
             passing = self._passing(labels, ids, scores)
             order = np.argsort(~passing, axis=1, kind="stable")
@@ -106,8 +106,8 @@ class HardNegatives:
                 labels = block["pair_id"].to_numpy()
                 ids = padded(block["neighbor_ids"], width, -1, np.int64)
                 scores = padded(block["neighbor_scores"], width, -2.0, np.float32)
-                if self._reranked:
-                    scores = self._reranked.rescored.take(labels).scores[:, :width]
+                if self._reranker:
+                    scores = self._reranker.scores.scores(labels)[:, :width]
                     order = np.argsort(np.where(ids < 0, np.inf, -scores), axis=1, kind="stable")
                     ids, scores = (np.take_along_axis(each, order, axis=1) for each in (ids, scores))
                 yield labels, ids, scores
@@ -119,9 +119,8 @@ class HardNegatives:
         base = self.index.manifest.rows["texts"]
         of_row = np.arange(len(labels))[:, None] * base + self.index.content_ids(ids)
         passing &= ~np.isin(of_row, owner * base + known)
-        if self._reranked:
-            limits = self._reranked.limits(torch.from_numpy(self._reranked.rescored.take(labels).positives))
-            passing &= scores <= limits.numpy()[:, None]
+        if self._reranker:
+            passing &= scores <= self._reranker.thresholds(labels)[:, None]
         elif self._judge is not None:
             passing &= excess_of_candidates(self._judge, self._view(labels, ids)).numpy() <= 0
         return passing

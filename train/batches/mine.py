@@ -11,11 +11,11 @@ from rich.text import Text
 
 from ...shared.cli.output import CommandResult
 from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.guide_index.texts import Texts
 from ...shared.progress import console, step
 from ..loss.judges import make_judge
-from ..loss.reranker_judge import Reranked
-from ..loss.rescored import Rescored
+from ..loss.reranker_judge import RerankerJudge
 from ..settings import MineSettings
 from .hard_negatives import HardNegatives
 from .mined_files import FLAG_EMBEDDING, Mined, joined, n_tuple_schema, n_tuples, write_rows
@@ -46,20 +46,13 @@ def mine_index(index: GuideIndex, settings: MineSettings) -> tuple[int, int, str
         GistcacheError: Settings do not go together, or no row is left.
     """
     judging, wanted = settings.judging, settings.mining.hard_negatives
-    judge = make_judge(
-        judging.judge,
-        index,
-        judging.margin,
-        judging.margin_strategy,
-        judging.judge_threshold,
-        judging.judge_quantile,
-    )
-    rescored = Rescored(settings.rescored, index) if settings.rescored else None
-    reranked = Reranked(rescored, judging.margin, judging.margin_strategy) if rescored else None
-    hard = HardNegatives(index, settings.mining, judge, settings.seed, reranked)
+    judge = make_judge(judging, index)
+    scores = RerankerScores.open(settings.rescored, index) if settings.rescored else None
+    reranker = RerankerJudge(scores, judging.margin, judging.margin_strategy) if scores else None
+    hard = HardNegatives(index, settings.mining, judge, settings.seed, reranker)
     hard.epoch = settings.epoch
     console.print(hard.told(np.arange(len(index))), highlight=False)
-    pairs = _mined(index, hard, rescored)
+    pairs = _mined(index, hard, scores)
     if settings.format == "n-tuple":
         written, left_out = write_rows(n_tuples(pairs, wanted), n_tuple_schema(wanted), settings.out)
         lacking = f"pairs have fewer than {wanted} negatives"
@@ -69,14 +62,15 @@ def mine_index(index: GuideIndex, settings: MineSettings) -> tuple[int, int, str
     return written, left_out, lacking
 
 
-def _mined(index: GuideIndex, hard: HardNegatives, rescored: Rescored | None) -> Iterator[Mined]:
+def _mined(index: GuideIndex, hard: HardNegatives, reranker_scores: RerankerScores | None) -> Iterator[Mined]:
     """Every pair in the order of ids."""
     texts = Texts(index)
     with step("mine", len(index), "pairs") as advance:
         for table in index.scores(["pair_id", "positive_score"]):
             for start in range(0, table.num_rows, BLOCK_PAIRS):
                 labels, scores = (column.to_numpy() for column in table.slice(start, BLOCK_PAIRS).columns)
-                yield from _block(index, texts, hard, labels, rescored.take(labels).positives if rescored else scores)
+                own = reranker_scores.positive_scores(labels) if reranker_scores else scores
+                yield from _block(index, texts, hard, labels, own)
                 advance(len(labels))
 
 
