@@ -23,10 +23,9 @@ from training_step import OURS, stepper
 AS_IS = "as it is"
 CHANGES: dict[str, tuple[str, Callable[..., object]]] = {
     "torch's own matrix products (MKL)": ("OneDNNLinear", nullcontext),
-    "torch's own dropout masks": ("QuickDropout", nullcontext),
     "length buckets, not packed": ("can_pack", lambda *_: False),
 }
-COMPILED = "feed-forward blocks through torch.compile, dynamic shapes, torch's own products and dropout"
+COMPILED = "feed-forward blocks through torch.compile, dynamic shapes, torch's own products"
 
 
 def measure(rounds: int) -> Figures:
@@ -37,7 +36,7 @@ def measure(rounds: int) -> Figures:
     for name, (part, instead) in CHANGES.items():
         variants[name] = _with(stepper(OURS, index, plan), {part: instead})
     compiled = stepper(OURS, index, plan, prepare=_compile_feed_forward)
-    variants[COMPILED] = _with(compiled, {"OneDNNLinear": nullcontext, "QuickDropout": nullcontext})
+    variants[COMPILED] = _with(compiled, {"OneDNNLinear": nullcontext})
     return {"seconds": by_turns(variants, rounds, warmup=3), "onednn": onednn_pays()}
 
 

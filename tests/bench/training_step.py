@@ -37,7 +37,9 @@ CACHED_MINI_BATCH = 32
 def loss_of(name: str, model, index: GuideIndex):
     """A loss by the name it has in the table."""
     if name in (OURS, UNGUIDED):
-        return GuidedContrastiveLoss(model, index, temperature=TEMPERATURE, guided=name == OURS)
+        return GuidedContrastiveLoss(
+            model, index, temperature=TEMPERATURE, loss="guided" if name == OURS else "unguided"
+        )
     if name == PLAIN:
         return MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
     if name == GIST:

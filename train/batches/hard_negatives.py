@@ -10,10 +10,10 @@ import torch
 from ...shared.candidates import PairVectors
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.memory_map import temporary_array
 from ...shared.guide_index.ragged import padded
 from ..loss.judges import GuideView, Judge, PositiveJudge, excess_of_candidates
-from ..loss.reranker_judge import Reranked
-from ..loss.scratch import scratch
+from ..loss.reranker_judge import RerankerJudge
 from ..settings import HardNegativeSettings
 
 BLOCK_PAIRS = 256
@@ -29,7 +29,7 @@ class HardNegatives:
         settings: Which neighbours become hard negatives, and how many.
         judge: Decides which neighbours are false negatives; with None, all pass that are no known positives.
         seed: Of the drawing.
-        reranker: Scores of a reranker, which then order the neighbours and decide in the judge's place.
+        reranker: A reranker's judge, which then orders the neighbours and decides in the judge's place.
 
     Attributes:
         counts: (pairs,) int32 how many neighbours of each pair pass.
@@ -45,13 +45,13 @@ class HardNegatives:
         settings: HardNegativeSettings,
         judge: Judge | None,
         seed: int,
-        reranker: Reranked | None = None,
+        reranker: RerankerJudge | None = None,
     ) -> None:
         self.index, self.settings, self.seed, self.epoch = index, settings, seed, 0
         self._judge, self._reranker = judge, reranker
         if settings.negative_margin is not None:
             margin = (settings.negative_margin, settings.negative_margin_strategy)
-            self._judge, self._reranker = PositiveJudge(*margin), reranker and Reranked(reranker.rescored, *margin)
+            self._judge, self._reranker = PositiveJudge(*margin), reranker and RerankerJudge(reranker.scores, *margin)
         width = int(index.manifest.request.settings["neighbors"])
         if settings.hard_negatives > width - settings.skip_top:
             raise SettingsError(
@@ -60,8 +60,8 @@ class HardNegatives:
                 fix="ask for fewer, or build the index with a greater --neighbors",
             )
         self.counts = np.zeros(len(index), dtype=np.int32)
-        self._ids = scratch((len(index), width), np.int64)
-        self._scores = scratch((len(index), width), np.float32)
+        self._ids = temporary_array((len(index), width), np.int64)
+        self._scores = temporary_array((len(index), width), np.float32)
         for labels, ids, scores in self._neighbors(width):
             passing = self._passing(labels, ids, scores)
             order = np.argsort(~passing, axis=1, kind="stable")
@@ -112,7 +112,7 @@ class HardNegatives:
                 ids = padded(block["neighbor_ids"], width, -1, np.int64)
                 scores = padded(block["neighbor_scores"], width, -2.0, np.float32)
                 if self._reranker:
-                    scores = self._reranker.rescored.take(labels).scores[:, :width]
+                    scores = self._reranker.scores.scores(labels)[:, :width]
                     order = np.argsort(np.where(ids < 0, np.inf, -scores), axis=1, kind="stable")
                     ids, scores = (np.take_along_axis(each, order, axis=1) for each in (ids, scores))
                 yield labels, ids, scores
@@ -125,8 +125,7 @@ class HardNegatives:
         of_row = np.arange(len(labels))[:, None] * base + self.index.content_ids(ids)
         passing &= ~np.isin(of_row, owner * base + known)
         if self._reranker:
-            limits = self._reranker.limits(torch.from_numpy(self._reranker.rescored.take(labels).positives))
-            passing &= scores <= limits.numpy()[:, None]
+            passing &= scores <= self._reranker.thresholds(labels)[:, None]
         elif self._judge is not None:
             passing &= excess_of_candidates(self._judge, self._guide_view(labels, ids)).numpy() <= 0
         return passing

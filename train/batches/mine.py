@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.guide_index.texts import Texts
 from ...shared.progress import console, step
 from ..loss.judges import make_judge
-from ..loss.reranker_judge import Reranked
-from ..loss.rescored import Rescored
+from ..loss.reranker_judge import RerankerJudge
 from ..settings import MineSettings
 from .hard_negatives import HardNegatives
 from .mined_files import MinedPair, flag_embedding_rows, flag_embedding_schema, n_tuple_rows, n_tuple_schema, write_rows
@@ -42,7 +42,7 @@ def mine_index(index: GuideIndex, settings: MineSettings) -> MiningResult:
         GistcacheError: Settings do not go together, or no row is left.
     """
     count = settings.mining.hard_negatives
-    scores = Rescored(settings.rescored, index) if settings.rescored else None
+    scores = RerankerScores.open(settings.rescored, index) if settings.rescored else None
     hard = _hard_negatives(index, settings, scores)
     console.print(hard.summary(np.arange(len(index))), highlight=False)
     pairs = _mined_pairs(index, hard, scores)
@@ -53,24 +53,23 @@ def mine_index(index: GuideIndex, settings: MineSettings) -> MiningResult:
     return MiningResult(*rows, "anchors have no negative")
 
 
-def _hard_negatives(index: GuideIndex, settings: MineSettings, scores: Rescored | None) -> HardNegatives:
+def _hard_negatives(index: GuideIndex, settings: MineSettings, scores: RerankerScores | None) -> HardNegatives:
     """The hard negatives of the settings' epoch."""
     judging = settings.judging
-    margin = (judging.margin, judging.margin_strategy)
-    judge = make_judge(judging.judge, index, *margin, judging.judge_threshold, judging.judge_quantile)
-    hard = HardNegatives(index, settings.mining, judge, settings.seed, Reranked(scores, *margin) if scores else None)
+    reranker = RerankerJudge(scores, judging.margin, judging.margin_strategy) if scores else None
+    hard = HardNegatives(index, settings.mining, make_judge(judging, index), settings.seed, reranker)
     hard.epoch = settings.epoch
     return hard
 
 
-def _mined_pairs(index: GuideIndex, hard: HardNegatives, scores: Rescored | None) -> Iterator[MinedPair]:
+def _mined_pairs(index: GuideIndex, hard: HardNegatives, scores: RerankerScores | None) -> Iterator[MinedPair]:
     """Yield every pair in the order of ids."""
     texts = Texts(index)
     with step("mine", len(index), "pairs") as advance:
         for table in index.scores(["pair_id", "positive_score"]):
             for block in table.to_batches(max_chunksize=BLOCK_PAIRS):
                 labels, of_guide = (column.to_numpy() for column in block.columns)
-                yield from _block(index, texts, hard, labels, scores.take(labels).positives if scores else of_guide)
+                yield from _block(index, texts, hard, labels, scores.positive_scores(labels) if scores else of_guide)
                 advance(len(labels))
 
 

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from gistcache.precompute.rerank.command import RescoreSettings, rescore_index
+from gistcache.precompute.rerank.rescore import rescore_index
+from gistcache.precompute.rerank.settings import RescoreSettings
 from gistcache.shared.data.pairs import Columns as InputColumns
 from gistcache.shared.data.pairs import read_pairs
 from gistcache.shared.errors import SettingsError
