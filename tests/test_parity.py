@@ -33,7 +33,7 @@ class StoredGuide(nn.Module):
 
     def forward(self, features):
         mask = features["attention_mask"].bool()
-        rows = [tuple(ids[kept].tolist()) for ids, kept in zip(features["input_ids"], mask, strict=True)]
+        rows = [tuple(ids[present].tolist()) for ids, present in zip(features["input_ids"], mask, strict=True)]
         vectors = self.index.vectors(np.array([self.ids[row] for row in rows]))
         return {"sentence_embedding": torch.from_numpy(vectors).float()}
 
@@ -99,8 +99,8 @@ def test_equals_the_peers(bench, peer, strategy, margin, anchors, positives, neg
     expected, expected_gradient = value_and_gradient(student, theirs, features_of(student, batch, negatives), labels)
     assert value == pytest.approx(expected, abs=TOLERANCE)
     assert torch.allclose(gradient, expected_gradient, atol=TOLERANCE, rtol=1e-4)
-    counts = ours.cells.counts()
-    assert 0 < counts.removed < counts.candidates
+    counts = ours.statistics.counts()
+    assert 0 < counts.masked < counts.candidates
 
 
 def naive_loss(student_vectors, guide_vectors, temperature, margin, strategy):

@@ -16,7 +16,7 @@ from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import find_model, load_model, load_reranker
 from gistcache.shared.storage.files import sha256_of
 from gistcache.shared.storage.integrity import CHECKSUM_KEY, FileRecord, read_checksummed, write_checksummed
-from gistcache.train.loss.guide_lookup import Guides
+from gistcache.train.loss.guide_lookup import look_up
 from gistcache.train.run.model_card import section
 
 from tests.conftest import build_test_index, random_pairs
@@ -230,7 +230,7 @@ def test_a_strangers_ids_outside_the_corpus_are_refused(tmp_path, small_index, f
     put_file(copy, name, (tmp_path / "wrong.npy").read_bytes())
     index = GuideIndex.open(copy)
     with pytest.raises(IndexFaultError, match="outside"):
-        Guides([index]).look_up(np.array([0, 1]), 3, torch.device("cpu"))
+        look_up(index, np.array([0, 1]), np.empty((2, 0), dtype=np.int64), 3, torch.device("cpu"))
 
 
 def test_the_faiss_file_is_read_only_when_it_is_the_one_recorded(tmp_path, guide_folder):

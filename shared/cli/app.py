@@ -55,7 +55,7 @@ app.meta.result_action = "return_value"
 app.command(f"{PACKAGE}.precompute.command:index", name="index", help="Embed pairs with a guide, once: stage 1.")
 app.command(f"{PACKAGE}.precompute.rerank.command:rescore", name="rescore", help="Score neighbours with a reranker.")
 app.command(f"{PACKAGE}.train.command:train", name="train", help="Train a student against a guide index: stage 2.")
-app.command(f"{PACKAGE}.train.batches.mine:mine", name="mine", help="Write hard negatives as Parquet or JSONL.")
+app.command(f"{PACKAGE}.train.batches.mine_command:mine", name="mine", help="Write hard negatives as Parquet or JSONL.")
 app.command(f"{PACKAGE}.shared.cli.verify:verify", name="verify", help="Check every part of a guide index.")
 app.command(
     f"{PACKAGE}.precompute.report.command:report", name="report", help="One page of an index and of training runs."

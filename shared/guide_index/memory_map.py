@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,9 @@ class MappedVectors:
         for begin in range(start, stop, size):
             ids = np.arange(begin, min(begin + size, stop))
             yield ids, self.take(ids)
+
+
+def temporary_array(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Make an array of zeros in an unnamed temporary file, for what grows with the index and may not fit in memory."""
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)

@@ -16,13 +16,12 @@ from gistcache.shared.candidates import (
     Blocks,
     PairVectors,
     same_text,
-    self_cells,
     similarities,
 )
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.types import MarginStrategy
-from gistcache.train.batches.sampler import plan_of_index
-from gistcache.train.loss.guide_lookup import Guides
+from gistcache.train.batches.plan import PlanSettings, plan_of_index
+from gistcache.train.loss.guide_lookup import look_up
 from gistcache.train.loss.judges import thresholds
 from torch import Tensor
 
@@ -47,15 +46,14 @@ class Batch(NamedTuple):
 def batches(index: GuideIndex, batch_size: int, seed: int) -> Iterator[Batch]:
     """The first epoch's batches, as the trainer plans them."""
     labels = np.arange(len(index))
-    for batch in plan_of_index(index, labels, batch_size, seed, 0, 0):
+    for batch in plan_of_index(index, labels, PlanSettings(batch_size, seed)):
         yield _batch(index, labels[batch])
 
 
 def _batch(index: GuideIndex, labels: np.ndarray) -> Batch:
-    rows, guide = torch.arange(len(labels)), Guides([index]).look_up(labels, 0, torch.device("cpu"))
-    scores = all_scores(guide.views[0].vectors)
-    leaving = zip(self_cells(rows, scores), same_text(guide.texts, rows, scores), strict=True)
-    candidates = Blocks(*(~(one | other) for one, other in leaving))  # the target is a known positive: not among them
+    rows, guide = torch.arange(len(labels)), look_up(index, labels, labels[:, None][:, :0], 0, torch.device("cpu"))
+    scores = all_scores(guide.guide.vectors)
+    candidates = same_text(guide.texts, rows, scores).map(torch.logical_not)  # without targets, which are positives
     return Batch(labels, scores, candidates)
 
 

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from ...shared.errors import StaleIndexError, StoppedEarly
 from ...shared.evaluation.retrieval import RetrievalSet
 from ...shared.guide_index.guide_index import GuideIndex
-from ...shared.guide_index.reranker_scores import RescoredFolder
+from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.models.device import pick_device, within_memory
 from ...shared.models.load import find_model, fingerprint_files, set_prompts
 from ...shared.progress import console, waiting
@@ -136,11 +136,11 @@ class _Run:
         for dim in self.dims[1:]:
             with self.student.truncate_embeddings(dim):
                 after[f"student after, {dim} dimensions"] = self._evaluated(f"evaluate {dim} dimensions")
-        cells = loss.cells.counts().means()
+        means = loss.statistics.counts().means()
         guide = _guide_figures(self.index, self.held_out)
         metrics = {
             "retrieval": {"student before": before, **after, "guide": guide},
-            **{name: cells.get(name) for name in ("removed_share", "effective_negatives", "mean_threshold")},
+            **{name: means.get(name) for name in ("removed_share", "effective_negatives", "mean_threshold")},
             "training_loss": _mean_loss(trainer.state.log_history),
             "steps": trainer.state.global_step,
             "parameters": _count(self.student.parameters()),
@@ -164,7 +164,7 @@ class _Run:
         checkpoints = Checkpoints(self.run, self.settings.save_minutes, loss)
         trainer.add_callback(checkpoints)
         if self.resumed:
-            loss.cells.start_from(self.resumed.counts)
+            loss.statistics.start_from(self.resumed.counts)
             loss.load_state(self.resumed.folder)
             console.print(f"going on from {self.resumed.folder}", highlight=False)
         with self.clock.measure("train"), checkpoints.until_told(), ExitStack() as shown:
@@ -191,7 +191,7 @@ def _determining(settings: TrainSettings, indexes: list[GuideIndex], held_out: R
     determining = {"held_out": held_out.fingerprint() if held_out else None, **settings.determining()}
     named = {f"index {number}": request for number, request in enumerate(others, 2)}
     if settings.rescored:
-        named["rescored"] = RescoredFolder.open(settings.rescored, indexes[0]).request
+        named["rescored"] = RerankerScores.open(settings.rescored, indexes[0]).request
     return json.loads(json.dumps({"index": first, **named, "student": student, "settings": determining}))
 
 
