@@ -142,6 +142,7 @@ def test_the_loss_takes_them_as_the_peer_takes_negatives_of_the_data(index, stud
     rows = index.to_dataset(1)
     negatives = Texts(index).take(np.concatenate([ids.negatives[chosen, 0], hard.take(np.array(chosen)).T.ravel()]))
     theirs = [*features[:2], student.preprocess(negatives.to_pylist())]
+    features[0] = features[0] | {"guide_batch": batch["anchor_guide_batch"]}
     assert ours(features, label).item() == pytest.approx(peer(theirs, labels=None).item(), rel=1e-5)
     texts = WithHardTexts(preprocess_fn=student.preprocess, texts=Texts(index), columns=columns)
     untokenised = texts([rows[each] for each in chosen])

@@ -116,9 +116,10 @@ def test_training_with_the_same_flags_gets_the_same_negatives(
 
     class Watched(collators.BatchColumns):
         def of(self, labels):
-            label, columns = super().of(labels)
-            seen.update({int(row[0]): row[1:, 0].tolist() for row in label})
-            return label, columns
+            batch, columns = super().of(labels)
+            drawn = batch["anchor_guide_batch"].hard_negatives
+            seen.update(dict(zip(batch["label"].tolist(), drawn.tolist(), strict=True)))
+            return batch, columns
 
     monkeypatch.setattr("gistcache.train.run.trainer.BatchColumns", Watched)
     scores = rescored if with_reranker else None
