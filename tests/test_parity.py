@@ -104,26 +104,26 @@ def test_equals_the_peers(bench, peer, strategy, margin, anchors, positives, neg
 
 
 def naive_loss(student_vectors, guide_vectors, temperature, margin, strategy):
-    """The formula of the paper, cell by cell, with three negatives a pair."""
+    """The formula of the paper, candidate by candidate, with three negatives a pair."""
     anchors, positives, negatives = student_vectors
     guide_anchors, guide_positives, guide_negatives = guide_vectors
     losses = []
     for i in range(len(anchors)):
         score = float(guide_anchors[i] @ guide_positives[i])
         limit = score - margin if strategy == "absolute" else score - abs(score) * margin
-        cells = [anchors[i] @ positives[i]]
+        scores = [anchors[i] @ positives[i]]
         for j in range(len(anchors)):
             if j != i:
                 if float(guide_anchors[i] @ guide_positives[j]) <= limit:
-                    cells.append(anchors[i] @ positives[j])
+                    scores.append(anchors[i] @ positives[j])
                 if float(guide_anchors[i] @ guide_anchors[j]) <= limit:
-                    cells.append(anchors[i] @ anchors[j])
+                    scores.append(anchors[i] @ anchors[j])
                 if float(guide_positives[i] @ guide_positives[j]) <= limit:
-                    cells.append(positives[i] @ positives[j])
+                    scores.append(positives[i] @ positives[j])
             for k in range(negatives.shape[1]):
                 if float(guide_anchors[i] @ guide_negatives[j, k]) <= limit:
-                    cells.append(anchors[i] @ negatives[j, k])
-        logits = torch.stack(cells) / temperature
+                    scores.append(anchors[i] @ negatives[j, k])
+        logits = torch.stack(scores) / temperature
         losses.append(torch.logsumexp(logits, 0) - logits[0])
     return torch.stack(losses).mean()
 

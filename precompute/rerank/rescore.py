@@ -48,7 +48,7 @@ def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RerankerScore
     }
     layout = store.layout
     if not layout.manifest.exists() or layout.building.exists():
-        refuse_foreign(store, SCORES, {})
+        refuse_foreign(store, SCORES)
         with unfinished(store, request, SCORES) as journal:
             if not layout.manifest.exists():  # else killed after its last step, or finished by another process just now
                 shards = _write_shards(index, reranker, store, journal, settings.shard_rows)

@@ -27,7 +27,6 @@ class Recipe(NamedTuple):
         flags: Of the training, in place of the plan's where both have one; None for a model as it is.
         model: Of a model as it is: its name.
         tasks: What it is trained on.
-        second_guide: Whether all-MiniLM-L6-v2 is a second guide.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Recipe(NamedTuple):
     flags: tuple[str, ...] | None = None
     model: str = "all-MiniLM-L6-v2"
     tasks: tuple[Task, ...] = ("Banking77", "docs")
-    second_guide: bool = False
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -80,8 +78,6 @@ CHOOSING += [
     for name, flags in {
         "neighborhood, 0.2 below its threshold, slow": ("--margin", "0.2"),
         "neighborhood, 0.4 below its threshold, slow": ("--margin", "0.4"),
-        "neighborhood, soft by 0.2, slow": ("--judge-softness", "0.2"),
-        "neighborhood, soft by 0.2, 0.4 below, slow": ("--judge-softness", "0.2", "--margin", "0.4"),
     }.items()
 ]
 CHOOSING += [
@@ -214,7 +210,6 @@ ONE_TECHNIQUE = [
         "consistency filtering": ("--keep-positive-rank", "100"),
     }.items()
 ]
-ONE_TECHNIQUE += [Recipe("two guides", "one technique", at(0.05), second_guide=True)]
 # Trained as the paper's student is, at rates that suit them.
 STUDENTS = [
     Recipe(name, "students", (*at(0.05), *words(flags)), tasks=BANKING_ONLY)

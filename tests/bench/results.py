@@ -74,10 +74,6 @@ class Measurement:
             gistcache("index", self.pairs[task], "--guide", guide, "--out", out, "--max-length", MAX_LENGTH)
         return self._indexes.setdefault((task, guide), out)
 
-    def indexes(self, recipe: Recipe, task: Task) -> list[Path]:
-        """The indexes that a recipe trains against."""
-        return [self.index(task), *([self.index(task, STUDENT)] if recipe.second_guide else [])]
-
     def figures(self, recipe: Recipe, seed: int, task: Task) -> Figures:
         """Scores, seconds and memory of one student."""
         plan = PLANS[task] if recipe.flags is not None else None
@@ -124,8 +120,7 @@ class Measurement:
         if out is None:
             with tempfile.TemporaryDirectory(dir=self.work) as scratch:
                 return self._told(recipe, seed, task, more, scratch)
-        given: list[object] = ["--student", STUDENT, "--out", out, "--seed", seed]
-        given += [word for index in self.indexes(recipe, task) for word in ("--index", index)]
+        given = ["--student", STUDENT, "--out", out, "--seed", seed, "--index", self.index(task)]
         self.train_by(
             "train", *given, "--max-length", MAX_LENGTH, *last_of_each(*PLANS[task], *(recipe.flags or ()), *more)
         )
@@ -170,7 +165,7 @@ def measure(measurement: Measurement, runs: list[tuple[Recipe, int, Task]], at_o
         return
     for recipe, _, task in runs:
         if recipe.flags is not None:  # before the processes, which would all begin to build it
-            measurement.indexes(recipe, task)
+            measurement.index(task)
     begun = time.perf_counter()
     failed = run_at_once(measurement.figures, runs, at_once)
     say(f"{len(runs) - failed} of {len(runs)} runs in {time.perf_counter() - begun:.0f} s, {at_once} at a time")

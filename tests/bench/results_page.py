@@ -193,8 +193,7 @@ def _rounds(measurement: Measurement) -> str:
 
 
 def _flags(recipe: Recipe) -> str:
-    second = " --index` of all-MiniLM-L6-v2" if recipe.second_guide else "`"
-    return f"`{' '.join(map(str, last_of_each(*recipe.flags)))}{second}" if recipe.flags else ""
+    return f"`{' '.join(map(str, last_of_each(*recipe.flags)))}`" if recipe.flags else ""
 
 
 def _not_measured(names: list[str]) -> str:

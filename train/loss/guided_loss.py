@@ -42,12 +42,12 @@ class BatchLabels(NamedTuple):
 
     Attributes:
         pair_ids: (B,) int64.
-        hard_negatives: (B, H) int64 text ids of the last H columns, -1 for none; None where H is 0.
+        hard_negatives: (B, H) int64 text ids of the last H columns, -1 for none; H may be 0.
         places: For each column what puts its embeddings back in order.
     """
 
     pair_ids: Tensor
-    hard_negatives: Tensor | None
+    hard_negatives: Tensor
     places: Sequence[Tensor | slice]
 
 
@@ -150,7 +150,8 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         # Not popped in place: MatryoshkaLoss hands the same features in once for every dimension.
         columns = [{name: value for name, value in first.items() if name != GUIDE_BATCH}, *others]
         added: GuideBatch | None = first.get(GUIDE_BATCH)
-        batch = BatchLabels(labels, added.hard_negatives if added else None, [slice(None)] * len(columns))
+        hard_negatives = added.hard_negatives.to(labels.device) if added else labels.new_empty(len(labels), 0)
+        batch = BatchLabels(labels, hard_negatives, [slice(None)] * len(columns))
         if not (self.uses_gradient_cache and torch.is_grad_enabled()):
             return self.calculate_loss([[each] for each in embed_columns(self.model, columns)], batch)
         columns, places = zip(*map(longest_first, columns), strict=True)
@@ -215,9 +216,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         Returns:
             The (W * B, D) columns of all W processes, the batch, and which of its rows is this process's first.
         """
-        ids = labels.pair_ids[:, None]
-        if labels.hard_negatives is not None:
-            ids = torch.cat([ids, labels.hard_negatives.to(ids.device)], dim=1)
+        ids = torch.cat([labels.pair_ids[:, None], labels.hard_negatives], dim=1)
         columns, ids, first = gather(columns, ids)
         pair_ids, hard_negatives = np.split(ids.cpu().numpy(), [1], axis=1)
         own = len(columns) - 2 - hard_negatives.shape[1]
@@ -236,10 +235,8 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
             if self.judge:
                 masked = self._judged(rows, batch, masked) | masked
         value = contrastive_loss(scores.joined() / self.settings.temperature, masked, rows)
-        terms = self.settings.terms
-        return value + distillation_terms(
-            terms, rows, student, batch.guide.vectors, scores, excluded, repeated, *linear
-        )
+        terms, guide = self.settings.terms, batch.guide.vectors
+        return value + distillation_terms(terms, rows, student, guide, scores, excluded, repeated, *linear)
 
     def _judged(self, rows: Tensor, batch: IndexedBatch, excluded: Tensor) -> Tensor:
         """Mark the candidates that the judges call false negatives, (R, C) bool, and count them."""

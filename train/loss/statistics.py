@@ -20,9 +20,9 @@ class MaskCounts(NamedTuple):
         threshold: The thresholds of the judge, summed over rows.
     """
 
-    masked: int = 0
-    candidates: int = 0
-    rows: int = 0
+    masked: float = 0
+    candidates: float = 0
+    rows: float = 0
     threshold: float = 0.0
 
     def since(self, earlier: MaskCounts) -> MaskCounts:
@@ -69,8 +69,7 @@ class MaskStatistics:
 
     def counts(self) -> MaskCounts:
         """Sum the counts so far over all processes; every process has to call this."""
-        *counts, threshold = all_reduce_sum([float(value) for value in self._sums])
-        return MaskCounts(*map(int, counts), threshold)
+        return MaskCounts(*all_reduce_sum([float(total) for total in self._sums]))
 
     def recent_means(self) -> dict[str, float]:
         """Compute the means since the last call, rounded; every process has to call this."""
