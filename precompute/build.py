@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from ..shared.evaluation.retrieval import RetrievalSet
 from ..shared.guide_index.layout import CONTENT_COLUMNS, ShardKind, unrounded_rows
 from ..shared.guide_index.manifest import Manifest, Request
 from ..shared.guide_index.memory_map import MappedRows, MappedVectors
-from ..shared.libraries import installed
-from ..shared.models.load import find_model
+from ..shared.models.locate import find_model
 from ..shared.progress import Advance, step
 from ..shared.sampling import sample_of
 from ..shared.storage.files import FileRecord, Journal
@@ -137,7 +137,7 @@ class _Build:
         with self.clock.measure("scores"):
             self.scores(space)
         measured["outside_top_10"] = outside_top(self.place, self.shards["scores"])
-        libraries = {name: version for name in LIBRARIES if (version := installed(name))}
+        libraries = {each.name: each.version for each in distributions() if each.name in LIBRARIES}
         return Manifest(request, self.shards, [rejected], measured, libraries)
 
     def tables(self) -> FileRecord:

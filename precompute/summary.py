@@ -28,7 +28,7 @@ def summarize(place: Store, manifest: Manifest, clock: Timings) -> dict[str, Any
         "texts": texts,
         "vectors": dict(clock.texts),
         "bytes": sum(record.bytes for record in manifest.records),
-        "seconds": clock.rounded(),
+        "seconds": clock.as_json(),
         "seconds_total": round(clock.total, 2),
         "texts_per_second": round(texts / clock.seconds["embed"], 1) if "embed" in clock.seconds else None,
         "peak_memory_bytes": peak_memory_bytes(),

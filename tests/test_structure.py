@@ -57,7 +57,7 @@ def test_the_command_line_loads_no_stage_before_it_is_called():
 
 
 def test_help_does_not_wait_for_the_libraries_of_a_stage():
-    commands = ["index", "train", "sweep", "mine", "rescore", "verify", "plan", "report", "eval", "doctor"]
+    commands = ["index", "train", "sweep", "mine", "rescore", "verify", "report", "eval", "doctor"]
     code = (
         "import sys\nfrom gistcache.shared.cli.app import app\n"
         f"for command in {commands}:\n    app.meta([command, '--help'])\nprint('loaded:', *sys.modules)"

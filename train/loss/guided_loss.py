@@ -20,7 +20,7 @@ from ...shared.candidates import Blocks, PairVectors, same_text, self_cells, sim
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.models.lengths import Features, is_padded_text, take_rows
-from ...shared.models.load import public_name
+from ...shared.models.locate import public_name
 from ...shared.types import JudgeName, MarginStrategy
 from ..distributed import gather
 from ..settings import DistillationSettings

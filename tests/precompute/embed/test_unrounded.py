@@ -80,7 +80,7 @@ def test_decisions_that_differ_are_those_of_a_loop(index):
 
 
 def test_verify_tells_the_share(index):
-    said = "\n".join(map(str, verify.verify(str(index.layout.root)).shown))
+    said = "\n".join(map(str, verify.verify(str(index.layout.root)).text))
     found = re.search(rf"differ from float32: {index.vector_dtype} as stored (\S+) %, \w+ instead (\S+) %", said)
     assert found, said
     assert all(0 <= float(share) < 1 for share in found.groups())

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 import torch
 from gistcache.shared.errors import InputError
-from gistcache.shared.evaluation.retrieval import RetrievalSet, evaluate_sts
+from gistcache.shared.evaluation.retrieval import RetrievalSet
+from gistcache.shared.evaluation.sts import evaluate_sts
 from gistcache.shared.models.load import load_model
 from scipy.stats import spearmanr
 
