@@ -12,6 +12,7 @@ from typing import Annotated
 
 import cyclopts
 from cyclopts import App, Group, Parameter
+from rich.text import Text
 
 from ..errors import GistcacheError, StoppedEarly
 from ..progress import console, shows_bars
@@ -34,10 +35,6 @@ EXIT_CODES = (
     "0 success, or stopped with a checkpoint saved; 1 other errors, failed runs of a sweep, faults that doctor found; "
     "2 flags and settings; 3 input files; 4 models; 5 the index is absent or damaged; 6 the folder holds something "
     "else than was requested; 7 another process is writing; 8 object storage; 130 Ctrl-C; 143 SIGTERM"
-)
-# A sweep file is easily given to --config.
-SWEEP_TABLES: dict[str, str] = dict.fromkeys(
-    ("settings", "grid", "runs"), "a sweep file is given to `gistcache sweep FILE`"
 )
 GLOBAL = Group("Of every command")
 
@@ -93,7 +90,7 @@ def _launch(
     del debug
     refuse_renamed((token for token in tokens if token.startswith("--")), "the command line")
     if config is not None:
-        read_toml(config, COMMANDS, SWEEP_TABLES)  # refuses a faulty file with our own errors
+        read_toml(config, COMMANDS)  # refuses a faulty file with our own errors
         app.config = cyclopts.config.Toml(config)
     command, bound, _ = app.parse_args(tokens)
     if isinstance(getattr(command, "__self__", None), App):  # --help, --version
@@ -123,7 +120,7 @@ def run() -> int:
     try:
         return app.meta(sys.argv[1:]) or 0  # --help returns None
     except StoppedEarly as stopped:
-        console.print(_escape_markup(str(stopped)), highlight=False, soft_wrap=True)
+        console.print(Text(str(stopped)), soft_wrap=True)
         return stopped.exit_code
     except (GistcacheError, OSError) as error:
         if received_signal() is not None:
@@ -132,7 +129,7 @@ def run() -> int:
             traceback.print_exc()
         ours = error if isinstance(error, GistcacheError) else _system_error(error)
         console.quiet = False  # also on ranks that print nothing else
-        console.print(f"[bold red]error:[/] {_escape_markup(str(ours))}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("error:", "bold red"), f" {ours}"), soft_wrap=True)
         return ours.exit_code
 
 
@@ -154,7 +151,3 @@ def _system_error(error: OSError) -> GistcacheError:
         where=str(error.filename or ""),
         fix="check the disk and the folder's permissions, then run the same command again: finished shards are kept",
     )
-
-
-def _escape_markup(text: str) -> str:
-    return text.replace("[", "\\[")

@@ -23,8 +23,8 @@ RENAMED = {
 }
 
 
-def read_toml(path: Path, tables: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Read a TOML file that may have these tables; ``elsewhere`` says what to do where it has others.
+def read_toml(path: Path, tables: Iterable[str]) -> dict[str, Any]:
+    """Read a TOML file that may have these tables.
 
     Raises:
         SettingsError: The file is missing, is not TOML (says where), or has an unknown table or a renamed key.
@@ -39,8 +39,7 @@ def read_toml(path: Path, tables: Iterable[str], elsewhere: Mapping[str, str] | 
     for name, table in content.items():
         if name not in known:
             close = get_close_matches(name, known, 1)
-            fix = f"did you mean [{close[0]}]?" if close else f"tables are {', '.join(known)}"
-            fix = (elsewhere or {}).get(name, fix)
+            fix = f"did you mean [{close[0]}]?" if close else f"its tables may be {', '.join(known)}"
             raise SettingsError(f"There is no table [{name}]", where=str(path), fix=fix)
         for each in table if isinstance(table, list) else [table]:
             refuse_renamed(each if isinstance(each, dict) else (), f"{path} [{name}]")

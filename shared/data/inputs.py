@@ -16,14 +16,8 @@ from ..errors import InputError, first_line
 
 Format = Literal["parquet", "jsonl", "csv", "tsv"]
 
-FORMATS: dict[str, Format] = {
-    ".parquet": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-}
+FORMATS: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv"}
+FORMATS |= dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 KNOWN = "Parquet, JSONL, CSV and TSV (the last three also .gz or .zst)"
 

@@ -107,8 +107,8 @@ def _pairs_of_input(
             yield from pairs
     if reasons and not used:
         raise InputError(
-            "No row of the file is usable: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items()),
-            where=name + (f", columns {', '.join(map(str, header[:20]))}" if header else ", line 1"),
+            "No row is usable: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items()),
+            where=name + (f", columns {', '.join(header[:20])}" if header else ", line 1"),
             fix=FIXES.get(reasons.most_common(1)[0][0], NAME_COLUMNS),
         )
 

@@ -43,10 +43,11 @@ def read_inputs(inputs: Inputs, is_needed: IsNeeded | None = None) -> Iterator[t
         is_needed: See ``read_rows``.
 
     Raises:
-        InputError: See ``find_sources``, or the rows are a dictionary.
+        InputError: See ``find_sources``; or the input is one dictionary, such as a ``datasets.DatasetDict``.
     """
     if isinstance(inputs, Mapping):
-        raise InputError("A dictionary is not rows", where=f"keys {', '.join(map(str, inputs))}", fix="give one split")
+        keys = ", ".join(map(str, inputs))
+        raise InputError("A dictionary is no list of rows", where=f"keys {keys}", fix="give one of its values")
     each = iter([inputs] if isinstance(inputs, (str, PathLike)) else inputs)
     first = next(each, None)
     if first is None or isinstance(first, (str, PathLike)):
@@ -77,7 +78,10 @@ def read_rows(source: Source, is_needed: IsNeeded | None = None) -> Iterator[Row
 
 def _python_rows(rows: Iterable[object]) -> Iterator[Row]:
     for number, row in enumerate(rows, 1):
-        yield number, dict(row) if isinstance(row, Mapping) else "wrong type"
+        if isinstance(row, Mapping):
+            yield number, {str(name): value for name, value in row.items()}
+        else:
+            yield number, "wrong type"
 
 
 def _jsonl_rows(source: Source, is_needed: IsNeeded) -> Iterator[Row]:

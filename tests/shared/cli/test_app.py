@@ -134,7 +134,7 @@ def test_printed_settings_hold_every_flag_that_has_a_value():
         ("[index]\nneighbrs = 3\n", "--neighbors"),
         ("\xff", "cannot be read as TOML"),
         ("[indx]", "did you mean [index]?"),
-        ('[sweep]\nindex = ["i"]\n[settings]\n', "gistcache sweep FILE"),
+        ('[sweep]\nindex = ["i"]\n[settings]\n', "its tables may be doctor, eval, index"),
     ],
 )
 def test_a_faulty_config_file_is_refused(command, tmp_path, content, message):

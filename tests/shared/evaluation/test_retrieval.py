@@ -39,6 +39,7 @@ def test_metrics_are_those_of_a_plain_ranking(tmp_path, guide_folder):
 def test_a_duplicate_of_the_right_document_counts_as_right(tmp_path):
     rows = [{"anchor": "red dog", "positive": "blue cat"}, {"anchor": "green bird", "positive": "blue cat"}]
     held_out = RetrievalSet.read([str(write_jsonl(tmp_path / "held.jsonl", rows))])
+    assert held_out == RetrievalSet.read(rows)
     assert len(held_out.corpus) == 1
     assert held_out.relevant == {"q0": {"d0"}, "q1": {"d0"}}
 
