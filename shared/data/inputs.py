@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-import fsspec
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
@@ -35,7 +34,7 @@ class Source:
     name: str
     format: Format
     compression: str | None
-    filesystem: fsspec.AbstractFileSystem
+    filesystem: AbstractFileSystem
     path: str
 
     def open(self) -> pa.NativeFile:

@@ -171,10 +171,8 @@ def _valid(text: Any) -> str:  # noqa: ANN401
         raise _BadRow("missing text")
     if not isinstance(text, str):
         raise _BadRow("wrong type")
-    if not text:
-        raise _BadRow("empty text")
-    if text.isspace():
-        raise _BadRow("blank text")
+    if not text.strip():
+        raise _BadRow("blank text" if text else "empty text")
     try:
         text.encode()
     except UnicodeEncodeError:

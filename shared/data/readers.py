@@ -57,20 +57,27 @@ def read_inputs(inputs: Inputs, is_needed: IsNeeded | None = None) -> Iterator[t
         yield "rows", _python_rows(chain([first], each))
 
 
-def read_rows(source: Source, is_needed: IsNeeded | None = None) -> Iterator[Row]:
+def read_rows(source: Source, is_needed: IsNeeded | None = None, header: Sequence[str] = ()) -> Iterator[Row]:
     """Yield ``(line, fields)`` or ``(line, reason)`` for each row of a file.
 
     Args:
         source: The file.
         is_needed: Whether a column of this name is of interest; others may be left out. None reads all.
+        header: Names of the first columns of a CSV or TSV file, if its first row is not a header with all of them.
 
     Raises:
         InputError: The file cannot be parsed; names file and line.
     """
-    readers = {"parquet": _parquet_rows, "jsonl": _jsonl_rows, "csv": _delimited_rows, "tsv": _delimited_rows}
+    is_needed = is_needed or (lambda name: True)
     line = 0
     try:
-        for line, fields in readers[source.format](source, is_needed or (lambda name: True)):
+        if source.format == "parquet":
+            rows = _parquet_rows(source, is_needed)
+        elif source.format == "jsonl":
+            rows = _jsonl_rows(source)
+        else:
+            rows = _delimited_rows(source, is_needed, header)
+        for line, fields in rows:
             yield line, fields
     except (pa.ArrowException, OSError, EOFError, csv.Error, UnicodeDecodeError) as error:
         raise unreadable(source.name, error, line + 1) from error
@@ -84,8 +91,7 @@ def _python_rows(rows: Iterable[object]) -> Iterator[Row]:
             yield number, "wrong type"
 
 
-def _jsonl_rows(source: Source, is_needed: IsNeeded) -> Iterator[Row]:
-    del is_needed
+def _jsonl_rows(source: Source) -> Iterator[Row]:
     for number, text in enumerate(_lines(source), 1):
         if not text.strip():
             continue
@@ -103,28 +109,24 @@ def _jsonl_rows(source: Source, is_needed: IsNeeded) -> Iterator[Row]:
             yield number, "wrong type"
 
 
-def _delimited_rows(source: Source, is_needed: IsNeeded) -> Iterator[Row]:
+def _delimited_rows(source: Source, is_needed: IsNeeded, header: Sequence[str]) -> Iterator[Row]:
+    csv.field_size_limit(MAX_LINE_BYTES)
     # strict: a quote that is never closed would otherwise swallow the rows after it.
-    rows = delimited_cells(source, strict=True)
-    _, header = next(rows, (1, []))
-    _refuse_repeated(source, header)
-    places = {place: name for place, name in enumerate(header) if is_needed(name)}
-    places = places or dict(enumerate(header[:MAX_NAMES]))
-    for line, cells in rows:
-        if len(cells) == len(header):
+    reader = csv.reader(_lines(source), delimiter="\t" if source.format == "tsv" else ",", strict=True)
+    first, line = next(reader, []), 1
+    if header and not set(header) <= set(first):
+        rows, names, width = chain([first], reader), list(header), len(first)
+    else:
+        rows, names, width, line = reader, first, len(first), reader.line_num + 1
+    _refuse_repeated(source, names)
+    places = {place: name for place, name in enumerate(names) if is_needed(name)}
+    places = places or dict(enumerate(names[:MAX_NAMES]))
+    for cells in rows:
+        if len(cells) == width >= len(names):
             # A delimited file has no null: an empty cell is a missing value.
             yield line, {name: cells[place] or None for place, name in places.items()}
         elif cells:
             yield line, "wrong number of columns"
-
-
-def delimited_cells(source: Source, *, strict: bool) -> Iterator[tuple[int, list[str]]]:
-    """Yield the first line and the cells of each row of a CSV or TSV file; ``strict`` as for ``csv.reader``."""
-    csv.field_size_limit(MAX_LINE_BYTES)
-    reader = csv.reader(_lines(source), delimiter="\t" if source.format == "tsv" else ",", strict=strict)
-    line = 1
-    for cells in reader:
-        yield line, cells
         line = reader.line_num + 1
 
 

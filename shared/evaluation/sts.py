@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..data.inputs import Source, find_sources, unreadable
-from ..data.readers import delimited_cells, read_rows
+from ..data.inputs import find_sources
+from ..data.readers import read_rows
 from ..errors import InputError
 from ..models.onednn import OneDNNLinear
 
@@ -38,12 +36,10 @@ def evaluate_sts(model: SentenceTransformer, path: str) -> dict[str, float]:
 
 
 def _read_scored_pairs(path: str) -> tuple[list[str], list[str], list[float]]:
+    rows = [row for source in find_sources([path]) for _, row in read_rows(source, header=STS_COLUMNS)]
+    cells: list[list[Any]] = [[row.get(name) for name in STS_COLUMNS] for row in rows if isinstance(row, dict)]
     try:
-        rows = [row for source in find_sources([path]) for row in _cells(source)]
-    except (csv.Error, OSError, EOFError) as error:
-        raise unreadable(path, error) from error
-    try:
-        scored = [(_printable(a), _printable(b), float(score)) for a, b, score in rows if a and b]
+        scored = [(_printable(one), _printable(other), float(score)) for one, other, score in cells if one and other]
         if not scored:
             raise ValueError("no row has two sentences and a score")
         if not all(math.isfinite(score) for _, _, score in scored):
@@ -58,20 +54,6 @@ def _read_scored_pairs(path: str) -> tuple[list[str], list[str], list[float]]:
     return first, second, scores
 
 
-def _cells(source: Source) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield sentence, sentence, score of each row; a delimited file may come without a header."""
-    if source.format not in ("csv", "tsv"):
-        fields = (row for _, row in read_rows(source) if isinstance(row, dict))
-        yield from (tuple(row.get(name) for name in STS_COLUMNS) for row in fields)  # type: ignore[misc]
-        return
-    rows = [cells for _, cells in delimited_cells(source, strict=False) if cells]
-    columns = [0, 1, 2]
-    if rows and set(STS_COLUMNS) <= set(rows[0]):
-        columns = [rows[0].index(name) for name in STS_COLUMNS]
-        del rows[0]
-    yield from (tuple(cells[column] for column in columns) for cells in rows if len(cells) > max(columns))  # type: ignore[misc]
-
-
 def _printable(text: object) -> str:
-    """A text with bytes that are no UTF-8 replaced, which a tokenizer would refuse."""
+    """The text with bytes that are no UTF-8 replaced, which a tokenizer would refuse."""
     return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

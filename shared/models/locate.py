@@ -35,7 +35,7 @@ def find_model(locator: str) -> Path:
     elif Path(locator).is_dir():
         folder = Path(locator)
     elif repository := hub_id(locator):
-        folder = _hub_folder(locator, repository)
+        folder = _hub_folder(repository)
     else:
         raise ModelError("There is no model folder here", where=locator, fix="check the path")
     entries = _module_entries(folder / "modules.json")
@@ -83,15 +83,13 @@ def _package_folder(distribution: str) -> Path:
     return folders[0]
 
 
-def _hub_folder(locator: str, repository: str) -> Path:
+def _hub_folder(repository: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repository, allow_patterns=HUB_PATTERNS))
-    except HFValidationError as error:
-        raise ModelError("This is neither a folder nor a hub id", where=locator, fix="check the spelling") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
             "The model cannot be fetched from the hub",
             where=f"{repository}: {first_line(error)}",

@@ -32,8 +32,8 @@ def command(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["gistcache", *map(str, words)])
         try:
             code = cli.run()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
+        except SystemExit as end:
+            code = int(end.code or 0)
         return code, *capsys.readouterr()
 
     yield run
@@ -165,11 +165,11 @@ def test_an_old_flag_is_refused_with_what_to_do(command, tmp_path, flag, advice)
 
 @pytest.mark.parametrize("inside", ["", "folder"])
 def test_a_file_is_no_place_for_an_index(command, tmp_path, guide_folder, held_out, inside):
-    (tmp_path / "taken").write_text("mine")
-    code, _, err = command("index", held_out, "--guide", guide_folder, "--out", tmp_path / "taken" / inside)
+    (tmp_path / "existing").write_text("mine")
+    code, _, err = command("index", held_out, "--guide", guide_folder, "--out", tmp_path / "existing" / inside)
     assert code == 2
     assert "give a folder" in " ".join(err.split())
-    assert (tmp_path / "taken").read_text() == "mine"
+    assert (tmp_path / "existing").read_text() == "mine"
 
 
 def test_help_documents_every_exit_code(command):

@@ -15,8 +15,8 @@ from gistcache.shared.cli.main import main
 sys.argv = ["gistcache", *{words}]
 try:
     main()
-except SystemExit as ended:
-    assert not ended.code
+except SystemExit as end:
+    assert not end.code
 print("imported:", *sys.modules)
 """
 

@@ -107,9 +107,9 @@ def test_texts_that_are_no_utf8_are_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     lone_surrogate = json.dumps({"anchor": "\ud800", "positive": "p"}).encode()
     path.write_bytes(b'{"anchor": "a", "positive": "\xff"}\n' + lone_surrogate + b"\n" + json.dumps(GOOD).encode())
-    found = list(read_pairs([str(path)], Columns()))
-    assert [each.reason for each in found if isinstance(each, Reject)] == ["not UTF-8", "not UTF-8"]
-    assert len(found) == 3
+    rows = list(read_pairs([str(path)], Columns()))
+    assert [each.reason for each in rows if isinstance(each, Reject)] == ["not UTF-8", "not UTF-8"]
+    assert len(rows) == 3
 
 
 @pytest.mark.parametrize(("row", "reason"), REFUSED)
