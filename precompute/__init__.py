@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..shared.lazy import looked_up
+from ..shared.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from .build import build_index
@@ -19,4 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ApiSettings", "IndexSettings", "build_index"]
 
-__getattr__ = looked_up(__name__, {"build_index": "build", "IndexSettings": "settings", "ApiSettings": "settings"})
+__getattr__ = lazy_attributes(
+    __name__, {"build_index": "build", "IndexSettings": "settings", "ApiSettings": "settings"}
+)

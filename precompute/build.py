@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..shared.data.pairs import Inputs, read_pairs
+from ..shared.data.pairs import read_pairs
+from ..shared.data.readers import Inputs
 from ..shared.evaluation.retrieval import RetrievalSet
 from ..shared.guide_index.guide_index import GuideIndex
 from ..shared.guide_index.layout import CONTENT_COLUMNS
 from ..shared.guide_index.manifest import Manifest, Request
 from ..shared.guide_index.memory_map import MappedVectors
-from ..shared.libraries import installed
-from ..shared.models.load import find_model
+from ..shared.models.locate import find_model
 from ..shared.progress import console
 from ..shared.timing import Timings
 from .corpus import Corpus, read_corpus
@@ -119,7 +119,7 @@ def build(store: Store, pairs: Inputs, settings: IndexSettings, timings: Timings
             old.refuse_other(guide, settings.vector_dtype)
         shards = Shards(store, journal, engine_of(settings))
         measured = _write_shards(shards, settings, corpus, guide, old, held_out, timings)
-        libraries = {name: version for name in LIBRARIES if (version := installed(name))}
+        libraries = {each.name: each.version for each in distributions() if each.name in LIBRARIES}
         manifest = Manifest(request, shards.records, shards.files, measured, libraries)
         finish(store, manifest)
     return manifest

@@ -49,7 +49,7 @@ def test_trainers_share_an_index_while_it_is_verified(arena):
 
 
 def test_damaged_and_awkward_inputs_end_in_success_or_an_error_of_our_own(arena, tmp_path):
-    found = fuzz.fuzz(tmp_path, arena.index, 1000, seed=1, bombs=False)
+    found = fuzz.fuzz(tmp_path, arena.index, 1000, seed=1)
     assert found["read"] > 50
     assert found["read, with rejects"] > 50
     assert found["InputError"] > 50

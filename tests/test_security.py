@@ -13,7 +13,8 @@ import torch
 from gistcache.precompute.search import faiss_index
 from gistcache.shared.errors import IndexFaultError, ModelError
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.models.load import find_model, load_model, load_reranker
+from gistcache.shared.models.load import load_model, load_reranker
+from gistcache.shared.models.locate import find_model
 from gistcache.shared.storage.files import sha256_of
 from gistcache.shared.storage.integrity import CHECKSUM_KEY, FileRecord, read_checksummed, write_checksummed
 from gistcache.train.loss.guide_lookup import look_up

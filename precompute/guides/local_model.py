@@ -15,7 +15,8 @@ import torch
 from ...shared.errors import ModelError
 from ...shared.models.device import pick_device
 from ...shared.models.lengths import Features
-from ...shared.models.load import find_model, fingerprint_files, load_model, set_prompts, text_limit
+from ...shared.models.load import load_model, set_prompts, text_limit
+from ...shared.models.locate import find_model, fingerprint_files
 from ...shared.progress import Advance
 from ...shared.types import DType, Role
 from ..settings import IndexSettings

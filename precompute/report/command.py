@@ -15,7 +15,7 @@ from rich.text import Text
 from ...shared.cli.output import CommandResult
 from ...shared.errors import SettingsError, refuse_below
 from ...shared.guide_index.guide_index import GuideIndex
-from ...shared.progress import waiting
+from ...shared.progress import spinner
 from ...shared.storage.files import atomic_write
 from . import page_tables as tables
 from .batches import RandomBatches, near_duplicates
@@ -68,7 +68,7 @@ def report(index: str, *, settings: ReportSettings = ReportSettings()) -> Comman
 
     opened = GuideIndex.open(index)
     runs = read_runs(settings.runs, opened)
-    with waiting("report"):
+    with spinner("report"):
         page = render(f"Guide index {Path(index).name}", _sections(opened, runs, settings.sample))
     with atomic_write(settings.out.absolute(), locked=False) as partial:
         partial.write_text(page, encoding="utf-8", errors="replace")

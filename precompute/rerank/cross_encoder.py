@@ -11,7 +11,8 @@ import numpy as np
 
 from ...shared.errors import ModelError
 from ...shared.models.device import pick_device, within_memory
-from ...shared.models.load import find_model, fingerprint_files, load_reranker
+from ...shared.models.load import load_reranker
+from ...shared.models.locate import find_model, fingerprint_files
 from ...shared.models.onednn import OneDNNLinear
 from .settings import RescoreSettings
 

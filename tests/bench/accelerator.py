@@ -21,7 +21,8 @@ from bench_data import STUDENT
 from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.models.load import load_model
+from gistcache.shared.models.locate import find_model
 from gistcache.train.batches.plan import PlanSettings, plan_of_index
 from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 from interleaved import WORK, Figures, by_turns, machine, median, ratio, say, spread

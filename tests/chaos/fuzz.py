@@ -103,7 +103,7 @@ def outcome(act: Callable[[Path], str], path: Path) -> str:
         signal.alarm(0)
 
 
-def fuzz(folder: Path, index: Path, count: int, seed: int, *, bombs: bool) -> Counter[str]:
+def fuzz(folder: Path, index: Path, count: int, seed: int) -> Counter[str]:
     """Run ``count`` cases; counts by outcome.
 
     Raises:
@@ -118,7 +118,7 @@ def fuzz(folder: Path, index: Path, count: int, seed: int, *, bombs: bool) -> Co
         found[_judged(read, path, f"file {seed} {number}")] += 1
     for number, copy in enumerate(manifests(index, folder, Chance(seed), count - count * 4 // 5)):
         found[_judged(use, copy, f"manifest {seed} {number}")] += 1
-    for path in awkward_files(folder, bombs=bombs):
+    for path in awkward_files(folder):
         found[_judged(read, path, path.name)] += 1
     console.quiet = False
     return found
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--index", type=Path, required=True, help="a finished index, whose manifest is damaged")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = fuzz(Path(folder), given.index, given.cases, given.seed, bombs=True)
+        found = fuzz(Path(folder), given.index, given.cases, given.seed)
     peak = peak_memory_bytes()
     json.dump({"outcomes": found, "peak_memory_bytes": peak}, sys.stdout)
     assert peak < LIMIT_BYTES, f"{peak:,} bytes"

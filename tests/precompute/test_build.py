@@ -211,12 +211,12 @@ def test_held_out_pairs_are_evaluated_while_the_guide_is_there(tmp_path, guide_f
     source = write_jsonl(tmp_path / "pairs.jsonl", random_pairs(20, seed=16))
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", eval_pairs=(str(held_out),))
     outcome = index_command((str(source),), settings=settings)
-    figures = outcome.figures["measured"]["guide"]
+    figures = outcome.data["measured"]["guide"]
     assert 0 < figures["ndcg@10"] <= 1
-    told = dict(zip(*(column.cells for column in outcome.shown[0].columns), strict=True))["guide on held-out pairs"]
+    told = dict(zip(*(column.cells for column in outcome.text[0].columns), strict=True))["guide on held-out pairs"]
     assert told == ", ".join(f"{name} {figures[name.lower()]:.3f}" for name in ("nDCG@10", "MRR@10", "recall@10"))
     without = index_command((str(source),), settings=replace(settings, out=tmp_path / "without", eval_pairs=()))
-    assert "guide on held-out pairs" not in list(without.shown[0].columns[0].cells)
+    assert "guide on held-out pairs" not in list(without.text[0].columns[0].cells)
 
 
 @pytest.mark.parametrize(

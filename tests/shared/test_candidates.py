@@ -10,7 +10,8 @@ import torch
 from gistcache.shared.candidates import BatchTexts, PairVectors, same_text, similarities
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.quantize import dequantize, quantize
-from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.models.load import load_model
+from gistcache.shared.models.locate import find_model
 from gistcache.train.loss.guide_lookup import look_up
 from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 from gistcache.train.loss.judges import GuideView, PositiveJudge

@@ -21,7 +21,7 @@ from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.models.lengths import Features, is_padded_text, take_rows
-from ...shared.models.load import public_name
+from ...shared.models.locate import public_name
 from ..distributed import gather
 from ..settings import LossSettings
 from ..student.forward import embed, embed_columns, longest_first

@@ -18,8 +18,9 @@ from ...shared.evaluation.retrieval import RetrievalSet
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.models.device import pick_device, within_memory
-from ...shared.models.load import find_model, fingerprint_files, set_prompts
-from ...shared.progress import console, waiting
+from ...shared.models.load import set_prompts
+from ...shared.models.locate import find_model, fingerprint_files
+from ...shared.progress import console, spinner
 from ...shared.storage.files import PARTIAL_SUFFIX, atomic_write, write_json
 from ...shared.storage.integrity import parse_object
 from ...shared.storage.lock import folder_lock
@@ -73,7 +74,7 @@ def _student_trained(settings: TrainSettings) -> dict[str, Any]:
         with folder_lock(folder) if is_main_process() else nullcontext(), writing_to(folder):
             finished = _Run(settings, indexes, held_out, run).metrics()
     if settings.push_to_hub and is_main_process():
-        with waiting("push to the hub"):
+        with spinner("push to the hub"):
             url = push(settings.out, settings.push_to_hub, private=settings.hub_private)
         console.print(f"on the hub: {url}", highlight=False)
     return finished
@@ -147,7 +148,7 @@ class _Run:
             "trained_parameters": trained,
             "model_bytes": size,
             **(encoding_speed(self.student, self.index) if is_main_process() else {}),
-            "seconds": self.clock.rounded(),
+            "seconds": self.clock.as_json(),
             "peak_memory_bytes": peak_memory_bytes(),
             "settings": self.settings.recorded(),
         }
@@ -180,7 +181,7 @@ class _Run:
     def _evaluated(self, name: str) -> dict[str, float] | None:
         if self.held_out is None or not is_main_process():
             return None
-        with self.clock.measure(name), waiting(name):
+        with self.clock.measure(name), spinner(name):
             return self.held_out.evaluate(self.student)
 
 

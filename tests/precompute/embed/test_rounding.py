@@ -113,7 +113,7 @@ def test_a_resumed_build_measures_what_an_uninterrupted_one_does(tmp_path, guide
 
 
 def test_verify_prints_the_share(index):
-    text = "\n".join(map(str, verify.verify(str(index.layout.root)).shown))
+    text = "\n".join(map(str, verify.verify(str(index.layout.root)).text))
     figure = index.manifest.measured["rounding"]
     share = re.search(r"rounding the vectors changes: (\S+) %", text)
     assert share, text

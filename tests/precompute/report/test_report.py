@@ -204,7 +204,7 @@ def test_the_smallest_index_has_a_page_too(tmp_path, guide_folder):
     rows = [{"anchor": "red dog", "positive": "blue cat"}]
     folder = build_test_index(tmp_path / "one", rows, guide_folder, vector_dtype="int8")
     outcome = report(str(folder), settings=ReportSettings(out=tmp_path / "report.html"))
-    assert outcome.figures["bytes"] == (tmp_path / "report.html").stat().st_size
+    assert outcome.data["bytes"] == (tmp_path / "report.html").stat().st_size
     sample = ScoredPairs.read(GuideIndex.open(folder), np.array([0]))
     assert (sample.closest.tolist(), sample.closest_ids.tolist()) == ([-1], [-1])
 
