@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -29,11 +30,12 @@ from .embed.encode import KEPT, EncodeJob
 from .embed.expected_texts import all_texts, older_vectors
 from .embed.reuse import OldVectors
 from .embed.unrounded import SampledPairs, Unrounded, UnroundedJob
-from .guides.base import AsModel, Guide, guide_of
+from .guides.base import AsModel, Guide
+from .guides.choose import guide_of
 from .output.lifecycle import INDEX, finish, finished, has_manifest, refuse_foreign, unfinished
 from .output.store import Store
-from .run.jobs import Job, ShardResult, Value
-from .run.local import Engine, engine_of
+from .run.jobs import Engine, Job, ShardResult, Value
+from .run.local import InProcess, engine_of
 from .run.ray import load_ray
 from .search import faiss_index
 from .search.density import DensityJob, DensityReference
@@ -81,7 +83,8 @@ def build_index(inputs: Iterable[str], settings: IndexSettings, clock: Timings) 
             return held
         if old:
             old.refuse_other(guide, settings.vector_dtype)
-        manifest = _Build(place, journal, guide, corpus, settings, clock, old).run(request, held_out)
+        with closing(engine_of(settings)) as engine:
+            manifest = _Build(place, journal, guide, corpus, settings, clock, old, engine).run(request, held_out)
         finish(place, manifest)
     return manifest
 
@@ -108,10 +111,12 @@ class _Build:
         settings: IndexSettings,
         clock: Timings,
         old: OldVectors | None,
+        engine: Engine,
     ) -> None:
         self.place, self.journal, self.guide, self.corpus = place, journal, guide, corpus
         self.settings, self.clock, self.old = settings, clock, old
-        self.engine: Engine = engine_of(settings)
+        self.engine = engine
+        self.guide_engine = engine if guide.runs_in_workers else InProcess()
         assert settings.shard_rows, "IndexSettings.for_texts sets it"
         assert settings.density_k, "IndexSettings.for_texts sets it"
         self.rows, self.density_k = settings.shard_rows, settings.density_k
@@ -176,9 +181,9 @@ class _Build:
             self.unrounded(), self.settings.vector_dtype,
         )  # fmt: skip
         with step("embed texts", self.corpus.texts.height, "texts", done=kept) as advance:
-            told = self._run("vectors", job, range(first), advance)
+            told = self._run("vectors", job, range(first), advance, self.guide_engine)
             job = replace(job, of_queries=self.place.rows(self.shards["vectors"]))
-            told += self._run("vectors", job, range(first, len(ranges)), advance)
+            told += self._run("vectors", job, range(first, len(ranges)), advance, self.guide_engine)
         for each in told:
             counts.update(each)
         self.clock.texts = counts
@@ -188,7 +193,7 @@ class _Build:
         sample = SampledPairs.of(self.corpus, roles_alike=self.guide.same_for_both_roles)
         job = UnroundedJob(self.place, self.guide, sample, self.old)
         with step("embed a sample, kept unrounded for verify", len(sample.pair_ids), "pairs") as advance:
-            self._run("unrounded", job, range(1), advance)
+            self._run("unrounded", job, range(1), advance, self.guide_engine)
         return Unrounded(sample.keys, self.place.rows(self.shards["unrounded"], (), unrounded_rows(self.guide.dim)))
 
     def density(self, space: GuideVectors) -> dict[str, Any]:
@@ -198,7 +203,7 @@ class _Build:
         ranges = self.corpus.part_ranges(self.rows)
         job = DensityJob(self.place, space, reference, ranges, self.settings.device)
         with step("density", self.corpus.texts.height, "texts") as advance:
-            self._run("density", job, range(len(ranges)), advance)
+            self._run("density", job, range(len(ranges)), advance, self.engine)
         return reference.told()
 
     def search_files(self, space: GuideVectors) -> dict[str, Any]:
@@ -214,7 +219,7 @@ class _Build:
         told: dict[int, Mapping[str, Any]] = {}
         with step("FAISS index", self.corpus.documents, "documents") as advance:
             for made in self.engine.run(job, range(len(slices)), advance):
-                told[made.number] = made.told
+                told[made.number] = made.stats
                 self._keep(made)
         self._collect("faiss", range(len(slices)))
         if self.exact:
@@ -261,13 +266,13 @@ class _Build:
         return document_shards(self.corpus.queries, self.corpus.texts.height, self.settings.document_shard_rows)
 
     def _run(
-        self, kind: ShardKind, job: Job[Value], numbers: Sequence[int], advance: Advance
+        self, kind: ShardKind, job: Job[Value], numbers: Sequence[int], advance: Advance, engine: Engine
     ) -> list[Mapping[str, Any]]:
         """Make the parts that are not there yet, and list them all; returns what is told of each that was made."""
         told = []
-        for made in self.engine.run(job, [number for number in numbers if not self._record(kind, number)], advance):
+        for made in engine.run(job, [number for number in numbers if not self._record(kind, number)], advance):
             self._keep(made)
-            told.append(made.told)
+            told.append(made.stats)
         self._collect(kind, numbers)
         return told
 
