@@ -127,10 +127,10 @@ class ApiGuide:
                 where=f"{self._endpoint.url}, model {self._model}",
                 fix="the endpoint serves another model now: give another --out",
             )
-        usable = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
-        rows[usable] = unit_vectors(rows[usable], [], self.dim)
-        self._answers.add([key for key, good in zip(keys, usable, strict=True) if good], rows[usable])
-        return rows if usable.all() else unit_vectors(rows, texts, self.dim)  # which names the text
+        usable = [number for number, row in enumerate(rows) if np.isfinite(row).all() and row.any()]
+        vectors = unit_vectors(rows[usable], [], self.dim)
+        self._answers.add([keys[number] for number in usable], vectors)
+        return vectors if len(usable) == len(rows) else unit_vectors(rows, texts, self.dim)  # which names the text
 
     def _key(self, text: str, role: Role) -> bytes:
         """16 bytes that stand for all that is sent."""

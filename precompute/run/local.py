@@ -80,7 +80,7 @@ class Processes(Engine):
                 connection.send(waiting.pop())
             busy = set(workers)
             while busy:
-                for connection in wait(busy):
+                for connection in busy.intersection(wait(busy)):
                     result = connection.recv()
                     if isinstance(result, GistcacheError):
                         raise result
@@ -103,8 +103,8 @@ def _start(pickled: bytes, place: str | int) -> tuple[Any, BaseProcess]:
     """Start a worker; returns this process's end of its pipe, and the worker.
 
     On a CPU workers are forked from a server that has imported the libraries and nothing else, never from this process,
-    which has threads. With GPUs, where a library may ask CUDA something while it is imported, or on Windows, each worker
-    imports them anew.
+    which has threads. With GPUs, where a library may ask CUDA something while it is imported, or on Windows, each
+    worker imports them anew.
     """
     forks = isinstance(place, int) and "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")

@@ -131,7 +131,7 @@ def packed_attention(
     sizes = [count * length for count, length in packed_runs]
     split = [tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)]
     outputs = [
-        _attend(*(_by_text(part, run) for part in parts), dropout, scaling)
+        _attend(*(_by_text(part, run) for part in parts), dropout=dropout, scaling=scaling)
         for run, *parts in zip(packed_runs, *split, strict=True)
     ]
     return torch.cat([output.transpose(1, 2).flatten(0, 1) for output in outputs])[None], None

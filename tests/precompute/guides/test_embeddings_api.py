@@ -162,7 +162,7 @@ def test_answers_of_format_version_1_are_reused(tmp_path, caplog):
         path.write_bytes(file.getvalue() + b"?" * damaged)
     answers = Answers(Store(tmp_path / "new"), answers_in(tmp_path / "old")).read(KEYS)
     assert answers.keys() == set(KEYS[:2])
-    assert all(np.array_equal(answers[key], vector) for key, vector in zip(KEYS, VECTORS, strict=False) if key in answers)
+    assert np.array_equal([answers[key] for key in KEYS[:2]], VECTORS[:2])
     assert "this answer is damaged" in caplog.text
 
 

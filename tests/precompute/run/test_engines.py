@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ import pytest
 from gistcache.precompute import build as build_module
 from gistcache.precompute.guides.base import load_in_worker
 from gistcache.precompute.guides.local_model import ModelGuide
-from gistcache.precompute.run.jobs import ShardResult
 from gistcache.precompute.run.local import Processes, engine_of
 from gistcache.precompute.run.ray import RayEngine
 from gistcache.precompute.settings import IndexSettings
@@ -28,6 +26,7 @@ from gistcache.shared.timing import Timings
 
 from tests.chaos.commands import Forked
 from tests.conftest import build_test_index, random_pairs
+from tests.precompute.run.marking_job import MarkingJob, wait_for_ever, workers_in
 from tests.precompute.test_build import columns_of, contents
 
 SETTINGS = {"shard_rows": 60, "neighbors": 5, "document_shard_rows": 60}
@@ -139,31 +138,6 @@ def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide
     assert sum(path.stat().st_mtime_ns != stamp for path, stamp in made) <= 1  # the killed actor's own, in flight
 
 
-@dataclass(frozen=True)
-class MarkingJob:
-    """Each shard leaves its process's number in a folder; where that is full, one of them kills it or waits."""
-
-    folder: Path
-    kills: bool = False
-    waits: bool = False
-
-    def compute(self, number, advance):
-        (self.folder / f"{os.getpid()}-{number}-{time.monotonic_ns()}").touch()
-        if self.kills and number == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        while self.waits:
-            time.sleep(0.01)
-            advance(1)
-        return number
-
-    def commit(self, number, value):
-        return ShardResult(number, None, {"value": value})
-
-
-def workers_in(folder: Path) -> set[int]:
-    return {int(path.name.split("-")[0]) for path in folder.iterdir()}
-
-
 def test_a_killed_worker_ends_the_job_with_its_fellows(tmp_path, forked):
     with pytest.raises(GistcacheError, match="worker was killed"):
         list(Processes(2, []).run(MarkingJob(tmp_path, kills=True), range(9), lambda rows: None))
@@ -182,10 +156,6 @@ def test_workers_end_when_the_first_process_is_killed(tmp_path, forked):
     first.send(signal.SIGKILL, after=0)
     first.end()
     assert not psutil.wait_procs(workers, timeout=10)[1]
-
-
-def wait_for_ever(folder: Path):
-    list(Processes(2, []).run(MarkingJob(folder, waits=True), range(2), lambda rows: None))
 
 
 def test_each_worker_has_a_gpu_of_its_own_as_long_as_there_are_enough(monkeypatch):
