@@ -188,7 +188,7 @@ def resealed(copy: Path, name: str, data: bytes) -> None:
     """Put another file into an index and vouch for it, as a stranger could."""
     (copy / name).write_bytes(data)
     content = read_checksummed(copy / "manifest.json", "manifest")
-    for record in [*(each for parts in content["parts"].values() for each in parts), *content["files"]]:
+    for record in [*(each for parts in content["shards"].values() for each in parts), *content["files"]]:
         if record["path"] == name:
             record |= {"bytes": len(data), "sha256": sha256_of(copy / name)}
     write_checksummed(copy / "manifest.json", content)

@@ -102,10 +102,9 @@ def built(out, rows, guide, folder: Path, **settings):
     """Build an index of rows at a URL; the rows lie in ``folder``."""
     from gistcache.precompute.build import build_index
     from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.timing import Timings
 
     source = write_jsonl(folder / "pairs.jsonl", rows)
-    return build_index([str(source)], IndexSettings(guide=str(guide), out=out, **SETTINGS, **settings), Timings())
+    return build_index([str(source)], IndexSettings(guide=str(guide), out=out, **SETTINGS, **settings))
 
 
 def test_an_index_in_a_bucket_is_that_of_a_folder_and_trains(tmp_path, guide_folder, student_folder, rows, bucket):
@@ -137,13 +136,13 @@ class IndexUrl:
     """A finished index at a URL, asked for with other settings."""
 
     def __init__(self, url: str) -> None:
-        self.place = Store.of(url)
+        self.store = Store.of(url)
 
     def finished_with(self, like: Path, **settings):
         from dataclasses import replace
 
         request = GuideIndex.open(like).manifest.request
-        finished(self.place, replace(request, settings=request.settings | settings))
+        finished(self.store, replace(request, settings=request.settings | settings))
 
 
 def test_pairs_are_read_from_there(tmp_path, guide_folder, rows, bucket):
@@ -151,10 +150,9 @@ def test_pairs_are_read_from_there(tmp_path, guide_folder, rows, bucket):
     Remote(f"s3://{bucket}/data").put(source, "pairs.jsonl")
     from gistcache.precompute.build import build_index
     from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.timing import Timings
 
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", **SETTINGS)
-    build_index([f"s3://{bucket}/data/pairs.jsonl"], settings, Timings())
+    build_index([f"s3://{bucket}/data/pairs.jsonl"], settings)
     assert contents(tmp_path / "index") == contents(
         build_test_index(tmp_path / "whole", rows, guide_folder, **SETTINGS)
     )

@@ -94,7 +94,7 @@ def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RescoredFolde
     }
     layout = place.layout
     if not layout.manifest.exists() or layout.building.exists():
-        refuse_foreign(place, SCORES, {})
+        refuse_foreign(place, SCORES)
         with unfinished(place, request, SCORES) as journal:
             if not layout.manifest.exists():  # else killed after its last step, or finished by another process just now
                 parts = _parts(index, reranker, place, journal, settings.shard_rows)

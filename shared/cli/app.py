@@ -57,7 +57,6 @@ app.command(f"{PACKAGE}.precompute.rerank.command:rescore", name="rescore", help
 app.command(f"{PACKAGE}.train.command:train", name="train", help="Train a student against a guide index: stage 2.")
 app.command(f"{PACKAGE}.train.batches.mine:mine", name="mine", help="Write hard negatives as Parquet or JSONL.")
 app.command(f"{PACKAGE}.shared.cli.verify:verify", name="verify", help="Check every part of a guide index.")
-app.command(f"{PACKAGE}.shared.cli.plan_command:plan", name="plan", help="What an index of a given size will take.")
 app.command(
     f"{PACKAGE}.precompute.report.command:report", name="report", help="One page of an index and of training runs."
 )

@@ -10,8 +10,6 @@ import pyarrow as pa
 from rich.text import Text
 
 from ..errors import IndexFaultError
-from ..guide_index.decisions import changed_decisions
-from ..guide_index.guide_index import GuideIndex
 from ..guide_index.layout import SCHEMAS, Layout, ShardKind
 from ..guide_index.manifest import Manifest
 from ..guide_index.memory_map import MappedRows
@@ -41,16 +39,22 @@ def verify(index: str) -> CommandResult:
     manifest = Manifest.load(layout)
     faults = list(find_faults(layout, manifest))
     count = sum(1 for _ in manifest.records)
-    changed = None if faults else changed_decisions(GuideIndex(layout, manifest))
+    rounding = manifest.measured.get("rounding")
     return CommandResult(
-        {"index": index, "files": count, "faults": faults, "changed_decisions": changed._asdict() if changed else None},
+        {"index": index, "files": count, "faults": faults, "rounding": rounding},
         (
             *(Text(f"fault: {fault}") for fault in faults),
             Text(f"{index}: {count} files checked, {len(faults) or 'no'} fault{'s' * (len(faults) > 1)}"),
-            *([Text(changed.told())] if changed else []),
+            *([Text(_rounding_line(rounding))] if rounding and not faults else []),
         ),
         IndexFaultError.exit_code if faults else 0,
     )
+
+
+def _rounding_line(rounding: dict[str, int]) -> str:
+    share = 100 * rounding["changed"] / max(1, rounding["candidates"])
+    counts = f"{rounding['candidates']:,} candidates of {rounding['pairs']:,} pairs"
+    return f"mask decisions that rounding the vectors changes: {share:.4f} % ({counts})"
 
 
 def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:
@@ -96,10 +100,7 @@ def _array_faults(kind: ShardKind, record: FileRecord, held: MappedRows, rows: d
         yield from _value_faults(record, dequantize(array).astype(np.float32))
         return
     ids, least, what = [array], 0, "text"
-    if kind == "unrounded":
-        yield from _value_faults(record, np.concatenate([array["anchor"], array["positive"]]))
-        ids, what = [array["pair"]], "pair"
-    elif kind == "lookup":
+    if kind == "lookup":
         ids = [array["anchor"], array["positive"]]
     elif kind == "contents":
         least = -1

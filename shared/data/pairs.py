@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from os import PathLike, fspath
 from typing import Any, NamedTuple
 
 from ..errors import InputError
 from .columns import Columns
-from .inputs import Source, find_sources
-from .readers import Fields, read_rows
+from .inputs import find_sources
+from .readers import Fields, Row, read_rows
 
 ANCHOR_NAMES = ("anchor", "query")
 POSITIVE_NAMES = ("positive", "pos")
@@ -32,6 +34,10 @@ FIXES = {
 }
 # A file whose rows are refused up to here is not what it is taken for.
 GIVE_UP_AFTER = 100_000
+
+
+# Files by name, or rows: a ``datasets.Dataset``, or any other iterable of dictionaries.
+Inputs = Iterable[str | PathLike[str]] | Iterable[Mapping[str, Any]]
 
 
 class Pair(NamedTuple):
@@ -56,12 +62,12 @@ class _BadRow(Exception):  # noqa: N818 (control flow inside this file)
 
 
 def read_pairs(
-    inputs: Iterable[str], columns: Columns, *, strict: bool = False, may_lack: bool = False
+    inputs: Inputs, columns: Columns, *, strict: bool = False, may_lack: bool = False
 ) -> Iterator[Pair | Reject]:
     """Read every pair of the inputs, in order.
 
     Args:
-        inputs: Files, globs, folders or URLs, see ``find_sources``.
+        inputs: Files, globs, folders or URLs, see ``find_sources``; or rows as dictionaries.
         columns: Which columns hold what.
         strict: Raise on the first row that would be rejected.
         may_lack: Whether named columns of negatives and tasks may be in none of the files.
@@ -71,21 +77,36 @@ def read_pairs(
             named column is in no file.
     """
     named = set() if may_lack else {name for name in (columns.task_column, *columns.negative_column) if name}
-    sources = find_sources(inputs)
-    for source in sources:
-        yield from _read_file(source, columns, strict=strict, unseen=named)
-    if named and sources:
+    names = []
+    for name, rows in _inputs(inputs, _wanted(columns)):
+        names.append(name)
+        yield from _read_file(name, rows, columns, strict=strict, unseen=named)
+    if named and names:
         raise InputError(
             f"No row has the column {min(named)!r}",
-            where=", ".join(source.name for source in sources[:3]),
+            where=", ".join(names[:3]),
             fix="check the spelling of --negative-column and --task-column",
         )
 
 
-def _read_file(source: Source, columns: Columns, *, strict: bool, unseen: set[str]) -> Iterator[Pair | Reject]:
+def _inputs(inputs: Inputs, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Iterator[Row]]]:
+    """The name and rows of each file; rows from Python are one input named ``rows``."""
+    each = iter([inputs] if isinstance(inputs, (str, PathLike)) else inputs)
+    first = next(each, None)
+    if first is None or isinstance(first, (str, PathLike)):
+        files = [] if first is None else [fspath(name) for name in chain([first], each)]  # type: ignore[arg-type]
+        yield from ((source.name, read_rows(source, wanted)) for source in find_sources(files))
+    else:
+        rows = enumerate(chain([first], each), 1)
+        yield "rows", ((line, dict(row) if isinstance(row, Mapping) else "wrong type") for line, row in rows)
+
+
+def _read_file(
+    name: str, rows: Iterator[Row], columns: Columns, *, strict: bool, unseen: set[str]
+) -> Iterator[Pair | Reject]:
     """Pairs and rejects of a file; takes the columns that it has from ``unseen``."""
     used, line, reasons, seen = 0, 0, Counter[str](), None
-    for line, fields in read_rows(source, _wanted(columns)):
+    for line, fields in rows:
         try:
             if isinstance(fields, str):
                 raise _BadRow(fields)
@@ -98,11 +119,11 @@ def _read_file(source: Source, columns: Columns, *, strict: bool, unseen: set[st
             if strict:
                 raise InputError(
                     f"Bad row: {reason}",
-                    where=f"{source.name}, line {line}",
+                    where=f"{name}, line {line}",
                     fix="mend the row, or leave out --strict: such rows are then left out, and counted",
                 ) from None
             reasons[reason] += 1
-            yield Reject(source.name, line, reason)
+            yield Reject(name, line, reason)
             if not used and line >= GIVE_UP_AFTER:
                 break
             continue
@@ -112,7 +133,7 @@ def _read_file(source: Source, columns: Columns, *, strict: bool, unseen: set[st
         raise InputError(
             f"No row of the file{'' if line < GIVE_UP_AFTER else ' so far'} is usable: "
             + ", ".join(f"{count} {reason}" for reason, count in reasons.items()),
-            where=source.name + (f", columns {', '.join(seen[:20])}" if seen else ", line 1"),
+            where=name + (f", columns {', '.join(seen[:20])}" if seen else ", line 1"),
             fix=FIXES.get(reasons.most_common(1)[0][0], NAME_COLUMNS),
         )
 

@@ -104,11 +104,6 @@ class GuideIndex:
         """Guide vectors of unit length up to rounding: text ids (n,) -> (n, dim) float16, float32 from stored int8."""
         return self._vectors.take(ids)
 
-    def unrounded(self) -> np.ndarray:
-        """The pairs whose vectors are kept before rounding, (n,) records of ``schema.unrounded_rows``."""
-        rows = self._rows["unrounded"]
-        return rows.take(np.arange(len(rows)))
-
     def density(self, ids: np.ndarray) -> np.ndarray:
         """Each text's guide score with its K-th nearest other text: (n,) -> (n,) float32."""
         return self._rows["density"].take(ids)

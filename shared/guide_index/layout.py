@@ -20,7 +20,6 @@ ShardKind = Literal[
     "pairs",
     "lookup",
     "negatives",
-    "unrounded",
     "vectors",
     "density",
     "faiss",
@@ -46,14 +45,6 @@ LOOKUP = np.dtype(
     ]
 )
 
-# Pairs whose guide vectors are kept as the guide gave them, to tell what rounding them changes.
-UNROUNDED_PAIRS = 512
-
-
-def unrounded_rows(dim: int) -> np.dtype[np.void]:
-    """One such pair: its id, and the unit vectors of its texts before they are rounded."""
-    return np.dtype([("pair", "<i8"), ("anchor", "<f4", (dim,)), ("positive", "<f4", (dim,))])
-
 
 def _rows(**columns: pa.DataType) -> pa.Schema:
     """Columns without nulls."""
@@ -76,7 +67,6 @@ SCORES = _rows(
     neighbor_ids=_IDS,
     neighbor_scores=_SCORES,
     positive_rank=pa.int64(),
-    cluster=pa.int32(),
 )
 
 RESCORED = _rows(pair_id=pa.int64(), positive_score=pa.float32(), negative_scores=_SCORES, neighbor_scores=_SCORES)

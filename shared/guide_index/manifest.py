@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from ..errors import GistcacheError, IndexFaultError, StaleIndexError
 from ..storage.checksummed_json import checksum, read_checksummed, write_checksummed
 from ..storage.files import FileRecord, count_of
-from .layout import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, UNROUNDED_PAIRS, Layout, ShardKind, unrounded_rows
+from .layout import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, Layout, ShardKind
 from .quantize import VECTOR_DTYPES
 
 # Fields of a request that inform the reader and do not make two indexes different.
@@ -68,7 +68,6 @@ class Manifest:
             "contents": ((CONTENT_COLUMNS,), np.int64),
             "lookup": ((), LOOKUP),
             "negatives": ((), np.int64),
-            "unrounded": ((), unrounded_rows(dim)),
             "vectors": ((dim,), self.request.settings["vector_dtype"]),
             "density": ((), np.float32),
         }
@@ -124,7 +123,6 @@ class Manifest:
         pairs = count_of(corpus, "pairs")
         expected = {kind: texts for kind in ("texts", "contents", "vectors", "density")}
         expected |= {kind: pairs for kind in ("pairs", "lookup", "scores")}
-        expected |= {"unrounded": min(UNROUNDED_PAIRS, count_of(corpus, "queries"))}
         expected |= {"faiss": corpus["documents"], "negatives": count_of(corpus, "negatives")}
         if rows != expected:
             raise ValueError(f"rows {rows} recorded, {expected} expected")

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from banking77_scores import make_pairs, read_questions
 from bench_data import DOCS, PUBLIC, STUDENT, gistcache
+from gistcache.precompute.embed.rounding import above_positive
 from gistcache.shared.candidates import PairVectors
-from gistcache.shared.guide_index.decisions import above_positive
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.train.loss.judges import GuideView, relatedness
 from interleaved import WORK

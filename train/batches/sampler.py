@@ -14,12 +14,13 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
-from ...shared.scaling import PLAN_BLOCK
 from .clusters import blocks_of, clusters_of
 from .hard_batches import nearby_pairs
 from .plan import batch_plan
 
 logger = logging.getLogger(__name__)
+
+PLAN_BLOCK = 4_194_304  # pairs that a batch plan deals at a time
 
 
 def plan_of_index(

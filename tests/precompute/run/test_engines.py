@@ -22,7 +22,6 @@ from gistcache.precompute.run.ray import RayEngine
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.timing import Timings
 
 from tests.chaos.commands import Forked
 from tests.conftest import build_test_index, random_pairs
@@ -78,7 +77,7 @@ def test_slices_give_what_one_search_gives(local, whole):
     sliced, searched_at_once = (columns_of(GuideIndex.open(each))[1] for each in (local, whole))
     assert len(GuideIndex.open(local).manifest.shards["faiss"]) == 3
     assert not (local / "building").exists()
-    for name in ("positive_rank", "positive_score", "cluster"):
+    for name in ("positive_rank", "positive_score"):
         assert sliced[name] == searched_at_once[name]
     assert np.allclose(sliced["neighbor_scores"], searched_at_once["neighbor_scores"], atol=1e-6)
 
@@ -92,7 +91,7 @@ def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows, 
 
 def test_begun_by_ray_gone_on_with_here_and_finished_by_ray(tmp_path, guide_folder, rows, whole, monkeypatch, ray):
     folder, parts = tmp_path / "index", GuideIndex.open(whole).manifest.shards
-    before = sum(len(parts[kind]) for kind in TABLES) + len(["rejected rows", "unrounded sample"])
+    before = sum(len(parts[kind]) for kind in TABLES) + len(["rejected rows"])
 
     def cut(records: int, kind: str, **engine) -> dict[Path, int]:
         """A build that ends after so many records; the files of a kind that it leaves, and when they were written."""
@@ -198,27 +197,27 @@ def test_a_workers_error_is_raised_by_the_first_process(tmp_path, guide_folder, 
     (folder / "building" / "journal.jsonl").write_bytes(b"")
     # Everything is made again: a worker that cannot see the folder is what is left to fail.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gistcache.precompute.build._Build.tables", lambda self: _tables_elsewhere(self))
+        patch.setattr(build_module, "_write_corpus", _write_corpus_elsewhere)
         with pytest.raises(GistcacheError, match="cannot be found"):
             build_test_index(folder, rows, guide_folder, **SETTINGS, **engine)
 
 
-def _tables_elsewhere(build):
+def _write_corpus_elsewhere(shards, *args):
     """The step as it is, and then its files gone, as on a machine that does not share the folder."""
-    record = _tables(build)
-    for path in (build.place.root / "texts").glob("*.parquet"):
+    record = _write_corpus(shards, *args)
+    for path in (shards.store.root / "texts").glob("*.parquet"):
         path.unlink()
     return record
 
 
-_tables = build_module._Build.tables
+_write_corpus = build_module._write_corpus
 
 
 def test_an_engine_that_is_not_installed_is_told_before_pairs_are_read(tmp_path, guide_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", engine="ray")
     with pytest.raises(SettingsError, match=r"not installed(?s:.)*gistcache\[ray\]"):
-        build_module.build_index([str(tmp_path / "nowhere.jsonl")], settings, Timings())
+        build_module.build_index([str(tmp_path / "nowhere.jsonl")], settings)
 
 
 def test_an_address_without_ray_is_refused():
