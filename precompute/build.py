@@ -19,7 +19,6 @@ from ..shared.guide_index.memory_map import MappedVectors
 from ..shared.libraries import installed
 from ..shared.models.load import find_model
 from ..shared.progress import console
-from ..shared.storage.files import FileRecord, Journal
 from ..shared.timing import Timings
 from .corpus import Corpus, read_corpus
 from .embed.encode import embed_corpus, expected_texts
@@ -29,7 +28,6 @@ from .guides.choose import guide_of
 from .output.lifecycle import INDEX, finish, finished, has_manifest, refuse_foreign, unfinished
 from .output.shards import Shards
 from .output.store import Store
-from .run.jobs import Engine
 from .run.local import engine_of
 from .run.ray import load_ray
 from .search.density import measure_density
@@ -120,7 +118,10 @@ def build(store: Store, pairs: Inputs, settings: IndexSettings, timings: Timings
             return existing
         if old:
             old.refuse_other(guide, settings.vector_dtype)
-        manifest = _build(store, journal, engine, request, settings, corpus, guide, held_out, old, timings)
+        shards = Shards(store, journal, engine)
+        measured = _write_shards(shards, settings, corpus, guide, old, held_out, timings)
+        libraries = {name: version for name in LIBRARIES if (version := installed(name))}
+        manifest = Manifest(request, shards.records, shards.files, measured, libraries)
         finish(store, manifest)
     return manifest
 
@@ -141,22 +142,19 @@ def _names(pairs: Inputs) -> str:
     return ", ".join(map(str, pairs)) if files else "rows"
 
 
-def _build(
-    store: Store,
-    journal: Journal,
-    engine: Engine,
-    request: Request,
+def _write_shards(
+    shards: Shards,
     settings: IndexSettings,
     corpus: Corpus,
     guide: Guide,
-    held_out: RetrievalSet | None,
     old: OldVectors | None,
+    held_out: RetrievalSet | None,
     timings: Timings,
-) -> Manifest:
-    """Write every shard, step after step."""
-    shards, measured = Shards(store, journal, engine), dict[str, Any]()
+) -> dict[str, Any]:
+    """Write every shard, step after step; returns the figures of the manifest."""
+    measured = dict[str, Any]()
     with timings.measure("write texts and pairs"):
-        rejected = _write_corpus(shards, corpus, settings)
+        _write_corpus(shards, corpus, settings)
     with timings.measure("embed"):
         timings.texts, rounding = embed_corpus(shards, guide, corpus, old, settings.vector_dtype)
         if rounding:
@@ -164,8 +162,9 @@ def _build(
     if held_out:
         with timings.measure("evaluate guide"):
             measured["guide"] = held_out.evaluate(AsModel(guide))
-    contents = shards.rows("contents", (CONTENT_COLUMNS,), np.int64)
-    vectors = GuideVectors(MappedVectors(shards.rows("vectors")), contents, corpus.queries)
+    vectors = GuideVectors(
+        MappedVectors(shards.rows("vectors")), shards.rows("contents", (CONTENT_COLUMNS,), np.int64), corpus.queries
+    )
     documents = document_shards(corpus.queries, corpus.texts.height, settings.document_shard_rows)
     exact = corpus.documents <= settings.exact_limit
     with timings.measure("density"):
@@ -174,12 +173,10 @@ def _build(
         measured["search"] = build_faiss_files(shards, vectors, documents, settings, exact=exact)
     with timings.measure("scores"):
         score_pairs(shards, vectors, documents, settings, exact=exact)
-    measured["outside_top_10"] = outside_top(shards)
-    libraries = {name: version for name in LIBRARIES if (version := installed(name))}
-    return Manifest(request, shards.records, [rejected], measured, libraries)
+    return measured | {"outside_top_10": outside_top(shards)}
 
 
-def _write_corpus(shards: Shards, corpus: Corpus, settings: IndexSettings) -> FileRecord:
+def _write_corpus(shards: Shards, corpus: Corpus, settings: IndexSettings) -> None:
     """Write texts and pairs in all their forms, and the rejected rows."""
     rows = settings.shard_rows
     assert rows, "IndexSettings.for_texts sets it"
@@ -188,4 +185,4 @@ def _write_corpus(shards: Shards, corpus: Corpus, settings: IndexSettings) -> Fi
     shards.write("contents", corpus.content_shards(rows))
     shards.write("lookup", corpus.lookup_shards(rows))
     shards.write("negatives", corpus.negative_shards(rows))
-    return shards.write_rejected(corpus.rejected_table())
+    shards.write_file(shards.store.layout.rejected, corpus.rejected_table())

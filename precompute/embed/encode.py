@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -33,11 +33,8 @@ SAME_AS_QUERY, FROM_OLD = "same text as an anchor", "taken from the older index"
 EXPECTED_TEXTS = 8_192
 
 
-class EncodedShard(NamedTuple):
-    """The vectors of a shard, (rows, dim) as stored, and the stats of its ``ShardResult``."""
-
-    vectors: np.ndarray
-    stats: dict[str, Any]
+# Vectors (rows, dim) as stored, and the stats of the shard's result.
+EncodedShard = tuple[np.ndarray, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -92,11 +89,12 @@ class EncodeJob:
         ids = rest["text_id"].to_numpy()
         sampled = np.isin(ids, self.sample)
         stats = {"sources": +sources, "sample_ids": ids[sampled], "sample_vectors": computed[sampled]}
-        return EncodedShard(vectors, stats)
+        return vectors, stats
 
     def commit(self, number: int, value: EncodedShard) -> ShardResult:
         """Write the vectors."""
-        return ShardResult(number, self.store.commit_shard("vectors", number, value.vectors), value.stats)
+        vectors, stats = value
+        return ShardResult(number, self.store.commit_shard("vectors", number, vectors), stats)
 
     def _from_queries(self, texts: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Which texts are a query too, and the vectors of these."""

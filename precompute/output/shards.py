@@ -28,12 +28,14 @@ class Shards:
         engine: Computes jobs.
 
     Attributes:
-        records: The complete kinds: a record for each shard, in order.
+        records: Of each kind the records of its shards, in order.
+        files: The records of files that are no shards.
     """
 
     def __init__(self, store: Store, journal: Journal, engine: Engine) -> None:
         self.store, self._journal, self._engine = store, journal, engine
         self.records: dict[ShardKind, list[FileRecord]] = {}
+        self.files: list[FileRecord] = []
 
     def committed(self, path: Path) -> FileRecord | None:
         """The record of a file, if it is committed."""
@@ -61,10 +63,9 @@ class Shards:
             for number, content in enumerate(contents)
         ]
 
-    def write_rejected(self, table: pa.Table) -> FileRecord:
-        """Commit the rejected rows, which are one file."""
-        path = self.store.layout.rejected
-        return self._journal.keep_or_make(path, partial(self.store.commit_table, path, table))
+    def write_file(self, path: Path, table: pa.Table) -> None:
+        """Commit a table that is one file."""
+        self.files.append(self._journal.keep_or_make(path, partial(self.store.commit_table, path, table)))
 
     def fill(
         self, kind: ShardKind, job: Job[Value], numbers: Sequence[int], advance: Advance, engine: Engine | None = None

@@ -6,7 +6,6 @@ before it, so that a worker needs no more than the top k of its own pairs, whate
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import polars as pl
 from ...shared.guide_index.layout import TWIN
 from ...shared.guide_index.memory_map import MappedRows, MappedVectors
 from . import faiss_index
-from .exact import BLOCK_ROWS, SearchResult, VectorBlocks, count_above, exact_search
+from .exact import BLOCK_ROWS, SearchResult, count_above, exact_search
 
 RESCORE_ROWS = 512
 
@@ -110,57 +109,40 @@ class ShardNeighbors(NamedTuple):
             return cls(arrays["scores"], arrays["ids"], arrays["above"])
 
 
-# (n, dim) anchors, (n,) ids of their twins, k -> the closest documents, twins excluded.
-Search = Callable[[np.ndarray, np.ndarray, int], SearchResult]
-
-
-def exact_search_in(guide: GuideVectors, documents: DocumentShard, device: str) -> Search:
-    """Exact search of a document shard."""
-
-    def search(anchors: np.ndarray, twins: np.ndarray, k: int) -> SearchResult:
-        return exact_search(anchors, _blocks(guide, documents), k, exclude=twins, device=device)
-
-    return search
-
-
-def approximate_search_in(vectors: MappedVectors, index: faiss.Index) -> Search:
-    """Search by the FAISS index of a document shard; scores are computed again from the stored vectors."""
-
-    def search(anchors: np.ndarray, twins: np.ndarray, k: int) -> SearchResult:
-        ids = faiss_index.search(index, anchors, k + 1).ids
-        excluded = (ids < 0) | (ids == twins[:, None])
-        scores, ids = _best(np.where(excluded, -np.inf, _rescore(vectors, anchors, ids)), ids, k)
-        return SearchResult(scores.astype(np.float32), np.where(np.isneginf(scores), -1, ids))
-
-    return search
-
-
 def neighbors_in(
-    guide: GuideVectors,
-    anchors: ShardAnchors,
-    documents: DocumentShard,
-    search: Search,
-    k: int,
-    *,
-    exact: bool,
-    device: str,
+    guide: GuideVectors, anchors: ShardAnchors, documents: DocumentShard, k: int, index: faiss.Index | None, device: str
 ) -> ShardNeighbors:
-    """The k closest documents of a document shard to each anchor, and how many of it are above each positive."""
-    result = search(anchors.vectors, anchors.twins, k)
+    """The k closest documents of a document shard to each anchor, and how many of it are above each positive.
+
+    Args:
+        guide: The guide vectors.
+        anchors: The anchors and positives of a shard of pairs.
+        documents: The document shard.
+        k: Documents for each anchor.
+        index: The FAISS index of the document shard; None searches exactly, on ``device``.
+        device: Torch device.
+    """
+    blocks = partial(guide.vectors.blocks, documents.start, documents.stop, BLOCK_ROWS)
+    if index is None:
+        result = exact_search(anchors.vectors, blocks, k, exclude=anchors.twins, device=device)
+    else:
+        result = _approximate_search(guide.vectors, index, anchors, k)
     scores, ids = result.scores[anchors.row_of_pair], result.ids[anchors.row_of_pair]
     above = ((scores > anchors.positive_scores[:, None]) & (ids != anchors.positive_ids[:, None])).sum(axis=1)
     deep = np.flatnonzero(scores[:, -1] > anchors.positive_scores)
-    if exact and deep.size:  # more documents than the k neighbors are above the positive
-        rows = anchors.row_of_pair[deep]
-        above[deep] = count_above(
-            anchors.vectors[rows],
-            anchors.positive_scores[deep],
-            _blocks(guide, documents),
-            own=anchors.positive_ids[deep],
-            exclude=anchors.twins[rows],
-            device=device,
-        )
+    if index is None and deep.size:  # more documents than the k neighbors are above the positive
+        rows, own, limits = anchors.row_of_pair[deep], anchors.positive_ids[deep], anchors.positive_scores[deep]
+        vectors, twins = anchors.vectors[rows], anchors.twins[rows]
+        above[deep] = count_above(vectors, limits, blocks, own=own, exclude=twins, device=device)
     return ShardNeighbors(result.scores, result.ids, above)
+
+
+def _approximate_search(vectors: MappedVectors, index: faiss.Index, anchors: ShardAnchors, k: int) -> SearchResult:
+    """Search a FAISS index without the anchors' twins; scores are computed again from the stored vectors."""
+    ids = faiss_index.search(index, anchors.vectors, k + 1).ids
+    excluded = (ids < 0) | (ids == anchors.twins[:, None])
+    scores, ids = _best(np.where(excluded, -np.inf, _rescore(vectors, anchors.vectors, ids)), ids, k)
+    return SearchResult(scores.astype(np.float32), np.where(np.isneginf(scores), -1, ids))
 
 
 def _best(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -169,21 +151,16 @@ def _best(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.n
     return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
 
-def _blocks(guide: GuideVectors, documents: DocumentShard) -> VectorBlocks:
-    """The vectors of a document shard, block by block."""
-    return partial(guide.vectors.blocks, documents.start, documents.stop, BLOCK_ROWS)
-
-
 def dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Guide scores row by row: (n, dim) float32 and (n, dim) -> (n,) float32."""
     return np.einsum("nd,nd->n", left, right.astype(np.float32)).astype(np.float32)
 
 
 def _rescore(vectors: MappedVectors, anchors: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Guide scores of anchors (n, dim) with documents (n, m): (n, m) float32."""
+    """Guide scores of anchors (n, dim) float32 with documents (n, m): (n, m) float32."""
     scores = np.empty(ids.shape, dtype=np.float32)
     for start in range(0, len(ids), RESCORE_ROWS):
         rows = slice(start, start + RESCORE_ROWS)
         documents = vectors.take(np.maximum(ids[rows], 0).ravel()).reshape(*ids[rows].shape, -1)
-        scores[rows] = np.einsum("nd,nkd->nk", anchors[rows].astype(np.float32), documents.astype(np.float32))
+        scores[rows] = np.einsum("nd,nkd->nk", anchors[rows], documents.astype(np.float32))
     return scores

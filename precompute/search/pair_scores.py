@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+import faiss
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -22,17 +23,7 @@ from ..output.store import Store
 from ..run.jobs import ShardResult
 from ..settings import IndexSettings
 from . import faiss_index
-from .neighbors import (
-    DocumentShard,
-    GuideVectors,
-    Search,
-    ShardAnchors,
-    ShardNeighbors,
-    approximate_search_in,
-    dots,
-    exact_search_in,
-    neighbors_in,
-)
+from .neighbors import DocumentShard, GuideVectors, ShardAnchors, ShardNeighbors, dots, neighbors_in
 
 TOP = 10
 
@@ -46,7 +37,7 @@ class ScoreJob:
         guide: The guide vectors.
         pairs: The shards of pairs.
         documents: The document shard to search.
-        faiss: Its FAISS file; None searches exactly.
+        faiss_file: The FAISS file of it; None searches exactly.
         earlier: Neighbors among the document shards before, by number; empty for the first.
         last: Whether no document shard follows.
         neighbors: The number of documents for each anchor.
@@ -59,7 +50,7 @@ class ScoreJob:
     guide: GuideVectors
     pairs: list[FileRecord]
     documents: DocumentShard
-    faiss: FileRecord | None
+    faiss_file: FileRecord | None
     earlier: dict[int, FileRecord]
     last: bool
     neighbors: int
@@ -68,11 +59,8 @@ class ScoreJob:
     def compute(self, number: int, advance: Advance) -> pa.Table | ShardNeighbors:
         """The scores of a shard of pairs, or its neighbors so far."""
         pairs = self.store.frame(self.pairs[number], "pairs")
-        anchors, exact = ShardAnchors.of(self.guide, pairs), self.faiss is None
-        neighbors = neighbors_in(
-            self.guide, anchors, self.documents, self._search, self.neighbors,
-            exact=exact, device=pick_device(self.device),
-        )  # fmt: skip
+        anchors, device = ShardAnchors.of(self.guide, pairs), pick_device(self.device)
+        neighbors = neighbors_in(self.guide, anchors, self.documents, self.neighbors, self._index, device)
         if number in self.earlier:
             neighbors = ShardNeighbors.read(self.store.fetch(self.earlier[number])).merged(neighbors)
         advance(pairs.height)
@@ -86,16 +74,13 @@ class ScoreJob:
         return ShardResult(number, self.store.commit(path, len(value.above), value.write))
 
     @cached_property
-    def _search(self) -> Search:
-        """The search of the document shard; a worker reads its FAISS file once."""
-        device = pick_device(self.device)
-        if self.faiss is None:
-            return exact_search_in(self.guide, self.documents, device)
-        self.store.fetch(self.faiss)
-        index = faiss_index.read(self.store.root, self.faiss)
-        return approximate_search_in(
-            self.guide.vectors, faiss_index.on_gpu(index) if device.startswith("cuda") else index
-        )
+    def _index(self) -> faiss.Index | None:
+        """The FAISS index of the document shard, which a worker reads once."""
+        if self.faiss_file is None:
+            return None
+        self.store.fetch(self.faiss_file)
+        index = faiss_index.read(self.store.root, self.faiss_file)
+        return faiss_index.on_gpu(index) if pick_device(self.device).startswith("cuda") else index
 
 
 def neighbors_folder(store: Store, document_shard: int) -> Path:
@@ -143,7 +128,7 @@ def score_pairs(
         for documents in document_shards if missing else []:
             job = ScoreJob(
                 store, guide, shards.records["pairs"], documents,
-                faiss=None if exact else shards.records["faiss"][documents.number],
+                faiss_file=None if exact else shards.records["faiss"][documents.number],
                 earlier=_searched(shards, documents.number - 1, missing),
                 last=documents == document_shards[-1],
                 neighbors=settings.neighbors,

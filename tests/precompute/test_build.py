@@ -19,6 +19,7 @@ from gistcache.shared.errors import FolderLockedError, IndexFaultError, ModelErr
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.layout import Layout
 from gistcache.shared.models.load import load_model
+from gistcache.shared.storage.files import Journal
 from gistcache.shared.storage.lock import folder_lock
 
 from tests.conftest import build_test_index, random_pairs, random_texts, write_jsonl
@@ -107,7 +108,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, guide_folder, mo
         pass
 
     written = []
-    original = build_module.Journal.record
+    original = Journal.record
 
     def record(self, part):
         if len(written) == after:
@@ -116,7 +117,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, guide_folder, mo
         original(self, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build_module.Journal, "record", record)
+        patch.setattr(Journal, "record", record)
         with pytest.raises(PoweredOffError):
             build_test_index(tmp_path / "cut", rows, guide_folder, **settings)
     with pytest.raises(IndexFaultError, match="not finished"):

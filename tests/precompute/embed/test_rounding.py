@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from gistcache.precompute import build as build_module
 from gistcache.precompute.corpus import read_corpus
 from gistcache.precompute.embed import rounding
 from gistcache.precompute.guides.local_model import ModelGuide
@@ -18,6 +17,7 @@ from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.layout import Layout
 from gistcache.shared.guide_index.quantize import quantize
 from gistcache.shared.models.load import load_model
+from gistcache.shared.storage.files import Journal
 from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 
 from tests.conftest import build_test_index, random_pairs
@@ -95,7 +95,7 @@ def test_decisions_are_counted_exactly(monkeypatch):
 
 def test_a_resumed_build_measures_what_an_uninterrupted_one_does(tmp_path, guide_folder, monkeypatch):
     expected = GuideIndex.open(build_test_index(tmp_path / "whole", ROWS, guide_folder, shard_rows=40))
-    written, original = [], build_module.Journal.record
+    written, original = [], Journal.record
 
     def record(self, file):
         if file.path.startswith("density/"):
@@ -104,7 +104,7 @@ def test_a_resumed_build_measures_what_an_uninterrupted_one_does(tmp_path, guide
         original(self, file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build_module.Journal, "record", record)
+        patch.setattr(Journal, "record", record)
         with pytest.raises(KeyboardInterrupt):
             build_test_index(tmp_path / "cut", ROWS, guide_folder, shard_rows=40)
     assert any(path.startswith("vectors/") for path in written)

@@ -11,7 +11,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from gistcache.precompute.build import Journal
 from gistcache.precompute.guides import response_cache
 from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.guides.response_cache import Answers, answers_in
@@ -19,6 +18,7 @@ from gistcache.precompute.output.store import Store
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import IndexFaultError, ModelError, SettingsError, StaleIndexError
 from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.storage.files import Journal
 from gistcache.shared.storage.remote import Remote
 from gistcache.train.run.run import train_student
 from gistcache.train.settings import TrainSettings

@@ -22,6 +22,7 @@ from gistcache.precompute.run.ray import RayEngine
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.storage.files import Journal
 
 from tests.chaos.commands import Forked
 from tests.conftest import build_test_index, random_pairs
@@ -62,7 +63,7 @@ def ray():
 
 def cut_after(monkeypatch, records: int):
     """Make the build end, as without power, when so many parts are recorded."""
-    original, written = build_module.Journal.record, []
+    original, written = Journal.record, []
 
     def record(self, part):
         if len(written) == records:
@@ -70,7 +71,7 @@ def cut_after(monkeypatch, records: int):
         written.append(part.path)
         original(self, part)
 
-    monkeypatch.setattr(build_module.Journal, "record", record)
+    monkeypatch.setattr(Journal, "record", record)
 
 
 def test_slices_give_what_one_search_gives(local, whole):
