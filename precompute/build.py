@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
+from importlib.metadata import distributions
 from os import PathLike
 from typing import Any
 
@@ -23,7 +24,8 @@ from ..shared.timing import Timings
 from .corpus import Corpus, read_corpus
 from .embed.encode import embed_corpus, expected_texts
 from .embed.reuse import OldVectors, open_old_vectors
-from .guides.base import AsModel, Guide, guide_of
+from .guides.base import AsModel, Guide
+from .guides.choose import guide_of
 from .output.lifecycle import INDEX, finish, finished, has_manifest, refuse_foreign, unfinished
 from .output.shards import Shards
 from .output.store import Store
@@ -109,7 +111,7 @@ def build(store: Store, pairs: Inputs, settings: IndexSettings, timings: Timings
         request = Request(guide.fingerprint(), corpus.fingerprint(), recorded)
     if existing := finished(store, request):
         return existing
-    with unfinished(store, asdict(request)) as journal:
+    with unfinished(store, asdict(request)) as journal, closing(engine_of(settings)) as engine:
         if has_manifest(store):  # killed after its last step, or another process has just finished it
             store.drop(store.layout.building)
             existing = finished(store, request)
@@ -117,7 +119,7 @@ def build(store: Store, pairs: Inputs, settings: IndexSettings, timings: Timings
             return existing
         if old:
             old.refuse_other(guide, settings.vector_dtype)
-        shards = Shards(store, journal, engine_of(settings))
+        shards = Shards(store, journal, engine)
         measured = _write_shards(shards, settings, corpus, guide, old, held_out, timings)
         libraries = {each.name: each.version for each in distributions() if each.name in LIBRARIES}
         manifest = Manifest(request, shards.records, shards.files, measured, libraries)

@@ -52,9 +52,9 @@ class ApiSettings:
     api_batch: int = 32
     """Texts a request; 32 is what every server takes."""
     api_concurrency: int = 8
-    """Requests at a time, in each process."""
+    """Requests at a time."""
     api_requests_per_minute: float | None = None
-    """Requests that each process sends in a minute at most, repeated ones included; default: no limit of our own."""
+    """Requests a minute at most, repeated ones included; default: no limit of our own."""
     api_retries: int = 8
     """Retries of a request after 408, 409, 429, a server error or a lost connection."""
     api_timeout: float = 120.0

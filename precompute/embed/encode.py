@@ -22,6 +22,7 @@ from ..guides.base import Guide
 from ..output.shards import Shards
 from ..output.store import Store
 from ..run.jobs import ShardResult
+from ..run.local import InProcess
 from .reuse import OldVectors
 from .rounding import SampledPairs, changed_decisions, exact_vectors
 
@@ -131,10 +132,11 @@ def embed_corpus(
         shards.store, guide, shards.records["texts"], shards.rows("contents", (CONTENT_COLUMNS,), np.int64),
         corpus.queries, None, old, sample_ids[:0] if old else sample_ids, dtype,
     )  # fmt: skip
+    engine = None if guide.runs_in_workers else InProcess()
     with step("embed texts", corpus.texts.height, "texts", done=existing) as advance:
-        results = shards.fill("vectors", job, range(query_shards), advance)
+        results = shards.fill("vectors", job, range(query_shards), advance, engine)
         job = replace(job, query_vectors=shards.rows("vectors"))
-        results += shards.fill("vectors", job, range(query_shards, len(ranges)), advance)
+        results += shards.fill("vectors", job, range(query_shards, len(ranges)), advance, engine)
     for result in results:
         sources.update(result.stats["sources"])
     if old:

@@ -16,8 +16,7 @@ from ...shared.guide_index.memory_map import MappedRows
 from ...shared.progress import Advance
 from ...shared.storage.integrity import FileRecord
 from ...shared.storage.journal import Journal
-from ..run.jobs import Job, ShardResult, Value
-from ..run.local import Engine
+from ..run.jobs import Engine, Job, ShardResult, Value
 from .store import Store
 
 
@@ -69,16 +68,20 @@ class Shards:
         """Commit a table that is one file."""
         self.files.append(self._journal.keep_or_make(path, partial(self.store.commit_table, path, table)))
 
-    def fill(self, kind: ShardKind, job: Job[Value], numbers: Sequence[int], advance: Advance) -> list[ShardResult]:
+    def fill(
+        self, kind: ShardKind, job: Job[Value], numbers: Sequence[int], advance: Advance, engine: Engine | None = None
+    ) -> list[ShardResult]:
         """Compute the shards that are missing and list all of ``numbers``; returns the results of the new ones."""
         missing = [number for number in numbers if not self.existing(kind, number)]
-        results = list(self.run(job, missing, advance))
+        results = list(self.run(job, missing, advance, engine))
         self.collect(kind, numbers)
         return results
 
-    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[ShardResult]:
-        """Compute ``numbers`` of a job and record each file as it is committed."""
-        for result in self._engine.run(job, numbers, advance):
+    def run(
+        self, job: Job[Value], numbers: Sequence[int], advance: Advance, engine: Engine | None = None
+    ) -> Iterator[ShardResult]:
+        """Compute ``numbers`` of a job, by an engine of its own if need be; record each file as it is committed."""
+        for result in (engine or self._engine).run(job, numbers, advance):
             if result.record and result.record.path not in self._journal.done:
                 self._journal.record(result.record)
             yield result

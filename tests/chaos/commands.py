@@ -111,9 +111,9 @@ class Command(Forked):
         super().__init__(gistcache, [str(word) for word in words], cwd=cwd, environment=environment)
 
 
-def finish(*words: object, cwd: Path) -> tuple[str, float]:
+def finish(*words: object, cwd: Path, environment: Mapping[str, str] | None = None) -> tuple[str, float]:
     """Run a command to its good end: what it said, seconds."""
-    code, said, seconds = Command(*words, cwd=cwd).end()
+    code, said, seconds = Command(*words, cwd=cwd, environment=environment).end()
     if code != 0:
         raise AssertionError(f"gistcache {' '.join(map(str, words))} ended with {code}:\n{said}")
     return said, seconds
