@@ -28,7 +28,7 @@ from gistcache.shared.timing import peak_memory_bytes
 from gistcache.train.batches.sampler import PlannedBatches
 from gistcache.train.run.trainer import build_trainer
 from gistcache.train.settings import TrainSettings
-from gistcache.train.student.students import load_student
+from gistcache.train.student.load import load_student
 from interleaved import WORK, Figures, in_own_process
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding

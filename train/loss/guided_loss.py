@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +21,9 @@ from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.models.lengths import Features, is_padded_text, take_rows
 from ...shared.models.load import public_name
-from ...shared.types import JudgeName, MarginStrategy
+from ...shared.types import MarginStrategy
 from ..distributed import gather
-from ..settings import DistillationSettings
+from ..settings import DistillationSettings, LossSettings, with_fields
 from ..student.forward import embed, embed_columns, longest_first
 from .distillation import score_terms
 from .guide_lookup import BatchGuide, Guides
@@ -100,28 +100,23 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
     def __init__(
         self,
         model: SentenceTransformer,
-        index: GuideIndex | Sequence[GuideIndex],
-        temperature: float = 0.01,
-        judge: JudgeName = "positive",
-        judge_threshold: float | None = None,
-        judge_quantile: float = 0.5,
-        judge_softness: float = 0.0,
-        margin: float = 0.0,
-        margin_strategy: MarginStrategy = "absolute",
-        rescored: Rescored | None = None,
-        vote: Vote = "mean",
-        terms: DistillationSettings | None = None,
-        contrast_anchors: bool = True,
-        contrast_positives: bool = True,
-        guided: bool = True,
-        known_positives: bool = True,
+        index: GuideIndex,
+        settings: LossSettings | None = None,
+        *,
+        reranker_scores: Rescored | None = None,
         mini_batch_num_tokens: int | None = None,
+        known_positives: bool = True,
+        **overrides: Any,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise SettingsError(f"The temperature is {temperature}", where="temperature", fix="give a number above 0")
+        settings = with_fields(settings or LossSettings(), **overrides)
+        rescored, terms, guided = reranker_scores, settings.terms, settings.loss == "guided"
+        judge, judge_threshold, judge_quantile = settings.judge, settings.judge_threshold, settings.judge_quantile
+        temperature, margin, margin_strategy = settings.temperature, settings.margin, settings.margin_strategy
+        contrast_anchors, contrast_positives = settings.contrast_anchors, settings.contrast_positives
+        judge_softness, vote = 0.0, "mean"
         self.model = model
-        self.guides = Guides([index] if isinstance(index, GuideIndex) else index, rescored)
+        self.guides = Guides([index], rescored)
         self.reranked = Reranked(rescored, margin, margin_strategy) if rescored else None
         self.temperature = temperature
         self.margin = margin

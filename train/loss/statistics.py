@@ -71,7 +71,7 @@ class MaskStatistics:
 
     def start_from(self, counts: MaskCounts) -> None:
         """Go on counting from an earlier run's counts; the first process holds them for all."""
-        self._sums = torch.tensor(counts if is_main_process() else MaskCounts())
+        self._sums = torch.tensor(counts if is_main_process() else MaskCounts(), dtype=torch.float64)
         self._told = counts
 
     def counts(self) -> MaskCounts:
