@@ -47,7 +47,7 @@ def test_the_product_makes_no_forbidden_call(path):
     }
     imported |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     own = {"pickle"} if path.name in BETWEEN_PROCESSES else set()
-    own |= {"subprocess"} if path.name == "sweep_runs.py" else set()  # a run is the product's own command; no shell
+    own |= {"subprocess"} if path.name == "runs.py" else set()  # a run is the product's own command; no shell
     assert not imported & FORBIDDEN_MODULES - own
     for name, call in calls(tree):
         assert name not in FORBIDDEN_NAMES | FORBIDDEN_CALLS or name.split(".")[0] in own, name
