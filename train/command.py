@@ -44,7 +44,8 @@ def costs(metrics: dict[str, Any]) -> Text:
         for name, stage in stages.items()
         if stage
     ]
-    lines.append(f"student: {summarize(metrics)}")
+    if "encoded" in metrics:  # rank 0 alone measures it
+        lines.append(f"student: {summarize(metrics)}")
     if metrics["removed_share"] is not None:
         lines.append(f"in-batch candidates masked as false negatives: {metrics['removed_share']:.2%}")
     return Text("\n".join(lines))

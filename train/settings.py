@@ -44,7 +44,7 @@ def with_fields(settings: Settings, **values: Any) -> Settings:  # noqa: ANN401 
         if is_dataclass(nested := getattr(settings, each.name)):
             names = {flag.replace("-", "_") for flag, _ in flat(nested)} & values.keys()
             if own := {name: values.pop(name) for name in names}:
-                values[each.name] = with_fields(nested, **own)
+                values[each.name] = with_fields(nested, **own)  # type: ignore[type-var]
     return replace(settings, **values)
 
 
@@ -255,7 +255,9 @@ class TrainSettings:
         pairs = {"eval_pairs": (self.eval_pairs,)} if isinstance(self.eval_pairs, str) else {}
         self.__dict__.update(paths | pairs)
         refuse_below(self, 1, "layers", "lora_rank", "max_length", "max_steps", "mini_batch_num_tokens")
-        refuse_below(self, 1, "gradient_accumulation", "keep_positive_rank", "eval_steps", "save_steps", "logging_steps")
+        refuse_below(
+            self, 1, "gradient_accumulation", "keep_positive_rank", "eval_steps", "save_steps", "logging_steps"
+        )
         refuse_below(self, 2, "batch_size")  # a batch of one pair has no negatives
         refuse_below(self, 0, "seed", "hardness", "weight_decay", "warmup")
         refuse_below(self, 0, "save_minutes", "epochs", "learning_rate", strictly=True)

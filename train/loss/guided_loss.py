@@ -106,7 +106,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         reranker_scores: Rescored | None = None,
         mini_batch_num_tokens: int | None = None,
         known_positives: bool = True,
-        **overrides: Any,
+        **overrides: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
         settings = with_fields(settings or LossSettings(), **overrides)

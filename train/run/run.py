@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from torch.nn import Parameter
@@ -42,7 +42,8 @@ MEMORY_FIX = (
 )
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True)
+class Run:
     """What a run works on.
 
     Attributes:

@@ -112,7 +112,7 @@ def build_trainer(
         callbacks=[EpochOfHardNegatives(columns.hard)] if columns.hard else None,
     )
     trainer.remove_callback(PrinterCallback)  # ProgressDisplay takes its place
-    describe_data(student, rows, len(pair_ids), trainer.loss)
+    describe_data(student, rows, len(pair_ids), trainer.loss)  # type: ignore[arg-type]
     if cached:  # the card has its sample of texts; from here on, pair ids are enough
         trainer.train_dataset = Dataset.from_dict({"label": pair_ids})
     return trainer, loss

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -41,23 +42,39 @@ def train_all(runs: Sequence[Run], jobs: int) -> list[Result]:
     active: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}  # by slot: a share of the threads, and a GPU
     with step("sweep", len(runs), "runs", done=len(results)) as advance:
         try:
-            while queue or active:
-                for slot in [slot for slot in range(jobs) if slot not in active][: len(queue)]:
-                    run = queue.pop(0)
-                    active[slot] = run, _start(run, slot, jobs)
-                time.sleep(POLL_SECONDS)
-                for slot, (run, process) in list(active.items()):
-                    if process.poll() is not None:
-                        del active[slot]
-                        results[run.name] = result = _result(run, process.returncode)
-                        console.print(f"{run.name}: {'failed' if result.error else 'trained'}", highlight=False)
-                        advance(1)
+            with _deferred_signals() as received:
+                while not received and (queue or active):
+                    for slot in [slot for slot in range(jobs) if slot not in active][: len(queue)]:
+                        run = queue.pop(0)
+                        active[slot] = run, _start(run, slot, jobs)
+                    time.sleep(POLL_SECONDS)
+                    for slot, (run, process) in list(active.items()):
+                        if process.poll() is not None:
+                            del active[slot]
+                            results[run.name] = result = _result(run, process.returncode)
+                            console.print(f"{run.name}: {'failed' if result.error else 'trained'}", highlight=False)
+                            advance(1)
         finally:
             for _, process in active.values():
                 process.terminate()
             for _, process in active.values():
                 process.wait()
     return [results[run.name] for run in runs]
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[list[int]]:
+    """Handle Ctrl-C and SIGTERM after the block, so that no process is started and then lost; yields those received."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        for number in received[:1]:
+            signal.raise_signal(number)
 
 
 def _finished(run: Run) -> Result | None:
@@ -93,6 +110,8 @@ def _result(run: Run, code: int) -> Result:
     metrics, log = run.settings.out / METRICS, run.settings.out / SWEEP_LOG
     if code == 0 and metrics.is_file():
         return Result(run, parse_object(metrics, "trained model's metrics.json"))
-    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code} before it had finished"
+    how = (
+        f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code} before it had finished"
+    )
     end = "\n".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST_LINES:])
     return Result(run, None, f"{(code >= 0 and end.rpartition('error: ')[2]) or how}\n  log: {log}")

@@ -109,7 +109,7 @@ def _parse(kind: type[Settings], words: list[str], where: str) -> Settings:
 
 
 def _digest(settings: TrainSettings) -> str:
-    """Eight hex digits of what determines the weights, without index and held-out pairs, which the run itself checks."""
+    """Eight hex digits of what determines the weights; the run itself checks index and held-out pairs."""
     determining = {"student": settings.student, **settings.determining()}
     return hashlib.sha256(json.dumps(determining, sort_keys=True, default=str).encode()).hexdigest()[:8]
 

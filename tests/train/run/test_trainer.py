@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
+import gistcache.train
 import numpy as np
 import pytest
 import torch
@@ -64,6 +65,20 @@ def test_a_run_leaves_a_model_its_card_and_its_figures(tmp_path, index_folder, s
     files = GuideIndex.open(index_folder).manifest.request.guide["files"]
     assert files["model.safetensors"][:16] in card
     assert '"temperature": 0.05' in card
+
+
+def test_from_python_with_keywords_and_an_open_index(tmp_path, index_folder, student_folder):
+    settings = {"batch_size": 16, "device": "cpu", "max_steps": 2, "temperature": 0.1, "kl_weight": 0.5}
+    index = GuideIndex.open(index_folder)
+    metrics = gistcache.train.train_student(
+        index=index, student=str(student_folder), out=str(tmp_path / "run"), **settings
+    )
+    assert metrics["steps"] == 2
+    assert metrics["settings"]["objective"]["temperature"] == 0.1
+    assert metrics["settings"]["objective"]["terms"]["kl_weight"] == 0.5
+    assert SentenceTransformer(str(tmp_path / "run"), device="cpu").encode(["red"]).shape == (1, 16)
+    with pytest.raises(TypeError, match="student"):
+        gistcache.train.train_student(index=index)
 
 
 def test_the_trainer_holds_no_parameters_but_the_students(index_folder, student_folder):
