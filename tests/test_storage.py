@@ -133,7 +133,7 @@ def test_an_index_in_a_bucket_is_that_of_a_folder_and_trains(tmp_path, guide_fol
     index = GuideIndex.open(url)
     assert len(index) == 60
     settings = TrainSettings(
-        index=(url,), student=str(student_folder), out=tmp_path / "run", batch_size=8, max_steps=2, device="cpu"
+        index=url, student=str(student_folder), out=tmp_path / "run", batch_size=8, max_steps=2, device="cpu"
     )
     assert train_student(settings)["steps"] == 2
     Remote(f"s3://{bucket}").remove("index")  # where it was confirmed nothing of it stays that could be believed

@@ -45,7 +45,7 @@ def run_python(code):
 
 def test_importing_the_trainer_loads_neither_faiss_nor_polars_nor_stage_one():
     loaded = run_python(
-        "import gistcache.train.run.run, gistcache.train.student.students, sys\nprint(*sorted(sys.modules))"
+        "import gistcache.train.run.run, gistcache.train.student.load, sys\nprint(*sorted(sys.modules))"
     ).split()
     assert "torch" in loaded
     assert "gistcache.train.run.trainer" in loaded

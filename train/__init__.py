@@ -9,9 +9,18 @@ from ..shared.lazy import lazy_attributes
 if TYPE_CHECKING:
     from .batches.sampler import PlannedBatches
     from .loss.guided_loss import GuidedContrastiveLoss
+    from .run.run import train_student
+    from .settings import LossSettings, TrainSettings
 
-__all__ = ["GuidedContrastiveLoss", "PlannedBatches"]
+__all__ = ["GuidedContrastiveLoss", "LossSettings", "PlannedBatches", "TrainSettings", "train_student"]
 
 __getattr__ = lazy_attributes(
-    __name__, {"GuidedContrastiveLoss": "loss.guided_loss", "PlannedBatches": "batches.sampler"}
+    __name__,
+    {
+        "GuidedContrastiveLoss": "loss.guided_loss",
+        "LossSettings": "settings",
+        "PlannedBatches": "batches.sampler",
+        "TrainSettings": "settings",
+        "train_student": "run.run",
+    },
 )

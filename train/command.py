@@ -10,7 +10,6 @@ from rich.text import Text
 from ..shared.cli.output import CommandResult
 from ..shared.types import METRICS
 from .settings import TrainSettings
-from .student.footprint import told
 
 
 def train(*, settings: TrainSettings) -> CommandResult:
@@ -20,15 +19,15 @@ def train(*, settings: TrainSettings) -> CommandResult:
     metrics = train_student(settings)
     tables = (retrieval_table(metrics["retrieval"]),) if any(metrics["retrieval"].values()) else ()
     summary = {name: value for name, value in metrics.items() if name not in ("log", "run")}
-    said = Text(f"model and metrics.json: {settings.out}")
-    return CommandResult({"out": str(settings.out), **summary}, (*tables, costs(metrics), said))
+    place = Text(f"model and metrics.json: {settings.out}")
+    return CommandResult({"out": str(settings.out), **summary}, (*tables, costs(metrics), place))
 
 
 def retrieval_table(retrieval: dict[str, dict[str, float] | None]) -> Table:
     """Retrieval on held-out pairs: of the student before and after, at each dimension, and of the guide."""
     table = Table(title="held-out pairs", title_justify="left")
     for column in ("", *METRICS):
-        table.add_column(column, justify="left" if not column else "right")
+        table.add_column(column, justify="right" if column else "left")
     for name in sorted(retrieval, key=lambda name: (name == "guide", not name.endswith("before"), name)):
         if figures := retrieval[name]:
             table.add_row(name, *(f"{figures[metric]:.4f}" for metric in METRICS))
@@ -36,14 +35,17 @@ def retrieval_table(retrieval: dict[str, dict[str, float] | None]) -> Table:
 
 
 def costs(metrics: dict[str, Any]) -> Text:
-    """What the stages took, the student's size and speed, and the share of removed cells, a line each."""
-    stages = {"index": metrics["index"], "train": metrics} if "index" in metrics else {"train": metrics}
+    """Seconds and memory of both stages, the student's size and speed, and the share of masked candidates."""
+    from .student.footprint import summarize
+
+    stages = {"index": metrics.get("index"), "train": metrics}
     lines = [
         f"{name}: {sum(stage['seconds'].values()):,.0f} s, peak memory {stage['peak_memory_bytes'] / 1e6:,.0f} MB"
         for name, stage in stages.items()
+        if stage
     ]
-    if "encoded" in metrics:
-        lines.append(f"student: {told(metrics)}")
+    if "encoded" in metrics:  # rank 0 alone measures it
+        lines.append(f"student: {summarize(metrics)}")
     if metrics["removed_share"] is not None:
-        lines.append(f"in-batch candidates removed as false negatives: {metrics['removed_share']:.2%}")
+        lines.append(f"in-batch candidates masked as false negatives: {metrics['removed_share']:.2%}")
     return Text("\n".join(lines))

@@ -1,6 +1,7 @@
-"""The processes of one training run (ranks): what all of them hold, and what only the first one does.
+"""The processes of one training run: how they start, wait for each other, and exchange tensors and counts.
 
-Without ``torchrun`` or ``accelerate launch`` there is one, and everything here is as if it were not.
+Each process has a rank from 0 on; rank 0 alone writes files and prints. Without ``torchrun`` or ``accelerate launch``
+there is one process, and nothing here does anything.
 """
 
 from __future__ import annotations
@@ -21,72 +22,71 @@ from ..shared.progress import console
 
 
 def gather(columns: Sequence[Tensor], labels: Tensor) -> tuple[list[Tensor], Tensor, int]:
-    """Exchange embeddings and pair ids; what a guide says of them each process reads from its own copy of the index.
+    """Gather embeddings and pair ids of all ranks; each rank looks the guide's vectors up in its own copy of the index.
 
     Args:
-        columns: (B, D) for each column; B is the same for all processes.
-        labels: (B, ...) ids.
+        columns: (B, D) for each column; B is the same on all ranks.
+        labels: (B, ...) int64 ids.
 
     Returns:
-        (W * B, D) embeddings of each column of all W processes, with their gradients; (W * B, ...) ids; and which of
-        these rows is this process's first.
+        For W ranks, (W * B, D) embeddings of each column with their gradients, (W * B, ...) ids, and the row among
+        them that is this rank's first.
     """
     if get_world_size() == 1:
         return list(columns), labels, 0
-    everything = all_gather(torch.stack(list(columns), dim=1), with_grad=True)  # one exchange for all columns
-    return list(everything.unbind(1)), all_gather(labels), get_rank() * len(labels)
+    gathered = all_gather(torch.stack(list(columns), dim=1), with_grad=True)  # one exchange for all columns
+    return list(gathered.unbind(1)), all_gather(labels), get_rank() * len(labels)
 
 
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
-    """Be one of the processes that ``torchrun`` or ``accelerate launch`` has started, if there are such."""
+    """Join the process group that ``torchrun`` or ``accelerate launch`` has started, if there is one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # The first process may hash, tokenise and evaluate for hours while the others wait for it.
+        # Rank 0 may hash, tokenize and evaluate for hours while the others wait for it.
         PartialState(cpu=device == "cpu", timeout=timedelta(days=1))
-    quiet = console.quiet
-    console.quiet = quiet or not is_main_process()
+    console.quiet = console.quiet or not is_main_process()
     try:
         yield
     finally:
-        if dist.is_initialized():  # a process that ends with its group open can be aborted by the group's threads
+        if dist.is_initialized():  # a process that exits with its group open can be aborted by the group's threads
             dist.destroy_process_group()
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Whether this is rank 0, the process that writes and prints."""
     return get_rank() == 0
 
 
-def wait() -> None:
-    """Wait until all processes are here."""
+def barrier() -> None:
+    """Wait until all ranks are here."""
     if get_world_size() > 1:
-        with _peers_told():
+        with _lost_peer():
             dist.barrier()
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """Let the first process do the block alone; the others then find what it has made."""
+    """Let rank 0 run the block alone; the other ranks run it afterwards and find the files that it wrote."""
     if not is_main_process():
-        wait()
+        barrier()
     yield
     if is_main_process():
-        wait()
+        barrier()
 
 
 def all_reduce_sum(counts: Sequence[float]) -> list[float]:
-    """Sum each count over the processes, exact up to 2**53; every process has to call this."""
+    """Sum each count over the ranks; all ranks have to call it."""
     if get_world_size() == 1:
         return list(counts)
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-    summed = torch.tensor(counts, dtype=torch.float64, device=device)
-    with _peers_told():
+    summed = torch.tensor(counts, dtype=torch.float64, device=device)  # exact for whole numbers up to 2**53
+    with _lost_peer():
         dist.all_reduce(summed)
     return summed.tolist()
 
 
 def average_gradient(parameter: Tensor) -> None:
-    """Let a parameter outside the model take the mean of all processes' gradients, as DDP does for those inside."""
+    """Average the gradient of a parameter outside the model over the ranks, as DDP does for those inside."""
 
     def mean(gradient: Tensor) -> Tensor:
         if get_world_size() == 1:
@@ -98,8 +98,8 @@ def average_gradient(parameter: Tensor) -> None:
 
 
 @contextmanager
-def _peers_told() -> Iterator[None]:
-    """Say in one line that another process has gone, which tells the reason itself."""
+def _lost_peer() -> Iterator[None]:
+    """Turn the failure of a collective call into one line: another rank has ended, and prints the reason itself."""
     try:
         yield
     except RuntimeError as error:

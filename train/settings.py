@@ -1,35 +1,28 @@
-"""The settings of stage 2: what the user can choose, checked at once. Nothing here loads a library of the stage."""
+"""Settings of stage 2, checked as soon as they are made; nothing here imports a library that takes long to load."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from cyclopts import Parameter, Token
 
+from ..shared.cli.config_file import flatten
 from ..shared.data.columns import Columns
 from ..shared.errors import SettingsError, flag_of, refuse_below, refuse_idle, refuse_url
 from ..shared.types import PRIMARY_METRIC, JudgeName, MarginStrategy
-from .run.hub import refuse_no_repository
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 LossName = Literal["guided", "unguided"]
-Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)]
+Settings = TypeVar("Settings", bound="DataclassInstance")
+Repeatable = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)]
+Switch = Annotated[bool, Parameter(negative="")]
 
-POSITIVE = (
-    "layers",
-    "lora_rank",
-    "max_length",
-    "max_steps",
-    "batch_size",
-    "mini_batch_num_tokens",
-    "gradient_accumulation",
-    "keep_positive_rank",
-)
-POSITIVE += ("eval_steps", "save_steps", "logging_steps")
-
-# Where things are, what is reported, and how much is computed at a time. Index and student are told by their content.
+# Where things are, what is logged, and how much is computed at a time. Index and student are compared by content.
 FREE_ON_RESUME = frozenset(
     {"index", "rescored", "student", "out", "device", "eval_pairs", "columns", "save_steps", "save_minutes"}
     | {"logging_steps", "report_to", "token_cache", "mini_batch_num_tokens", "push_to_hub", "hub_private"}
@@ -37,8 +30,33 @@ FREE_ON_RESUME = frozenset(
 
 
 def dimensions(type_: object, tokens: Sequence[Token]) -> tuple[int, ...]:
-    """Numbers with commas between them, from the command line, or a list of a TOML file, which may be empty."""
+    """Numbers separated by commas on the command line, or a list in a TOML file, which may be empty."""
     return tuple(int(number) for token in tokens for number in token.value.split(",") if number)
+
+
+def with_fields(settings: Settings, **values: Any) -> Settings:  # noqa: ANN401 (each field has its own type)
+    """Replace fields of settings, those of nested settings by their own names, as on the command line.
+
+    Raises:
+        TypeError: There is no field of that name.
+        SettingsError: A value cannot be used.
+    """
+    for each in fields(settings):
+        if is_dataclass(nested := getattr(settings, each.name)):
+            names = {flag.replace("-", "_") for flag, _ in flatten(nested)} & values.keys()
+            if own := {name: values.pop(name) for name in names}:
+                values[each.name] = with_fields(nested, **own)  # type: ignore[type-var]
+    return replace(settings, **values)
+
+
+def _refuse_unknown(settings: object, **choices: Any) -> None:  # noqa: ANN401 (literal types)
+    """Raise SettingsError where a setting has none of the values that its literal type lists."""
+    for name, choice in choices.items():
+        if (value := getattr(settings, name)) not in get_args(choice):
+            known = " or ".join(get_args(choice))
+            raise SettingsError(
+                f"There is no {name.replace('_', ' ')} {value!r}", where=flag_of(name), fix=f"give {known}"
+            )
 
 
 @Parameter(name="*", group="Hard negatives")
@@ -167,49 +185,24 @@ class LossSettings(JudgeSettings):
         if self.loss == "unguided":
             refuse_idle(self, [each.name for each in fields(JudgeSettings)], "--loss guided")
 
-    def with_fields(self, **values: Any) -> LossSettings:  # noqa: ANN401 (whatever type the field has)
-        """Replace fields, those of the nested settings by their own names.
-
-        Raises:
-            TypeError: There is no field of that name.
-            SettingsError: A value cannot be used.
-        """
-        nested = {}
-        for name in ("mining", "terms"):
-            part = values.pop(name, getattr(self, name))
-            own = {each.name: values.pop(each.name) for each in fields(part) if each.name in values}
-            nested[name] = replace(part, **own)
-        return replace(self, **nested, **values)
-
-
-def _refuse_unknown(settings: object, **choices: Any) -> None:  # noqa: ANN401 (literal types)
-    """Raise SettingsError where a setting has none of the values that its literal type lists."""
-    for name, choice in choices.items():
-        if (value := getattr(settings, name)) not in get_args(choice):
-            known = " or ".join(get_args(choice))
-            raise SettingsError(
-                f"There is no {name.replace('_', ' ')} {value!r}", where=flag_of(name), fix=f"give {known}"
-            )
-
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Everything `gistcache train` can be told."""
+    """All settings of one training run: the flags of `gistcache train`."""
 
-    index: Annotated[tuple[str | Path, ...], Parameter(negative="", consume_multiple=False)] = ("guide-index",)
-    """The guide index, made by `gistcache index`: a folder, or a URL, which is copied into the cache once. Several are
-    several guides of the same texts; the first one's pairs are trained on."""
+    index: str | Path = "guide-index"
+    """The guide index, made by `gistcache index`: a folder, or a URL, which is copied into the cache once."""
     rescored: Path | None = None
-    """Scores of a reranker, made of the (first) index by `gistcache rescore`: of an anchor and a document that it has
-    read, its score says whether the document is a false negative, and hard negatives are chosen by it."""
+    """A reranker's scores of the index, made by `gistcache rescore`: where the reranker has read an anchor and a
+    document, its score says whether the document is a false negative; hard negatives are chosen by it too."""
     student: str
     """The student: a folder, a hub id, or `package:DISTRIBUTION`."""
     out: Path = Path("runs/student")
     """Folder for the trained model, its checkpoints and metrics.json."""
     layers: int | None = None
     """Keep this many evenly spaced transformer layers of the student; default: all."""
-    static: Annotated[bool, Parameter(negative="")] = False
+    static: Switch = False
     """Average token embeddings in place of running a transformer: the student's own table of them, or, where --student
     is a static model or a folder with tokenizer.json and a table in model.safetensors, that one."""
     lora_rank: int | None = None
@@ -233,13 +226,13 @@ class TrainSettings:
     hardness: int = 0
     """Pairs that each pair brings into its batch from its anchor's stored neighbours; 0 for random batches."""
     keep_positive_rank: int | None = None
-    """Train only on pairs whose positive is among the so many documents closest to its anchor by the guide
-    (consistency filtering); the others are listed in dropped.parquet."""
+    """Train only on pairs whose positive is among this many documents closest to its anchor by the guide (consistency
+    filtering); the others are listed in dropped.parquet."""
     mini_batch_num_tokens: int | None = None
-    """Embed so many tokens at a time, twice, so that memory does not grow with the batch (gradient caching); for
+    """Embed this many tokens at a time, twice, so that memory does not grow with the batch (gradient caching); for
     batches that do not fit. Default: embed the batch once, as a static student always does."""
     token_cache: bool = True
-    """Tokenise each text once and keep the tokens beside the index, for all students with this tokenizer."""
+    """Tokenize each text once and keep the tokens beside the index, for all students with this tokenizer."""
     gradient_accumulation: int = 1
     """Batches a step of the optimizer."""
     learning_rate: float = 1e-4
@@ -249,38 +242,59 @@ class TrainSettings:
     weight_decay: float = 0.0
     """Weight decay of AdamW."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number type of the forward pass; bf16 and fp16 pay on an accelerator only."""
+    """Number type of the forward pass; bf16 and fp16 are faster on an accelerator only."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train; CUDA_VISIBLE_DEVICES says on which GPU."""
-    eval_pairs: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = ()
-    """Held-out pairs to evaluate on, before and after; may be repeated."""
+    eval_pairs: Repeatable = ()
+    """Held-out pairs to evaluate on, before and after training; may be repeated."""
     columns: Columns = field(default_factory=Columns)
     """Which columns of the held-out pairs hold the texts."""
     eval_steps: int | None = None
-    """Evaluate every so many steps too, and keep the best checkpoint."""
+    """Evaluate every this many steps too, and keep the best checkpoint."""
     save_steps: int | None = None
-    """Write a checkpoint every so many steps; with --eval-steps, that number."""
+    """Write a checkpoint every this many steps; default: --eval-steps, where that is given."""
     save_minutes: float = 10.0
-    """Write a checkpoint when so many minutes have passed since the last one."""
+    """Write a checkpoint when this many minutes have passed since the last one."""
     resume: bool = False
-    """Go on from the newest whole checkpoint in --out; where there is none, start at the beginning."""
+    """Continue from the newest intact checkpoint in --out; without one, start at the beginning."""
     verify: bool | None = None
     """Read every file of the index and compare its checksum; by default each large one once on this machine."""
     seed: int = 0
     """Seed of the batch plan and of dropout."""
     logging_steps: int = 10
-    """Report loss and share of removed cells every so many steps."""
-    report_to: Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)] = ()
+    """Log the loss and the share of masked candidates every this many steps."""
+    report_to: Repeatable = ()
     """Loggers of the Hugging Face Trainer, such as tensorboard, wandb, trackio; may be repeated."""
     push_to_hub: str | None = None
-    """Upload the trained model and its card to this hub repository, ORGANISATION/NAME; it is made where there is none.
+    """Upload the trained model and its card to this hub repository, ORGANISATION/NAME; it is made if it does not exist.
     The token is that of `hf auth login` or HF_TOKEN."""
-    hub_private: Annotated[bool, Parameter(negative="")] = False
+    hub_private: Switch = False
     """Make the new repository private."""
 
     def __post_init__(self) -> None:
-        """Check every value."""
-        refuse_below(self, 1, *POSITIVE)
+        """Check every value; from Python, a path may be a string, and so may the only file of held-out pairs."""
+        paths = {name: Path(path) for name in ("out", "rescored") if (path := getattr(self, name)) is not None}
+        pairs = {"eval_pairs": (self.eval_pairs,)} if isinstance(self.eval_pairs, str) else {}
+        self.__dict__.update(paths | pairs)
+        refuse_below(self, 1, "layers", "lora_rank", "max_length", "max_steps", "mini_batch_num_tokens")
+        refuse_below(
+            self, 1, "gradient_accumulation", "keep_positive_rank", "eval_steps", "save_steps", "logging_steps"
+        )
+        refuse_below(self, 2, "batch_size")  # a batch of one pair has no negatives
+        refuse_below(self, 0, "seed", "hardness", "weight_decay", "warmup")
+        refuse_below(self, 0, "save_minutes", "epochs", "learning_rate", strictly=True)
+        if self.warmup >= 1:
+            raise SettingsError(f"{self.warmup} is no share", where="--warmup", fix="give 0 or more, and less than 1")
+        if self.rescored and self.objective.loss == "unguided":
+            raise SettingsError(
+                "Unguided training uses no reranker's scores", where="--rescored", fix="leave one of the two out"
+            )
+        refuse_url(self.out, "--out")
+        self._check_student()
+        self._check_evaluation()
+        self._check_hub()
+
+    def _check_student(self) -> None:
         if self.static and (self.layers or self.lora_rank):
             raise SettingsError(
                 "A static student has no layers",
@@ -293,40 +307,40 @@ class TrainSettings:
                 where=f"--matryoshka {','.join(map(str, self.matryoshka))}",
                 fix="give numbers of leading dimensions, such as 256,128,64",
             )
-        if self.batch_size < 2:
-            raise SettingsError("A batch of one pair has no negatives", where="--batch-size", fix="give 2 or more")
-        refuse_below(self, 0, "seed", "hardness", "weight_decay", "warmup")
-        refuse_below(self, 0, "save_minutes", "epochs", "learning_rate", strictly=True)
-        if self.warmup >= 1:
-            raise SettingsError(f"{self.warmup} is no share", where="--warmup", fix="give 0 or more, and less than 1")
-        if self.rescored and self.objective.loss == "unguided":
-            raise SettingsError("Unguided training asks no reranker", where="--rescored", fix="leave one of both out")
-        if len(self.index) > 1 and self.objective.loss == "unguided":
-            raise SettingsError("Unguided training asks no second guide", where="--index", fix="give one")
-        refuse_url(self.out, "--out")
-        if self.push_to_hub:
-            refuse_no_repository(self.push_to_hub)
-        elif self.hub_private:
-            raise SettingsError("Nothing is uploaded", where="--hub-private", fix="give --push-to-hub REPOSITORY too")
+
+    def _check_evaluation(self) -> None:
         if self.eval_steps and not self.eval_pairs:
             raise SettingsError("There is nothing to evaluate on", where="--eval-steps", fix="give --eval-pairs too")
         if self.eval_steps and self.save_steps and self.save_steps % self.eval_steps:
             raise SettingsError(
-                "The best checkpoint can be kept only if checkpoints are written where it is evaluated",
+                "The best checkpoint can be kept only if checkpoints are written where the model is evaluated",
                 where=f"--save-steps {self.save_steps} --eval-steps {self.eval_steps}",
                 fix="give a --save-steps that is a multiple of --eval-steps, or leave it out",
             )
+
+    def _check_hub(self) -> None:
+        if self.push_to_hub:
+            from huggingface_hub.errors import HFValidationError
+            from huggingface_hub.utils import validate_repo_id
+
+            try:
+                validate_repo_id(self.push_to_hub)
+            except HFValidationError as error:
+                where = f"--push-to-hub {self.push_to_hub}"
+                raise SettingsError(str(error), where=where, fix="give ORGANISATION/NAME") from error
+        elif self.hub_private:
+            raise SettingsError("Nothing is uploaded", where="--hub-private", fix="give --push-to-hub REPOSITORY too")
 
     def recorded(self) -> dict[str, Any]:
         """All settings, JSON-ready, for metrics and model card."""
         return {
             name: str(value) if isinstance(value, Path) else value
-            for name, value in (asdict(self) | {"index": [str(each) for each in self.index]}).items()
+            for name, value in asdict(self).items()
             if name not in ("resume", "verify")
         }
 
     def determining(self) -> dict[str, Any]:
-        """The settings that determine the weights: a run may go on with others of the rest."""
+        """The settings that determine the weights; a resumed run may change the others."""
         return {name: value for name, value in self.recorded().items() if name not in FREE_ON_RESUME}
 
 
@@ -369,15 +383,15 @@ class MineSettings:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings:
-    """The table [sweep]: what all runs share."""
+    """The table [sweep] of a sweep file: what all runs share."""
 
-    index: Many = ("guide-index",)
-    """The guide index, or several, as for `gistcache train`."""
+    index: str = "guide-index"
+    """The guide index, as for `gistcache train`."""
     out: Path = Path("runs/sweep")
-    """Folder for a folder a run, and for leaderboard.parquet and leaderboard.html."""
-    students: Many = ()
+    """Folder with a folder for each run, leaderboard.parquet and leaderboard.html."""
+    students: Repeatable = ()
     """The students; each is trained with every combination of the grid."""
-    eval_pairs: Many
+    eval_pairs: Repeatable
     """Held-out pairs to rank the runs by."""
     metric: Literal["ndcg@10", "mrr@10", "recall@10"] = PRIMARY_METRIC
     """What to rank the runs by."""

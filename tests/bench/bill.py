@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from bench_data import GUIDE, MAX_LENGTH, STUDENT, gistcache, guide, pairs_file
 from datasets import Dataset
-from gistcache.train.student.students import load_student
+from gistcache.train.student.load import load_student
 from interleaved import REPOSITORY, WORK, Figures, median, say
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import BatchSamplers

@@ -29,7 +29,7 @@ from gistcache.shared.timing import peak_memory_bytes
 from gistcache.train.batches.sampler import PlannedBatches
 from gistcache.train.run.trainer import build_trainer
 from gistcache.train.settings import TrainSettings
-from gistcache.train.student.students import load_student
+from gistcache.train.student.load import load_student
 from interleaved import WORK, Figures, in_own_process
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
@@ -83,7 +83,7 @@ def trained(index_folder: Path, out: Path) -> Figures:
 
     index = GuideIndex.open(index_folder)
     settings = TrainSettings(
-        index=(index_folder,), student=STUDENT, out=out, batch_size=64, max_steps=TRAIN_STEPS, device="cpu", layers=3
+        index=index_folder, student=STUDENT, out=out, batch_size=64, max_steps=TRAIN_STEPS, device="cpu", layers=3
     )
     trainer, _ = build_trainer(settings, [index], load_student(STUDENT, layers=3), None)
     begun = time.perf_counter()

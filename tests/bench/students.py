@@ -41,7 +41,7 @@ def main() -> None:
     index = GuideIndex.open(given.index)
     for number, (name, kind) in enumerate(KINDS.items()):
         settings = TrainSettings(
-            index=(given.index,),
+            index=given.index,
             student=given.student,
             out=given.out / str(number),
             max_length=None if "static" in kind else 96,

@@ -51,7 +51,7 @@ def measure(rounds: int) -> Figures:
 def trained(index: GuideIndex, model: SentenceTransformer, batch: int, steps: int, cached: bool) -> tuple[float, float]:
     """Seconds of some steps of training, and their mean loss."""
     settings = TrainSettings(
-        index=(index.layout.root,),
+        index=index.layout.root,
         student="as given",
         out=WORK / "token-student",
         batch_size=batch,

@@ -85,7 +85,7 @@ def _tried(words: Words, folder: Path) -> str:
         return "had room"
     assert code == 1, (code, said)
     assert "Traceback" not in said, said
-    assert "No space left" in said or "disk cannot take" in said, said
+    assert "No space left" in said or "cannot be saved" in said, said
     assert "same command" in said, said
     return "found no room"
 

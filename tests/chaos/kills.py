@@ -97,6 +97,6 @@ def _resumed_from(said: str) -> str:
     marks: dict[str, Callable[[], str]] = {
         "nothing to do": lambda: "the run had ended",
         "starts at the beginning": lambda: "no checkpoint yet",
-        "going on from": lambda: "a checkpoint",
+        "resuming from": lambda: "a checkpoint",
     }
     return next(make() for mark, make in marks.items() if mark in said)

@@ -1,6 +1,6 @@
 """One step of the loss over fixed pairs, in as many processes as there are; the first saves loss and gradients.
 
-test_ranks.py runs it in one process and in two.
+test_distributed.py runs it in one process and in two.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import torch
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
-from gistcache.train.distributed import process_group, wait
-from gistcache.train.settings import DistillationSettings
+from gistcache.train.distributed import barrier, process_group
 from sentence_transformers.util.distributed import get_rank, get_world_size
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,9 +27,8 @@ def _step(given: dict[str, Any]) -> None:
     index = GuideIndex.open(given["index"])
     student = load_model(given["student"]).eval()
     model = DistributedDataParallel(student, find_unused_parameters=True) if processes > 1 else student
-    terms = DistillationSettings(**given["terms"])
     loss = GuidedContrastiveLoss(
-        student, index, judge=given["judge"], terms=terms, mini_batch_num_tokens=given["tokens"]
+        student, index, judge=given["judge"], mini_batch_num_tokens=given["tokens"], **given["terms"]
     )
     loss.model = model
     share = len(given["labels"]) // processes
@@ -48,4 +46,4 @@ def _step(given: dict[str, Any]) -> None:
     gradients = {name: each.grad for name, each in weights if each.grad is not None}
     if rank == 0:
         torch.save({"loss": mean, "gradients": gradients, "counts": counts}, given["out"])
-    wait()  # nobody leaves before the others
+    barrier()  # no rank leaves before the others

@@ -110,7 +110,7 @@ def test_a_run_of_two_processes_ends_where_one_does_and_each_goes_on_from_the_ot
         newest = max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]))
         newest.rename(tmp_path / name / "left-out")
         said = train([*words, "--out", name, "--resume"], tmp_path, processes)
-        assert "going on from" in said
+        assert "resuming from" in said
     whole = load_file(tmp_path / "one" / "model.safetensors")
     metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
     for name in ("two", "one-then-two", "two-then-one"):

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from gistcache.shared.errors import SettingsError
-from gistcache.train.settings import DistillationSettings, HardNegativeSettings, LossSettings, TrainSettings
+from gistcache.train.settings import (
+    DistillationSettings,
+    HardNegativeSettings,
+    LossSettings,
+    TrainSettings,
+    with_fields,
+)
 
 
 def asked(**changes):
@@ -39,7 +47,6 @@ def test_a_flag_without_effect_is_refused(flag, make):
 @pytest.mark.parametrize(
     ("flag", "make"),
     [
-        ("--index", lambda: asked(index=("a", "b"), objective=LossSettings(loss="unguided"))),
         ("--out", lambda: asked(out=Path("s3://bucket/run"))),
         ("--judge-quantile", lambda: LossSettings(judge="neighborhood", judge_quantile=1.5)),
         ("--judge-threshold", lambda: LossSettings(judge="neighborhood", judge_threshold=1.0, judge_quantile=0.25)),
@@ -66,3 +73,25 @@ def test_a_number_out_of_its_range_is_refused(name, value):
     with pytest.raises(SettingsError) as caught:
         asked(**{name: value})
     assert caught.value.where == f"--{name.replace('_', '-')}"
+
+
+def test_fields_of_nested_settings_are_replaced_by_their_own_names():
+    changed = with_fields(asked(), temperature=0.02, kl_weight=1.0, hard_negatives=2, draw="top", seed=3)
+    assert changed == asked(
+        seed=3,
+        objective=LossSettings(
+            temperature=0.02,
+            mining=HardNegativeSettings(hard_negatives=2, draw="top"),
+            terms=DistillationSettings(kl_weight=1.0),
+        ),
+    )
+    with pytest.raises(TypeError, match="temprature"):
+        with_fields(asked(), temprature=0.02)
+
+
+def test_package_settings_and_commands_load_no_library():
+    modules = ["train", "train.settings", "train.command", "train.sweep.command"]
+    code = f"import {', '.join(f'gistcache.{name}' for name in modules)}, sys\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"torch", "numpy", "pyarrow", "polars", "faiss", "transformers", "sentence_transformers", "datasets"}
+    assert not heavy & set(loaded)

@@ -23,7 +23,7 @@ from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.models.lengths import Features, is_padded_text, take_rows
 from ...shared.models.locate import public_name
 from ..distributed import gather
-from ..settings import LossSettings
+from ..settings import LossSettings, with_fields
 from ..student.forward import embed, embed_columns, longest_first
 from .distillation import distillation_terms, fitted_map
 from .guide_lookup import GUIDE_BATCH, GuideBatch, IndexedBatch, look_up
@@ -109,7 +109,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         **overrides: Any,  # noqa: ANN401 (whatever type the field has)
     ) -> None:
         super().__init__()
-        self.settings = settings = (settings or LossSettings()).with_fields(**overrides)
+        self.settings = settings = with_fields(settings or LossSettings(), **overrides)
         self.model, self.index, self.known_positives = model, index, known_positives
         self.mini_batch_num_tokens = mini_batch_num_tokens
         self.uses_gradient_cache = mini_batch_num_tokens is not None and not has_static_embedding_input(model)

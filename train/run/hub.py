@@ -1,26 +1,15 @@
-"""A trained model on the hub: uploaded when asked for, and only what loading it takes."""
+"""Uploading a trained model to the hub: its card, and the files that loading it takes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ...shared.errors import SettingsError, StorageError, first_line
+from ...shared.errors import StorageError, first_line
 from ...shared.models.locate import HUB_PATTERNS
 from .output_folder import CHECKPOINTS, METRICS
 
 UPLOADED = [*HUB_PATTERNS, "README.md"]
-KEPT_HERE = [f"{CHECKPOINTS}/*", METRICS]  # metrics.json says where things are on this machine
-
-
-def refuse_no_repository(repository: str) -> None:
-    """Raise SettingsError where a name can be no repository's, before anything is trained."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise SettingsError(str(error), where=f"--push-to-hub {repository}", fix="give ORGANISATION/NAME") from error
+NOT_UPLOADED = [f"{CHECKPOINTS}/*", METRICS]  # metrics.json names folders of this machine
 
 
 def push(out: Path, repository: str, *, private: bool) -> str:
@@ -28,14 +17,14 @@ def push(out: Path, repository: str, *, private: bool) -> str:
 
     Args:
         out: Folder of a trained model.
-        repository: Hub id; made where there is none.
+        repository: Hub id; the repository is made if it does not exist.
         private: Whether a new repository is private.
 
     Returns:
         The URL of the commit.
 
     Raises:
-        StorageError: The hub cannot be reached or refuses; or the repository is public and was asked to be private.
+        StorageError: The hub cannot be reached or refuses; or the repository is public and should be private.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import httpx
@@ -45,7 +34,7 @@ def push(out: Path, repository: str, *, private: bool) -> str:
         repository = api.create_repo(repository, private=private or None, exist_ok=True).repo_id
         if private and not api.model_info(repository).private:
             raise StorageError(
-                "The repository is there already, and public",
+                "The repository exists already, and is public",
                 where=f"--hub-private --push-to-hub {repository}",
                 fix=f"make it private or leave --hub-private out, {again}",
             )
@@ -53,12 +42,12 @@ def push(out: Path, repository: str, *, private: bool) -> str:
             repo_id=repository,
             folder_path=out,
             allow_patterns=UPLOADED,
-            ignore_patterns=KEPT_HERE,
+            ignore_patterns=NOT_UPLOADED,
             commit_message="Model trained by gistcache",
         )
     except (httpx.HTTPError, OSError) as error:
         raise StorageError(
-            f"The model is whole in {out}, but the hub has not taken it",
+            f"The model is complete in {out}, but the hub has not accepted it",
             where=f"{repository}: {first_line(error)}",
             fix=f"check the network and `hf auth login`, {again}",
         ) from error

@@ -1,69 +1,67 @@
-"""A student's model card: sentence-transformers' own, told of base, data and results, and which guide index it was."""
+"""A student's model card: sentence-transformers' own, and a section on the guide index that it was trained against."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.model_card import generate_model_card
+from torch import nn
 
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.models.locate import hub_id, public_name
 from ...shared.storage.files import atomic_write
 from ...shared.types import METRICS
 from ..settings import TrainSettings
-from ..student.footprint import told
+from ..student.footprint import summarize
 
-FENCE = "```"
 HELD_OUT = "held-out-pairs"
 SAMPLE = 1_000
+INTRODUCTION = """## Training against a guide index
+
+Trained with [GISTEmbed](https://arxiv.org/abs/2402.16829)'s guided loss, the guide read from an index that
+gistcache made; no guide was in memory.
+"""
 
 
 def describe_student(student: SentenceTransformer, settings: TrainSettings) -> None:
-    """Tell the student's card what it is made from and called; nothing is looked up on the hub."""
+    """Enter base model, name and training data into the student's card; nothing is looked up on the hub."""
     data = student.model_card_data
     data.local_files_only = True
     data.base_model = hub_id(settings.student)
     data.model_id = settings.push_to_hub
     data.model_name = (settings.push_to_hub or settings.out.resolve().name).rpartition("/")[2]
-    data.train_datasets = [{"name": public_name(str(settings.index[0]))}]
+    data.train_datasets = [{"name": public_name(str(settings.index))}]
     data.add_tags("gistembed")
 
 
-def describe_data(
-    student: SentenceTransformer,
-    rows: Dataset,
-    pairs: int,
-    loss: Any,  # noqa: ANN401 (the trainer's)
-) -> None:
-    """Tell the card of the texts again without the pair ids, which it would take for classes.
+def describe_data(student: SentenceTransformer, rows: Dataset, pairs: int, loss: nn.Module) -> None:
+    """Enter the texts into the card again without the pair ids, which it would show as classes.
 
     Args:
-        student: Whose card it is.
+        student: The model whose card it is.
         rows: The pairs with their texts, or the first ``SAMPLE`` of them.
         pairs: How many pairs there are.
-        loss: The trainer's.
+        loss: The trainer's loss.
     """
-    data = student.model_card_data
-    sample = rows[:SAMPLE]
-    padded = [name for name in rows.column_names if name.startswith("negative_") and _holds_positives(sample, name)]
+    data, sample = student.model_card_data, rows[:SAMPLE]
+    # Pairs with fewer negatives have their positive in such a column.
+    padded = [
+        name
+        for name in rows.column_names
+        if name.startswith("negative_") and any(map(str.__eq__, sample[name], sample["positive"]))
+    ]
     data.compute_dataset_metrics(rows.remove_columns(["label", *padded]), data.train_datasets[0], loss)
     data.train_datasets[0]["size"] = pairs  # type: ignore[assignment]
 
 
-def _holds_positives(sample: dict[str, list[str]], column: str) -> bool:
-    """Whether positives fill a column of negatives up, for pairs that have fewer; the loss leaves them out."""
-    return any(map(str.__eq__, sample[column], sample["positive"]))
-
-
 def write_card(card: Path, student: SentenceTransformer, index: GuideIndex, metrics: dict[str, Any]) -> None:
-    """Write sentence-transformers' own card with the results of the trained student, and after it ``section``."""
+    """Write sentence-transformers' own card with the results of the trained student, and ``section`` after it."""
     data = student.model_card_data
-    for evaluator, figures in list((data.eval_results_dict or {}).items())[:1]:  # of all its dimensions
+    for evaluator, figures in list((data.eval_results_dict or {}).items())[:1]:  # those of all dimensions
         evaluator.name = HELD_OUT  # type: ignore[attr-defined]
         data.eval_results_dict = {evaluator: figures}
     with atomic_write(card) as partial:
@@ -71,37 +69,25 @@ def write_card(card: Path, student: SentenceTransformer, index: GuideIndex, metr
 
 
 def section(index: GuideIndex, metrics: dict[str, Any]) -> str:
-    """Markdown of the section."""
-    request = index.manifest.request
-    guide, corpus = request.guide, request.corpus
-    share = metrics["removed_share"]
+    """The section on guide, data, results and settings, as Markdown."""
+    corpus, share = index.manifest.request.corpus, metrics["removed_share"]
+    settings = json.dumps(_public(metrics["settings"]), indent=2, sort_keys=True)
     lines = [
-        "## Training against a guide index",
-        "",
-        "Trained with [GISTEmbed](https://arxiv.org/abs/2402.16829)'s guided loss, the guide read from an index that",
-        "gistcache made; no guide was in memory.",
-        "",
-        *_guide(guide),
+        INTRODUCTION,
+        *_guide(index.manifest.request.guide),
         f"- data: {corpus['pairs']:,} pairs, {corpus['queries']:,} anchors, {corpus['documents']:,} documents, "
         f"corpus `{corpus['sha256']}`",
-        f"- candidates removed as false negatives: {share:.2%}" if share is not None else "- no guide's judgement used",
-        f"- student: {told(metrics)}",
-        *_shorter(metrics["settings"]["matryoshka"]),
-        "",
-        *_results(metrics["retrieval"]),
-        f"{FENCE}json",
-        json.dumps(_public(metrics["settings"]), indent=2, sort_keys=True),
-        FENCE,
-        "",
+        "- trained without the guide's judgement"
+        if share is None
+        else f"- candidates masked as false negatives: {share:.2%}",
+        f"- student: {summarize(metrics)}",
     ]
-    return "\n".join(lines)
-
-
-def _shorter(dims: Sequence[int]) -> list[str]:
-    """How to get the shorter embeddings of a Matryoshka student."""
-    numbers = ", ".join(map(str, sorted(dims, reverse=True)))
-    how = f"`SentenceTransformer(..., truncate_dim={min(dims)})`" if dims else ""
-    return [f"- Matryoshka: the leading {numbers} dimensions are embeddings too: {how}"] if dims else []
+    if dims := sorted(metrics["settings"]["matryoshka"], reverse=True):
+        lines += [
+            f"- Matryoshka: the leading {', '.join(map(str, dims))} dimensions are embeddings too: "
+            f"`SentenceTransformer(..., truncate_dim={dims[-1]})`"
+        ]
+    return "\n".join([*lines, "", *_results(metrics["retrieval"]), "```json", settings, "```", ""])
 
 
 def _public(setting: Any) -> Any:  # noqa: ANN401 (any JSON value)
@@ -114,13 +100,13 @@ def _public(setting: Any) -> Any:  # noqa: ANN401 (any JSON value)
 
 
 def _guide(guide: dict[str, Any]) -> list[str]:
-    """The guide by its fingerprint: an endpoint has no files, and given vectors know no number type or limit."""
-    told = [f"- guide: `{_plain(public_name(guide['name']))}`", f"{guide['dim']} dimensions"]
-    told += [guide["dtype"]] if "dtype" in guide else []
-    told += [f"at most {guide['max_length']} tokens"] if guide.get("max_length") else []
+    """The guide's fingerprint; an endpoint has no files, and stored vectors have no number type or length limit."""
+    parts = [f"- guide: `{_plain(public_name(guide['name']))}`", f"{guide['dim']} dimensions"]
+    parts += [guide["dtype"]] if "dtype" in guide else []
+    parts += [f"at most {guide['max_length']} tokens"] if guide.get("max_length") else []
     files = {name: digest for name, digest in guide.get("files", {}).items() if not name.endswith((".json", ".txt"))}
     digests = ", ".join(f"`{_plain(name)}` `{digest[:16]}`" for name, digest in files.items())
-    return [", ".join(told), *([f"- guide's files (SHA-256): {digests}"] if digests else [])]
+    return [", ".join(parts), *([f"- guide's files (SHA-256): {digests}"] if digests else [])]
 
 
 def _results(retrieval: dict[str, dict[str, float] | None]) -> list[str]:

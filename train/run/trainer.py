@@ -1,8 +1,8 @@
-"""A SentenceTransformerTrainer put together from index, student, loss and batch plan."""
+"""The SentenceTransformerTrainer of a run, built from index, student, loss and batch plan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ...shared.errors import SettingsError
 from ...shared.evaluation.retrieval import RetrievalSet
@@ -31,123 +32,107 @@ from ..batches.sampler import PlannedBatches
 from ..batches.token_cache import TokenCache
 from ..distributed import is_main_process, main_process_first
 from ..loss.guided_loss import GuidedContrastiveLoss
-from ..loss.statistics import MaskStatistics
 from ..settings import LossSettings, TrainSettings
-from ..student.adapters import load_adapters
-from ..student.students import matryoshka_dims
+from ..student.adapters import ADAPTERS, load_adapters
+from ..student.load import matryoshka_dims
+from .callbacks import EpochOfHardNegatives
 from .model_card import SAMPLE, describe_data
-from .output_folder import CHECKPOINTS
+from .output_folder import CHECKPOINTS, saving
 
 FEW_NEGATIVES = "few_negatives.parquet"
 
 
-def checkpoint_folder(settings: TrainSettings) -> Path:
-    """Where the trainer keeps its checkpoints."""
-    return settings.out / CHECKPOINTS
+class StudentTrainer(SentenceTransformerTrainer):
+    """Logs the mask's statistics beside the loss, and saves and loads checkpoints the way a run needs.
+
+    Args:
+        guided_loss: The loss, inside ``loss`` where that is a ``MatryoshkaLoss``.
+        arguments: The base class's own.
+    """
+
+    def __init__(self, guided_loss: GuidedContrastiveLoss, **arguments: Any) -> None:  # noqa: ANN401
+        super().__init__(**arguments)
+        self.guided_loss = guided_loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the statistics of the mask to a report of the loss."""
+        super().log(logs | self.guided_loss.statistics.recent_means() if "loss" in logs else logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ANN401
+        with saving(Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"):
+            super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        if (Path(checkpoint_path) / ADAPTERS).is_file():
+            # The library would load the base model anew, by name and with all of its layers.
+            load_adapters(self.model, Path(checkpoint_path))  # type: ignore[arg-type]
+        else:
+            super()._load_from_checkpoint(checkpoint_path)
 
 
 def build_trainer(
-    settings: TrainSettings,
-    indexes: Sequence[GuideIndex],
-    student: SentenceTransformer,
-    held_out: RetrievalSet | None,
-) -> tuple[SentenceTransformerTrainer, GuidedContrastiveLoss]:
-    """The trainer and its loss, ready to run."""
+    settings: TrainSettings, index: GuideIndex, student: SentenceTransformer, held_out: RetrievalSet | None
+) -> tuple[StudentTrainer, GuidedContrastiveLoss]:
+    """Build the trainer and its loss, ready to run.
+
+    Raises:
+        SettingsError: Batch size, negatives or hard negatives do not fit the index or the number of processes.
+    """
     if settings.batch_size % get_world_size():
         raise SettingsError(
             f"{settings.batch_size} pairs cannot be shared out among {get_world_size()} processes",
             where="--batch-size",
             fix=f"give a multiple of {get_world_size()}",
         )
-    index = indexes[0]
-    loss = _loss(settings, index, student)
-    labels = consistent_pairs(index, settings.keep_positive_rank, settings.out)
-    columns = _columns(settings, loss, labels)
-    query, document = (student.prompts[role] or "" for role in ("query", "document"))
-    prompts = {name: query if name == "anchor" else document for name in columns.names} if query or document else None
-    collator = _collator(settings, student, columns, {"query": query, "document": document}, prompts)
-    tokens_are_there = isinstance(collator, CachedTokens)
-    own = columns.negatives
-    rows = pair_rows(index, labels[:SAMPLE], own) if tokens_are_there else _all_rows(index, labels, own)
-    trainer = StudentTrainer(
-        loss.statistics,
-        adapted=bool(settings.lora_rank),
-        model=student,
-        args=_arguments(settings, PlannedBatches.of(index, own, hardness=settings.hardness), prompts),
-        train_dataset=rows,
-        data_collator=collator,
-        loss=_at_each_dimension(loss, student, settings),
-        evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
-        callbacks=[_TellEpoch(columns.hard_negatives)] if columns.hard_negatives else None,
-    )
-    trainer.remove_callback(PrinterCallback)  # see step_display.py
-    describe_data(student, rows, len(labels), trainer.loss)
-    if tokens_are_there:  # the card has been told of the first texts; from here on, pair ids are enough
-        trainer.train_dataset = Dataset.from_dict({"label": labels})
-    return trainer, loss
-
-
-def _all_rows(index: GuideIndex, labels: np.ndarray, negatives: int) -> Dataset:
-    """The pairs with their texts, which a student is to tokenise batch by batch."""
-    with main_process_first():
-        dataset = index.to_dataset(negatives)
-    return dataset if len(labels) == len(dataset) else dataset.select(labels)
-
-
-class StudentTrainer(SentenceTransformerTrainer):
-    """Logs the statistics of the mask beside the loss, and loads a checkpoint's adapters into the existing student.
-
-    The library would load an adapted student's base model anew, by name and with all of its layers.
-    """
-
-    def __init__(self, statistics: MaskStatistics, *, adapted: bool, **given: Any) -> None:  # noqa: ANN401 (the library's own)
-        super().__init__(**given)
-        self.statistics, self.adapted = statistics, adapted
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Hand a report on to log history and loggers."""
-        super().log(logs | self.statistics.recent_means() if "loss" in logs else logs, start_time)
-
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        if self.adapted:
-            load_adapters(self.model, Path(checkpoint_path))  # type: ignore[arg-type]
-        else:
-            super()._load_from_checkpoint(checkpoint_path)
-
-
-class _TellEpoch(TrainerCallback):
-    """Hard negatives are drawn anew each epoch."""
-
-    def __init__(self, hard: HardNegatives) -> None:
-        self.hard = hard
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
-        self.hard.epoch = int(state.epoch or 0)
-
-
-def _loss(settings: TrainSettings, index: GuideIndex, student: SentenceTransformer) -> GuidedContrastiveLoss:
-    return GuidedContrastiveLoss(
+    loss = GuidedContrastiveLoss(
         student,
         index,
         settings.objective,
         reranker_scores=RerankerScores.open(settings.rescored, index) if settings.rescored else None,
         mini_batch_num_tokens=settings.mini_batch_num_tokens,
     )
-
-
-def _at_each_dimension(
-    loss: GuidedContrastiveLoss, student: SentenceTransformer, settings: TrainSettings
-) -> GuidedContrastiveLoss | MatryoshkaLoss:
-    """The loss as it is; with --matryoshka, its sum over the dimensions."""
+    pair_ids = consistent_pairs(index, settings.keep_positive_rank, settings.out)
+    columns = _columns(settings, index, loss, pair_ids)
+    roles: dict[Role, str] = {role: student.prompts[role] or "" for role in ("query", "document")}
+    by_column = {name: roles["query" if name == "anchor" else "document"] for name in columns.names}
+    prompts = by_column if any(roles.values()) else None
+    collator = _collator(settings, student, columns, roles, prompts)
+    cached = isinstance(collator, CachedTokens)
+    rows = (
+        pair_rows(index, pair_ids[:SAMPLE], columns.negatives)
+        if cached
+        else _all_rows(index, pair_ids, columns.negatives)
+    )
     dims = matryoshka_dims(student, settings.matryoshka)
-    return MatryoshkaLoss(student, loss, dims) if dims else loss
+    trainer = StudentTrainer(
+        loss,
+        model=student,
+        args=_arguments(settings, index, columns, prompts),
+        train_dataset=rows,
+        data_collator=collator,
+        loss=MatryoshkaLoss(student, loss, dims) if dims else loss,
+        evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,
+        callbacks=[EpochOfHardNegatives(columns.hard_negatives)] if columns.hard_negatives else None,
+    )
+    trainer.remove_callback(PrinterCallback)  # ProgressDisplay takes its place
+    describe_data(student, rows, len(pair_ids), trainer.loss)  # type: ignore[arg-type]
+    if cached:  # the card has its sample of texts; from here on, pair ids are enough
+        trainer.train_dataset = Dataset.from_dict({"label": pair_ids})
+    return trainer, loss
 
 
-def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss, labels: np.ndarray) -> BatchColumns:
+def _all_rows(index: GuideIndex, pair_ids: np.ndarray, negatives: int) -> Dataset:
+    """The pairs with their texts, for a student that tokenizes them batch by batch."""
+    with main_process_first():
+        dataset = index.to_dataset(negatives)
+    return dataset if len(pair_ids) == len(dataset) else dataset.select(pair_ids)
+
+
+def _columns(
+    settings: TrainSettings, index: GuideIndex, loss: GuidedContrastiveLoss, pair_ids: np.ndarray
+) -> BatchColumns:
     """The batch's columns; hard negatives are chosen here, by the loss's own judge."""
-    index, objective = loss.index, settings.objective
+    objective = settings.objective
     own = index.max_negatives if objective.negatives is None else objective.negatives
     if own > index.max_negatives:
         raise SettingsError(
@@ -159,9 +144,9 @@ def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss, labels: np.nd
         _refuse_no_negatives(objective, own)
         return BatchColumns(index, own)
     hard = HardNegatives(index, objective.mining, loss.judge, settings.seed, loss.reranker)
-    _refuse_no_negatives(objective, own or int(hard.counts[labels].max()))
-    console.print(hard.summary(labels), highlight=False)
-    if len(lacking := hard.lacking(labels)) and is_main_process():
+    _refuse_no_negatives(objective, own or int(hard.counts[pair_ids].max()))
+    console.print(hard.summary(pair_ids), highlight=False)
+    if len(lacking := hard.lacking(pair_ids)) and is_main_process():
         write_pairs(index, lacking, {"negatives_found": hard.counts[lacking]}, settings.out / FEW_NEGATIVES)
         console.print(f"listed in {settings.out / FEW_NEGATIVES}", highlight=False)
     return BatchColumns(index, own, hard)
@@ -180,12 +165,12 @@ def _collator(
     settings: TrainSettings,
     student: SentenceTransformer,
     columns: BatchColumns,
-    by_role: dict[Role, str],
+    roles: dict[Role, str],
     prompts: dict[str, str] | None,
 ) -> CachedTokens | HardNegativeTexts | None:
-    """None where the trainer's own will do."""
+    """The collator of cached tokens or of hard negatives' texts; None where the trainer's own is enough."""
     with main_process_first():
-        tokens = TokenCache.of(columns.index, student, by_role) if settings.token_cache else None
+        tokens = TokenCache.of(columns.index, student, roles) if settings.token_cache else None
     if tokens:
         return CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
     if columns.hard_negatives is None:
@@ -195,13 +180,11 @@ def _collator(
 
 
 def _arguments(
-    settings: TrainSettings,
-    batch_sampler: Callable[..., PlannedBatches],
-    prompts: dict[str, str] | None,
+    settings: TrainSettings, index: GuideIndex, columns: BatchColumns, prompts: dict[str, str] | None
 ) -> SentenceTransformerTrainingArguments:
-    saving = settings.save_steps or settings.eval_steps
+    saving_steps = settings.save_steps or settings.eval_steps
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(checkpoint_folder(settings)),
+        output_dir=str(settings.out / CHECKPOINTS),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         # Of all processes together, so that the plan is the same for any number of them; each takes its share.
@@ -216,8 +199,8 @@ def _arguments(
         use_cpu=pick_device(settings.device) == "cpu",
         eval_strategy="steps" if settings.eval_steps else "no",
         eval_steps=settings.eval_steps,
-        save_strategy="steps" if saving else "no",
-        save_steps=saving or 500,
+        save_strategy="steps" if saving_steps else "no",
+        save_steps=saving_steps or 500,
         load_best_model_at_end=bool(settings.eval_steps),
         metric_for_best_model=f"eval_cosine_{PRIMARY_METRIC}" if settings.eval_steps else None,
         greater_is_better=True if settings.eval_steps else None,
@@ -228,7 +211,7 @@ def _arguments(
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         prompts=prompts,
-        batch_sampler=batch_sampler,
+        batch_sampler=PlannedBatches.of(index, columns.negatives, hardness=settings.hardness),
     )
     if arguments.n_gpu > 1:  # the trainer would multiply the batch by it; several GPUs are several processes here
         arguments._n_gpu = 1
@@ -237,18 +220,15 @@ def _arguments(
 
 def refuse_unknown_loggers(names: Sequence[str]) -> None:
     """Raise SettingsError where a logger is none of the trainer's, or cannot be loaded."""
-    if unknown := set(names) - {*INTEGRATION_TO_CALLBACK, "all", "none"}:
-        raise SettingsError(
-            f"There is no logger {sorted(unknown)[0]!r}",
-            where="--report-to",
-            fix=f"give one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
-        )
     for name in sorted(set(names) - {"all", "none"}):
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise SettingsError(f"There is no logger {name!r}", where="--report-to", fix=f"give one of {known}")
         try:
             INTEGRATION_TO_CALLBACK[name]()
         except (ImportError, RuntimeError, ValueError) as error:
             raise SettingsError(
-                f"{name} is not installed, or not whole: {error}",
+                f"{name} cannot be loaded: {error}",
                 where=f"--report-to {name}",
                 fix="install what is missing, or leave the logger out",
             ) from error

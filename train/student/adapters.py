@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685), by PEFT: put into a student, and merged when trained."""
+"""Low-rank adapters (LoRA; Hu et al. 2021, arXiv 2106.09685), by PEFT: added to a student, merged after training."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sentence_transformers import SentenceTransformer
 from ...shared.errors import SettingsError
 
 NAME = "default"
-ALPHA = 2  # alpha over rank: what the adapters' product is multiplied by
-FILE, PREFIX = "adapter_model.safetensors", "base_model.model."
+ALPHA_PER_RANK = 2  # the adapters' product is multiplied by alpha / rank
+ADAPTERS, PREFIX = "adapter_model.safetensors", "base_model.model."
 
 
 def add_adapters(student: SentenceTransformer, rank: int, seed: int) -> None:
-    """Freeze a student and give each of its linear layers a trainable low-rank update, at first zero, in place.
+    """Freeze a student and add a trainable low-rank update, at first zero, to each of its linear layers, in place.
 
     Args:
         student: A model with transformer layers.
-        rank: Of the updates.
-        seed: Of their first weights.
+        rank: Rank of the updates.
+        seed: Seed of their first weights.
 
     Raises:
         SettingsError: PEFT is not installed, or the student has no layers.
@@ -40,14 +40,14 @@ def add_adapters(student: SentenceTransformer, rank: int, seed: int) -> None:
             "A static student has no layers to adapt", where=f"--lora-rank {rank}", fix="leave --lora-rank out"
         )
     student.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=ALPHA * rank, target_modules="all-linear")
+    config = LoraConfig(r=rank, lora_alpha=ALPHA_PER_RANK * rank, target_modules="all-linear")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         student.add_adapter(config)
 
 
 def merge_adapters(student: SentenceTransformer) -> None:
-    """Add the updates to the layers' own weights, in place; what is left is a plain model that needs no PEFT."""
+    """Add the updates to the layers' own weights, in place; the model that remains needs no PEFT."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     encoder: Any = student.transformers_model
@@ -60,9 +60,9 @@ def merge_adapters(student: SentenceTransformer) -> None:
 
 
 def load_adapters(student: SentenceTransformer, checkpoint: Path) -> None:
-    """Take a checkpoint's adapters into a student that has some, in place."""
+    """Load a checkpoint's adapters into a student that has adapters, in place."""
     from peft import set_peft_model_state_dict
 
     encoder: Any = student.transformers_model
-    held = load_file(checkpoint / FILE)
-    set_peft_model_state_dict(encoder, {name.removeprefix(PREFIX): value for name, value in held.items()}, NAME)
+    weights = load_file(checkpoint / ADAPTERS)
+    set_peft_model_state_dict(encoder, {name.removeprefix(PREFIX): value for name, value in weights.items()}, NAME)

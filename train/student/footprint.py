@@ -1,4 +1,4 @@
-"""What a student costs whoever uses it: weights, bytes on disk, and how many texts a second it embeds."""
+"""What a student costs whoever uses it: weights, bytes on disk, and how many texts it embeds a second."""
 
 from __future__ import annotations
 
@@ -15,35 +15,34 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 SAMPLE, BATCH_SIZE = 512, 32
-AT_ONCE, ENOUGH_SECONDS = 128, 2.0
+TEXTS_A_CALL, ENOUGH_SECONDS = 128, 2.0
 
 
 def encoding_speed(student: SentenceTransformer, index: GuideIndex) -> dict[str, Any]:
-    """Texts a second through the student's own ``encode``, on texts that stand evenly apart in the index.
+    """Measure how many texts a second the student's own ``encode`` embeds, on texts evenly spread over the index.
 
-    Up to 512 texts, in random order, or as many as two seconds suffice for.
+    Up to 512 texts in random order, or as many as two seconds suffice for.
 
     Args:
-        student: The trained student, where it was trained.
+        student: The trained student, on the device where it was trained.
         index: Whose texts are embedded.
 
     Returns:
         ``texts_per_second``, and ``encoded``: of how many texts, in batches of which size, on which device.
     """
-    texts = sum(part.rows for part in index.manifest.shards["texts"])
-    rows = evenly_spread(texts, SAMPLE)
+    rows = evenly_spread(index.manifest.rows["texts"], SAMPLE)
     sample = Texts(index).take(np.random.default_rng(0).permutation(rows)).to_pylist()
-    student.encode(sample[:BATCH_SIZE], batch_size=BATCH_SIZE)  # what the first call alone pays for is not counted
-    begun, seconds, done = time.perf_counter(), 0.0, 0
-    while done < len(sample) and seconds < ENOUGH_SECONDS:
-        done += len(student.encode(sample[done : done + AT_ONCE], batch_size=BATCH_SIZE))
-        seconds = time.perf_counter() - begun
-    encoded = {"texts": done, "batch_size": BATCH_SIZE, "device": student.device.type}
-    return {"texts_per_second": round(done / seconds, 1), "encoded": encoded}
+    student.encode(sample[:BATCH_SIZE], batch_size=BATCH_SIZE)  # the first call is slower, and not measured
+    start, seconds, count = time.perf_counter(), 0.0, 0
+    while count < len(sample) and seconds < ENOUGH_SECONDS:
+        count += len(student.encode(sample[count : count + TEXTS_A_CALL], batch_size=BATCH_SIZE))
+        seconds = time.perf_counter() - start
+    encoded = {"texts": count, "batch_size": BATCH_SIZE, "device": student.device.type}
+    return {"texts_per_second": round(count / seconds, 1), "encoded": encoded}
 
 
-def told(metrics: dict[str, Any]) -> str:
-    """A run's student in one line."""
+def summarize(metrics: dict[str, Any]) -> str:
+    """A trained student's size and speed in one line, from its run's metrics."""
     encoded = metrics["encoded"]
     return (
         f"{metrics['parameters']:,} parameters ({metrics['trained_parameters']:,} trained), "

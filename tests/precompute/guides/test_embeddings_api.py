@@ -227,9 +227,7 @@ def test_the_guide_is_evaluated_through_the_endpoint(tmp_path, server, guide_fol
 
 def test_a_student_trains_on_such_an_index_and_its_card_names_the_guide(tmp_path, server, student_folder):
     index = build(tmp_path / "index", server)
-    settings = TrainSettings(
-        index=(index,), student=str(student_folder), out=tmp_path / "out", batch_size=8, max_steps=1
-    )
+    settings = TrainSettings(index=index, student=str(student_folder), out=tmp_path / "out", batch_size=8, max_steps=1)
     assert train_student(settings)["steps"] == 1
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"guide: `api:{NAME}`, 32 dimensions" in card

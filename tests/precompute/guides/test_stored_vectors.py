@@ -240,7 +240,7 @@ def test_settings_without_meaning_are_refused(name):
 def test_a_student_trains_on_such_an_index_and_its_card_names_the_guide(tmp_path, given, student_folder):
     index = built(tmp_path / "index", written(tmp_path / "given", "npy", given[0], given[2]))
     settings = TrainSettings(
-        index=(index.layout.root,), student=str(student_folder), out=tmp_path / "out", batch_size=8, max_steps=1
+        index=index.layout.root, student=str(student_folder), out=tmp_path / "out", batch_size=8, max_steps=1
     )
     assert train_student(settings)["steps"] == 1
     card = (tmp_path / "out" / "README.md").read_text()

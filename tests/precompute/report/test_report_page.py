@@ -30,7 +30,7 @@ def page(tmp_path_factory, guide_folder, student_folder):
     held_out = write_jsonl(folder / "held.jsonl", random_pairs(10, seed=9))
     settings = {"eval_pairs": (str(held_out),), "eval_steps": 2, "logging_steps": 1, "max_steps": 4, "batch_size": 8}
     run = folder / "<i>run"
-    train_student(TrainSettings(index=(index,), student=str(student_folder), out=run, **settings))
+    train_student(TrainSettings(index=index, student=str(student_folder), out=run, **settings))
     arguments = ["report", str(index), "--out", str(folder / "report.html"), "--runs", str(run)]
     cli.app(arguments, result_action="return_value")
     return folder / "report.html"

@@ -60,7 +60,7 @@ def test_a_run_trains_on_consistent_pairs(tmp_path, small_index, student_folder,
     consistent = int((ranks_of(index) < 40).sum())
     assert 16 <= consistent < len(index)
     settings = TrainSettings(
-        index=(small_index,),
+        index=small_index,
         student=str(student_folder),
         out=tmp_path / "run",
         batch_size=8,

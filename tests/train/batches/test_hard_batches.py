@@ -83,7 +83,7 @@ def test_a_run_trains_on_this_plan_and_draws_negatives_anew_each_epoch(tmp_path,
     monkeypatch.setattr("gistcache.train.run.trainer.BatchColumns", Watched)
     mining, batches = HardNegativeSettings(hard_negatives=2), []
     settings = TrainSettings(
-        index=(index.layout.root,), student=str(student_folder), out=tmp_path / "run", seed=4, batch_size=8, epochs=2,
+        index=index.layout.root, student=str(student_folder), out=tmp_path / "run", seed=4, batch_size=8, epochs=2,
         device="cpu", hardness=3, objective=LossSettings(loss="unguided", negatives=0, mining=mining),
     )  # fmt: skip
     train_student(settings)

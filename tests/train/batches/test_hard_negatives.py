@@ -161,7 +161,7 @@ def test_a_run_with_tokens_cached_or_not_is_the_same_run(tmp_path, small_index, 
     losses = []
     for cached in (True, False):
         settings = TrainSettings(
-            index=(small_index,),
+            index=small_index,
             student=str(student_folder),
             out=tmp_path / str(cached),
             token_cache=cached,

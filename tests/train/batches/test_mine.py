@@ -123,7 +123,7 @@ def test_training_with_the_same_flags_gets_the_same_negatives(
     scores = rescored if with_reranker else None
     objective = LossSettings(judge="neighborhood", judge_threshold=3.0, margin=0.05, mining=MINING, temperature=0.05)
     settings = TrainSettings(
-        index=(index.layout.root,), student=str(student_folder), out=tmp_path / "run", seed=4, batch_size=8,
+        index=index.layout.root, student=str(student_folder), out=tmp_path / "run", seed=4, batch_size=8,
         device="cpu", max_steps=5, objective=objective, rescored=scores,
     )  # fmt: skip
     metrics = run.train_student(settings)

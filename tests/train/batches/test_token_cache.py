@@ -109,7 +109,7 @@ def test_training_is_the_same_with_and_without(index, student_folder, tmp_path):
         out = tmp_path / f"run-{cached}"
         fixed = {"batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "max_steps": 4, "query_prompt": "red: "}
         train_student(
-            TrainSettings(index=(index.layout.root,), student=str(student_folder), out=out, token_cache=cached, **fixed)
+            TrainSettings(index=index.layout.root, student=str(student_folder), out=out, token_cache=cached, **fixed)
         )
         weights.append(load_file(out / "model.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

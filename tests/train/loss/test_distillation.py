@@ -170,9 +170,7 @@ def test_the_map_takes_a_student_near_the_guide_and_is_the_same_each_time(small_
 
 def run(index, student, out, objective, **changes):
     fixed = {"batch_size": 8, "max_steps": 3, "logging_steps": 1, "learning_rate": 1e-3, "device": "cpu"}
-    return train_student(
-        TrainSettings(index=(index,), student=student, out=out, objective=objective, **fixed | changes)
-    )
+    return train_student(TrainSettings(index=index, student=student, out=out, objective=objective, **fixed | changes))
 
 
 def test_margins_to_no_negatives_are_refused(tmp_path, small_index, student_folder):

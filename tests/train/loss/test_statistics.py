@@ -86,7 +86,7 @@ def test_tensorboard_gets_the_means_of_every_report(tmp_path, small_index, stude
 
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     settings = TrainSettings(
-        index=(small_index,),
+        index=small_index,
         student=str(student_folder),
         out=tmp_path / "run",
         batch_size=16,

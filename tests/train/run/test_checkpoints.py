@@ -13,7 +13,7 @@ from gistcache.shared.errors import FolderLockedError, GistcacheError, StaleInde
 from gistcache.shared.storage.lock import folder_lock
 from gistcache.train.loss.guided_loss import MAP_FILE
 from gistcache.train.run import checkpoints as module
-from gistcache.train.run.checkpoints import SEAL_FILE, all_checkpoints, writing_to
+from gistcache.train.run.checkpoints import CHECKSUMS, all_checkpoints
 from gistcache.train.run.run import train_student
 from gistcache.train.settings import DistillationSettings, HardNegativeSettings, LossSettings, TrainSettings
 from safetensors.torch import load_file
@@ -33,7 +33,7 @@ def settings_of(index_folder, student_folder):
     def make(out, **changes):
         fixed = {"batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "max_steps": 12}
         fixed |= {"save_steps": 3, "logging_steps": 3}
-        return TrainSettings(index=(index_folder,), student=str(student_folder), out=out, **(fixed | changes))
+        return TrainSettings(index=index_folder, student=str(student_folder), out=out, **(fixed | changes))
 
     return make
 
@@ -44,7 +44,7 @@ def whole_run(tmp_path_factory, index_folder, student_folder):
     out = tmp_path_factory.mktemp("whole") / "run"
     metrics = train_student(
         TrainSettings(
-            index=(index_folder,),
+            index=index_folder,
             student=str(student_folder),
             out=out,
             batch_size=16,
@@ -109,16 +109,16 @@ def test_what_the_loss_learns_and_what_an_epoch_draws_go_on_too(tmp_path, settin
     assert not list(cut.glob("*map*"))
 
 
-@pytest.mark.parametrize("hurt", ["no seal", "cut file", "flipped bit", "missing file", "flipped seal"])
+@pytest.mark.parametrize("hurt", ["no checksums", "cut file", "flipped bit", "missing file", "flipped checksums"])
 def test_a_checkpoint_that_is_not_whole_is_set_aside(tmp_path, whole_run, settings_of, hurt, caplog):
     whole, _ = whole_run
     nine, twelve = cut_run(whole, tmp_path / "cut")
-    if hurt == "no seal":
-        (twelve / SEAL_FILE).unlink()
+    if hurt == "no checksums":
+        (twelve / CHECKSUMS).unlink()
     elif hurt == "missing file":
         (twelve / "optimizer.pt").unlink()
     else:
-        path = twelve / (SEAL_FILE if hurt == "flipped seal" else "model.safetensors")
+        path = twelve / (CHECKSUMS if hurt == "flipped checksums" else "model.safetensors")
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 16
         path.write_bytes(data[:-100] if hurt == "cut file" else data)
@@ -203,16 +203,19 @@ def test_two_runs_into_one_folder_are_told_of_each_other(tmp_path, settings_of):
         train_student(settings_of(tmp_path / "run"))
 
 
-def test_a_failed_write_is_an_error_that_says_so_and_leaves_no_half_checkpoint(tmp_path, whole_run):
-    cut_run(whole_run[0], tmp_path / "cut")
-    folder = tmp_path / "cut" / "checkpoints"
-    (folder / "checkpoint-15").mkdir()
-    with pytest.raises(GistcacheError, match="disk cannot take") as caught, writing_to(folder):
-        raise RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/3")
+def test_a_failed_save_says_where_and_leaves_no_half_checkpoint(tmp_path, whole_run, settings_of, monkeypatch):
+    def full(*args, **kwargs):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/3")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(GistcacheError, match="checkpoint-3 cannot be saved: PytorchStreamWriter failed") as caught:
+        train_student(settings_of(tmp_path / "cut"))
+    assert "MB free" in caught.value.where
     assert "--resume" in caught.value.fix
-    assert [path.name for path in all_checkpoints(folder)] == ["checkpoint-9", "checkpoint-12"]
-    with pytest.raises(RuntimeError, match="shapes"), writing_to(folder):
-        raise RuntimeError("shapes do not match")
+    assert all_checkpoints(tmp_path / "cut" / "checkpoints") == []
+    monkeypatch.undo()
+    train_student(settings_of(tmp_path / "cut", resume=True))
+    assert_same_weights(whole_run[0], tmp_path / "cut")
 
 
 def test_metrics_hold_what_the_run_was(whole_run):

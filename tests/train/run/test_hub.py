@@ -81,7 +81,7 @@ def trained(tmp_path_factory, small_index, student_folder):
     folder = tmp_path_factory.mktemp("hub")
     held_out = write_jsonl(folder / "held.jsonl", random_pairs(20, seed=31))
     settings = {
-        "index": (small_index,),
+        "index": small_index,
         "student": str(student_folder),
         "out": folder / "tiny",
         "batch_size": 16,
@@ -131,7 +131,7 @@ def test_only_what_loading_takes_is_uploaded_and_no_folder_of_this_machine(tmp_p
         assert name != "metrics.json"
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-        for folder in (settings["out"].parent, settings["index"][0].parent, settings["student"]):
+        for folder in (settings["out"].parent, settings["index"].parent, settings["student"]):
             assert str(folder).encode() not in content, name
     texts = ["red dog", "blue cat"]
     uploaded, here = (SentenceTransformer(str(each), device="cpu") for each in (tmp_path, settings["out"]))
@@ -151,7 +151,7 @@ def test_a_hub_that_does_not_take_it_is_told_once_the_model_is_safe(trained, hub
         monkeypatch.setenv("HF_TOKEN", "hf_other")
     else:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(StorageError, match="whole in") as told:
+    with pytest.raises(StorageError, match="complete in") as told:
         train_student(TrainSettings(**trained[0], push_to_hub=REPOSITORY))
     assert "hf auth login" in told.value.fix
     assert "hf_other" not in str(told.value)

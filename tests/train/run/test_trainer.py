@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
+import gistcache.train
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,7 @@ from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss, PlannedBatches
 from gistcache.train.run.run import train_student
 from gistcache.train.settings import LossSettings, TrainSettings
-from gistcache.train.student.students import load_student, prune_layers
+from gistcache.train.student.load import load_student, prune_layers
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
@@ -42,7 +43,7 @@ def index_folder(tmp_path_factory, guide_folder, held_out):
 
 def settings_for(index_folder, student_folder, out, **changes):
     fixed = {"batch_size": 16, "learning_rate": 1e-3, "device": "cpu", "max_steps": 6, "logging_steps": 2}
-    return TrainSettings(index=(index_folder,), student=str(student_folder), out=out, **(fixed | changes))
+    return TrainSettings(index=index_folder, student=str(student_folder), out=out, **(fixed | changes))
 
 
 def test_a_run_leaves_a_model_its_card_and_its_figures(tmp_path, index_folder, student_folder, held_out):
@@ -64,6 +65,20 @@ def test_a_run_leaves_a_model_its_card_and_its_figures(tmp_path, index_folder, s
     files = GuideIndex.open(index_folder).manifest.request.guide["files"]
     assert files["model.safetensors"][:16] in card
     assert '"temperature": 0.05' in card
+
+
+def test_from_python_with_keywords_and_an_open_index(tmp_path, index_folder, student_folder):
+    settings = {"batch_size": 16, "device": "cpu", "max_steps": 2, "temperature": 0.1, "kl_weight": 0.5}
+    index = GuideIndex.open(index_folder)
+    metrics = gistcache.train.train_student(
+        index=index, student=str(student_folder), out=str(tmp_path / "run"), **settings
+    )
+    assert metrics["steps"] == 2
+    assert metrics["settings"]["objective"]["temperature"] == 0.1
+    assert metrics["settings"]["objective"]["terms"]["kl_weight"] == 0.5
+    assert SentenceTransformer(str(tmp_path / "run"), device="cpu").encode(["red"]).shape == (1, 16)
+    with pytest.raises(TypeError, match="student"):
+        gistcache.train.train_student(index=index)
 
 
 def test_the_trainer_holds_no_parameters_but_the_students(index_folder, student_folder):
@@ -266,7 +281,7 @@ def test_what_cannot_be_trained_is_told_first(index_folder, student_folder, tmp_
         train_student(asked(report_to=("wandbb",)))
     packages = ("neptune", "clearml")  # the one's callback says ValueError, the other's RuntimeError
     for absent in (package for package in packages if find_spec(package) is None):
-        with pytest.raises(SettingsError, match=f"{absent} is not installed.*pip install {absent}"):
+        with pytest.raises(SettingsError, match=f"{absent} cannot be loaded.*pip install {absent}"):
             train_student(asked(report_to=(absent,)))
 
 
@@ -293,5 +308,5 @@ def test_a_logger_that_lacks_a_package_of_its_own_is_told(index_folder, tmp_path
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "trackio", raising=False)
     settings = settings_for(index_folder, tmp_path / "no student", tmp_path / "out", report_to=("trackio",))
-    with pytest.raises(SettingsError, match="not whole: No module named 'nowhere_installed'"):
+    with pytest.raises(SettingsError, match="cannot be loaded: No module named 'nowhere_installed'"):
         train_student(settings)

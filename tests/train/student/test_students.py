@@ -20,7 +20,7 @@ from gistcache.train.run.run import train_student
 from gistcache.train.settings import TrainSettings
 from gistcache.train.student.adapters import add_adapters, merge_adapters
 from gistcache.train.student.forward import embed_columns
-from gistcache.train.student.students import load_student
+from gistcache.train.student.load import load_student
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
@@ -48,7 +48,7 @@ def trained(small_index, student_folder, tmp_path):
             "max_steps": 6,
             "student": str(student_folder),
         }
-        settings = TrainSettings(index=(small_index,), out=tmp_path / name, **(fixed | changes))
+        settings = TrainSettings(index=small_index, out=tmp_path / name, **(fixed | changes))
         return tmp_path / name, train_student(settings)
 
     return train

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,7 +18,8 @@ import pytest
 from gistcache.shared.errors import GistcacheError, SettingsError
 from gistcache.train.run.output_folder import SWEEP_LOG
 from gistcache.train.run.run import train_student
-from gistcache.train.sweep import leaderboard, sweep_runs
+from gistcache.train.sweep import leaderboard
+from gistcache.train.sweep import runs as sweep_runs
 from gistcache.train.sweep.command import sweep
 from gistcache.train.sweep.sweep_file import as_words, read_sweep
 
@@ -58,16 +60,16 @@ def test_a_grid_is_every_combination_for_every_student_and_explicit_runs_follow(
 
 
 def test_the_file_of_the_documentation_is_one(tmp_path):
-    page = Path(__file__).parents[2].joinpath("docs", "COMMANDS.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[3].joinpath("docs", "COMMANDS.md").read_text(encoding="utf-8")
     content = next(block for block in page.split("```toml\n") if block.startswith("[sweep]")).partition("```")[0]
     assert len(runs_of(tmp_path, content)[1]) == 2 * 2 * 2 + 1
 
 
-def test_names_say_what_differs_and_stay(tmp_path):
+def test_folders_are_named_by_their_own_flags_and_stay(tmp_path):
     content = FILE.replace("[sweep]", f'[sweep]\nout = "{tmp_path}"')
     names = [run.name for run in runs_of(tmp_path, content)[1]]
     assert names[0].startswith("org-small_temperature-0.02_layers-1_")
-    assert names[6].startswith("tiny_temperature-0.02_layers-1_")
+    assert names[6].startswith("package-tiny_temperature-0.02_layers-1_")
     assert names[-1].startswith("other-small_margin-0.1_")
     assert len(set(names)) == len(names)
     (tmp_path / names[0]).mkdir()
@@ -85,39 +87,40 @@ def test_without_grid_and_runs_each_student_is_trained_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "expected"),
     [
         ("temperature", "temprature", ["Did you mean --temperature", "temprature = 0.02", "org/small"]),
         ("students", "studnets", ["Did you mean --students", "[sweep]"]),
         ("[grid]", "[gird]", ["[gird]", "did you mean [grid]"]),
-        ("batch-size = 16", "batch-size = 1", ["A batch of one pair", "--batch-size"]),
+        ("batch-size = 16", "batch-size = 1", ["1 is out of range", "--batch-size"]),
         ("batch-size = 16", 'batch-size = "x"', ["--batch-size", "int"]),
         ("layers = [1, 2, 3]", "layers = 3", ["layers lists no values", "[grid]"]),
-        ("batch-size = 16", 'out = "x"', ["out belongs in [sweep]", "[settings]"]),
-        ("margin = 0.1", "resume = true", ["resume belongs in no file"]),
-        ("batch-size = 16", 'push_to_hub = "a/b"', ["push-to-hub belongs in the command"]),
-        ("0.05", "0.02", ["same weights", "temperature = 0.02, layers = 1"]),
-        (
-            "margin = 0.1",
-            'student = "org/small"\ntemperature = 0.05\nlayers = 2\nmargin = 0.0',
-            ["same weights", "[[runs]] 1"],
-        ),
+        ("batch-size = 16", 'out = "x"', ["out is no setting of single runs", "[settings]"]),
+        ("batch-size = 16", 'student = "x"', ["student is no setting of single runs", "students in [sweep]"]),
+        ("margin = 0.1", "resume = true", ["resume is no setting", "[runs]"]),
+        ("batch-size = 16", 'push_to_hub = "a/b"', ["push-to-hub is no setting"]),
         ("[[runs]]", "[runs]", ["write [[runs]]"]),
         ('eval_pairs = ["held.jsonl"]', "", ["--eval-pairs"]),
         ('eval_pairs = ["held.jsonl"]', 'eval_pairs = ["x"]\nmetric = "ndcg"', ["--metric", "ndcg@10"]),
     ],
 )
-def test_every_fault_is_told_before_the_first_run(tmp_path, old, new, told):
-    content = FILE.replace('student = "other/small"\n', "") if "student" in new and "margin" in old else FILE
+def test_every_fault_is_reported_before_the_first_run(tmp_path, old, new, expected):
     with pytest.raises(SettingsError) as caught:
-        runs_of(tmp_path, content.replace(old, new))
-    for words in ("sweep.toml", *told):
+        runs_of(tmp_path, FILE.replace(old, new))
+    for words in ("sweep.toml", *expected):
         assert words in str(caught.value)
+
+
+def test_runs_that_would_train_the_same_weights_are_one(tmp_path):
+    _, runs = runs_of(tmp_path, FILE)
+    again = FILE.replace("[0.02, 0.05]", "[0.02, 0.05, 0.02]")
+    again += '[[runs]]\nstudent = "org/small"\ntemperature = 0.05\nlayers = 2\nmargin = 0.0\n'
+    assert [run.name for run in runs_of(tmp_path, again)[1]] == [run.name for run in runs]
 
 
 def test_words_are_read_as_they_were_meant(tmp_path):
     flags = {"a": True, "b": False, "c": [1, 2], "d": "-x", "e": 1e-05, "f": "two words"}
-    assert as_words(flags) == ["--a", "--b=false", "--c", "1", "--c", "2", "--d=-x", "--e", "1e-05", "--f", "two words"]
+    assert as_words(flags) == ["--a=true", "--b=false", "--c=1", "--c=2", "--d=-x", "--e=1e-05", "--f=two words"]
 
 
 # Runs in this process, which has loaded the libraries.
@@ -125,17 +128,18 @@ def test_words_are_read_as_they_were_meant(tmp_path):
 def trained_here(monkeypatch):
     trained = []
 
-    def ended(self, run, said, slot):
-        del self, slot
+    def start(run, slot, jobs):
         trained.append(run.name)
         try:
             train_student(run.settings)
         except GistcacheError as error:
-            os.write(said, f"chatter\nerror: {error}\n".encode())
-            return error.exit_code
-        return 0
+            (run.settings.out / SWEEP_LOG).write_text(f"chatter\nerror: {error}\n")
+            code = error.exit_code
+        else:
+            code = 0
+        return SimpleNamespace(poll=lambda: code, returncode=code)
 
-    monkeypatch.setattr(sweep_runs._Children, "_ended", ended)
+    monkeypatch.setattr(sweep_runs, "_start", start)
     return trained
 
 
@@ -162,7 +166,7 @@ def test_a_sweep_ends_with_the_ranked_runs_and_goes_on_where_it_was(sweep_file, 
     assert files_of(small_index) == index
     rows = pq.read_table("runs/sweep/leaderboard.parquet").to_pylist()
     assert [row["layers"] for row in rows][2] == 9
-    assert "4 layers, 9 were asked for" in rows[2]["error"]
+    assert "4 layers, not 9" in rows[2]["error"]
     assert "chatter" not in rows[2]["error"]
     assert rows[2]["mrr@10"] is None
     for row in rows[:2]:
@@ -174,7 +178,7 @@ def test_a_sweep_ends_with_the_ranked_runs_and_goes_on_where_it_was(sweep_file, 
     assert rows[0]["mrr@10"] >= rows[1]["mrr@10"]
     best = outcome.data["best"]
     assert best["run"] == rows[0]["run"]
-    assert "gistcache train --index" in best["command"]
+    assert "gistcache train --index=" in best["command"]
     # Once more: what is finished is kept, by its content; what failed is tried again.
     trained_here.clear()
     assert sweep(sweep_file, jobs=2).data["runs"] == outcome.data["runs"]
@@ -215,7 +219,7 @@ def test_children_share_the_threads_and_the_gpus(pretended, monkeypatch):
     ended = sweep_runs.train_all(runs, 3)
     said = [(run.settings.out / SWEEP_LOG).read_text() for run in runs]
     assert all(
-        text.startswith("2 gpu ") and "-m gistcache.train --index" in text and "--resume" in text for text in said
+        text.startswith("2 gpu ") and "-m gistcache.train --index=" in text and "--resume" in text for text in said
     )
     assert {text.split()[2] for text in said} == {"4", "5", "6"}
     assert [each.run for each in ended] == runs
@@ -223,18 +227,18 @@ def test_children_share_the_threads_and_the_gpus(pretended, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "reason"),
     [
         ("kill -9 $$", "SIGKILL"),
-        ("exit 0", "told to end"),
+        ("exit 0", "exit code 0"),
         ("echo a; echo b; exit 1", "a\nb"),
         ("exit 4", "exit code 4"),
     ],
 )
-def test_the_reason_of_a_failure_is_told(pretended, script, told):
+def test_the_reason_of_a_failure_is_reported(pretended, script, reason):
     (ended,) = sweep_runs.train_all(pretended(script)[:1], 1)
     assert ended.metrics is None
-    assert told in ended.error
+    assert reason in ended.error
     assert SWEEP_LOG in ended.error
 
 
@@ -277,7 +281,7 @@ def test_the_chart_is_one_file_of_all_finished_runs(tmp_path, monkeypatch):
             "run": f"run-{i}",
             "mrr@10": i / 10,
             "parameters": i,
-            "model_bytes": None,
+            "model_bytes": i,
             "texts_per_second": 9.0,
             "seconds": 1.0,
         }
@@ -285,7 +289,7 @@ def test_the_chart_is_one_file_of_all_finished_runs(tmp_path, monkeypatch):
     ] + [dict.fromkeys(("mrr@10", "model_bytes", "texts_per_second", "parameters", "seconds")) | {"run": "failed-one"}]
     assert leaderboard.write_chart(rows, "mrr@10", tmp_path / "chart.html")
     page = (tmp_path / "chart.html").read_text(encoding="utf-8")
-    for words in ("run-1", "run-2", "Pareto front", '"parameters"', "texts a second"):
+    for words in ("run-1", "run-2", "Pareto front", "bytes of the model", "texts a second"):
         assert words in page
     assert "failed-one" not in page
     assert '<script src="http' not in page

@@ -1,0 +1,94 @@
+"""Load a student by its locator, prune its layers, and name its Matryoshka dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+from ...shared.errors import ModelError, SettingsError
+from ...shared.models.load import load_model, set_max_length
+from ...shared.models.locate import find_model
+from .static import static_student
+
+
+def load_student(
+    locator: str,
+    *,
+    layers: int | None = None,
+    static: bool = False,
+    max_length: int | None = None,
+    device: str = "cpu",
+) -> SentenceTransformer:
+    """Load a student with float32 weights.
+
+    Args:
+        locator: Folder, hub id or ``package:DISTRIBUTION``.
+        layers: Keep this many evenly spaced transformer layers, the first and the last among them; None keeps all.
+        static: Keep the token embeddings only, see ``static_student``.
+        max_length: Tokens after which texts are cut; None keeps the model's own limit.
+        device: Torch device.
+
+    Raises:
+        ModelError: The model is not found, is not safe, or has no layers to prune or no token embeddings.
+        SettingsError: The model has fewer layers than ``layers``.
+    """
+    folder = find_model(locator)
+    student = static_student(folder) if static else load_model(folder)
+    if layers is not None:
+        prune_layers(student, layers)
+    if max_length is not None:
+        set_max_length(student, max_length)
+    return student.float().to(device)
+
+
+def prune_layers(student: SentenceTransformer, count: int) -> None:
+    """Keep ``count`` evenly spaced transformer layers, in place, and drop the weights of the others.
+
+    Raises:
+        ModelError: The student has no list of transformer layers.
+        SettingsError: ``count`` is not between 1 and the number of layers.
+    """
+    transformer = student.transformers_model
+    config = getattr(transformer, "config", None)
+    total = getattr(config, "num_hidden_layers", None)
+    lists = [
+        (parent, name, child)
+        for parent in (transformer.modules() if transformer is not None else ())
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == total
+    ]
+    if config is None or total is None or len(lists) != 1:
+        raise ModelError(
+            "The student has no list of transformer layers to choose from",
+            where="--layers",
+            fix="leave it out, or give another --student",
+        )
+    if not 1 <= count <= total:
+        raise SettingsError(f"The student has {total} layers, not {count}", where="--layers", fix=f"give 1 to {total}")
+    remaining = np.linspace(0, total - 1, count).round().astype(int).tolist() if count > 1 else [total - 1]
+    parent, name, layers = lists[0]
+    setattr(parent, name, nn.ModuleList(layers[i] for i in remaining))
+    config.num_hidden_layers = count
+    for key, value in vars(config).items():
+        if isinstance(value, list) and len(value) == total:  # one entry a layer, such as layer_types
+            setattr(config, key, [value[i] for i in remaining])
+
+
+def matryoshka_dims(student: SentenceTransformer, leading: Sequence[int]) -> tuple[int, ...]:
+    """The dimensions to train, largest first: the student's own and the leading ones; empty without leading ones.
+
+    Raises:
+        SettingsError: The student has fewer dimensions.
+    """
+    own = student.get_embedding_dimension()
+    assert own
+    if leading and max(leading) > own:
+        raise SettingsError(
+            f"The student has {own} dimensions, fewer than {max(leading)}",
+            where="--matryoshka",
+            fix=f"give numbers up to {own}",
+        )
+    return tuple(sorted({own, *leading}, reverse=True)) if leading else ()
