@@ -1,4 +1,4 @@
-"""Training runs as the report shows them: what `gistcache train` left in ``metrics.json``, held to its form."""
+"""Training runs as the report shows them, read from the ``metrics.json`` that `gistcache train` wrote."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ from ...shared.storage.checksummed_json import parse_object
 from ...shared.types import PRIMARY_METRIC
 
 CURVES = ("loss", PRIMARY_METRIC, "removed_share")
+# The final figures of a run, and how many digits each has after the point.
+FIGURES: dict[str, int | None] = {
+    "million parameters": 1,
+    "mean loss": 3,
+    f"{PRIMARY_METRIC} before": 4,
+    f"{PRIMARY_METRIC} after": 4,
+    "masked candidates, %": 2,
+    "training, s": 0,
+    "peak memory, MB": 0,
+}
 
 Curve = list[tuple[float, float]]  # step, value
 
@@ -28,8 +38,7 @@ class Run:
         name: Its folder's name, or its path where two folders have one name.
         student: As the settings name it.
         steps: Optimiser steps.
-        epochs: Passes over the pairs, from the log; None where it does not say.
-        figures: Final figures by column; None where there is none.
+        figures: A value of each of FIGURES; None where there is none.
         curves: Of each of CURVES the values by step.
         same_index: Whether it was trained against the index of the report.
     """
@@ -37,14 +46,13 @@ class Run:
     name: str
     student: str
     steps: int
-    epochs: float | None
     figures: dict[str, float | None]
     curves: dict[str, Curve]
     same_index: bool
 
 
 def read_runs(folders: Sequence[Path], index: GuideIndex) -> list[Run]:
-    """The runs in these folders.
+    """Read the runs in these folders.
 
     Raises:
         InputError: A folder is no finished run, or its figures cannot be read.
@@ -77,21 +85,20 @@ def _run(name: str, metrics: dict[str, Any], index: GuideIndex) -> Run:
     evaluated = _curve(log, f"eval_cosine_{PRIMARY_METRIC}")
     ends = [(0, before.get(PRIMARY_METRIC)), (steps, after.get(PRIMARY_METRIC))]
     evaluated = [(step, value) for step, value in [ends[0], *evaluated, ends[1]] if value is not None]
-    epochs = [float(entry["epoch"]) for entry in log if "epoch" in entry]
+    figures = [
+        metrics["parameters"] * 1e-6,
+        metrics["training_loss"],
+        before.get(PRIMARY_METRIC),
+        after.get(PRIMARY_METRIC),
+        None if metrics["removed_share"] is None else 100 * metrics["removed_share"],
+        metrics["seconds"].get("train"),
+        metrics["peak_memory_bytes"] * 1e-6,
+    ]
     return Run(
         name=name,
         student=str(metrics["settings"]["student"]),
         steps=steps,
-        epochs=max(epochs, default=None),
-        figures={
-            "parameters": _number(metrics["parameters"]),
-            "loss": _number(metrics["training_loss"]),
-            f"{PRIMARY_METRIC} before": _number(before.get(PRIMARY_METRIC)),
-            f"{PRIMARY_METRIC} after": _number(after.get(PRIMARY_METRIC)),
-            "removed": _number(metrics["removed_share"]),
-            "seconds": _number(metrics["seconds"].get("train")),
-            "peak memory": _number(metrics["peak_memory_bytes"]),
-        },
+        figures=dict(zip(FIGURES, map(_number, figures), strict=True)),
         curves={
             "loss": _curve(log, "loss"),
             PRIMARY_METRIC: evaluated,
