@@ -23,7 +23,6 @@ POINTS = 800
 HOVER_CHARACTERS = 60
 CURVE_POINTS = 12_000  # of all runs together
 LEGEND_RUNS = 12
-DASHES = ("solid", "dash", "dot", "dashdot")
 COLORS = ("#3d85c6", "#d9622b", "#2b9a66", "#b05cc8", "#b58a1b", "#d64f7f", "#2496a8", "#7d7f87")
 LAYOUT = {
     "template": "none",
@@ -85,7 +84,6 @@ def runs_figure(runs: Sequence[Run]) -> go.Figure:
     figure.update_yaxes(tickformat=".1%", row=len(CURVES))
     most = max(2, CURVE_POINTS // (len(runs) * len(CURVES)))
     for number, run in enumerate(runs):
-        line = {"color": COLORS[number % len(COLORS)], "dash": DASHES[number // len(COLORS) % len(DASHES)]}
         for row, curve in enumerate(CURVES, 1):
             points = run.curves[curve]
             points = [points[place] for place in evenly_spread(len(points), most)]
@@ -97,7 +95,7 @@ def runs_figure(runs: Sequence[Run]) -> go.Figure:
                 showlegend=row == 1,
                 mode="lines+markers",
                 marker_size=4,
-                line=line,
+                line_color=COLORS[number % len(COLORS)],
                 row=row,
                 col=1,
             )

@@ -19,7 +19,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-Value = str | float | None
+Value = str | float | None  # an integer is a count
 
 
 class Fact(NamedTuple):
@@ -34,12 +34,12 @@ class Table(NamedTuple):
     """A table that can be sorted by each column.
 
     Attributes:
-        columns: Of each column its name, and how many digits its numbers have after the point; None for texts.
+        columns: Their names.
         rows: Values of each row, sorted as the page shows them at first.
         sorted_by: Number of the column that the rows are sorted by, the greatest on top.
     """
 
-    columns: dict[str, int | None]
+    columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
     sorted_by: int = 0
 
@@ -63,6 +63,7 @@ def render(title: str, sections: Sequence[Section]) -> str:
     scripts = [get_plotlyjs(), files["js"]]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+    environment.filters["shown"] = _shown
     return environment.from_string(files["html"]).render(
         title=title,
         sections=sections,
@@ -71,6 +72,13 @@ def render(title: str, sections: Sequence[Section]) -> str:
         scripts=[Markup(script) for script in scripts],
         allowed=Markup(" ".join(map(_policy_source, scripts))),
     )
+
+
+def _shown(value: Value) -> str:
+    """A value as a table shows it: counts whole, other numbers to four digits."""
+    if value is None or isinstance(value, str):
+        return value or "none"
+    return f"{value:,.0f}" if isinstance(value, int) or value >= 1000 else f"{value:#.4g}"
 
 
 def _policy_source(script: str) -> str:

@@ -14,17 +14,11 @@ import pyarrow as pa
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.ragged import padded
 from ...shared.guide_index.texts import Texts
-from ...shared.sampling import sample_of
 
 SEED = 0
 # The least rank of each bar; the last bar has no end.
 RANK_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000, 100_000)
 EXCERPT_CHARACTERS = 1_000
-
-
-def sampled_pairs(index: GuideIndex, most: int) -> np.ndarray:
-    """At most ``most`` pair ids, drawn with a fixed seed: (n,) int64, ascending."""
-    return sample_of(len(index), most, SEED)
 
 
 def positive_ranks(index: GuideIndex, worst: int) -> tuple[np.ndarray, np.ndarray]:

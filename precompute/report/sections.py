@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.sampling import sample_of
 from ...shared.types import PRIMARY_METRIC
 from .batches import RandomBatches
 from .figures import ranks_figure, runs_figure, scores_figure
 from .page import Fact, Section, Table, Value
-from .sample import RANK_EDGES, ScoredPairs, clipped, excerpts, positive_ranks, sampled_pairs
-from .training_runs import FIGURES, Run
+from .sample import RANK_EDGES, SEED, ScoredPairs, clipped, excerpts, positive_ranks
+from .training_runs import Run
 
 TABLE_ROWS = 100
 CELL_CHARACTERS, NAME_CHARACTERS = 300, 100
@@ -23,7 +24,7 @@ Texts = dict[int, str]
 
 def report_sections(index: GuideIndex, runs: Sequence[Run], sample_size: int) -> list[Section]:
     """All sections of an index and of the runs trained against it, from at most ``sample_size`` sampled pairs."""
-    sample = ScoredPairs.read(index, sampled_pairs(index, sample_size))
+    sample = ScoredPairs.read(index, sample_of(len(index), sample_size, SEED))
     rank_counts, worst_ids = positive_ranks(index, TABLE_ROWS)
     worst = ScoredPairs.read(index, worst_ids)
     batches = RandomBatches.deal(index, sample, TABLE_ROWS)
@@ -71,17 +72,16 @@ def ranks(index: GuideIndex, rank_counts: np.ndarray) -> Section:
 
 def mislabelled(worst: ScoredPairs, texts: Texts) -> Section:
     """Pairs whose positive is far down the guide's ranking."""
-    columns = dict.fromkeys(("anchor", "positive", "closest instead"))
-    numbers = np.stack([worst.ranks, worst.scores, worst.closest_scores], axis=1)
+    columns = ("rank", "positive score", "closest score", "anchor", "positive", "closest instead")
+    numbers = np.stack([worst.scores, worst.closest_scores], axis=1)
     ids = np.stack([worst.anchors, worst.positives, worst.closest_ids], axis=1)
     note = (
         "Of all pairs, those with the most documents above the positive in the guide's ranking, and beside each the "
         "closest document that is no known positive. Long texts are cut."
     )
     order = np.argsort(-worst.ranks, kind="stable")
-    rows = [[*map(_or_none, numbers[pair]), *_cells(ids[pair], texts)] for pair in order]
-    table = Table({"rank": 0, "positive score": 3, "closest score": 3} | columns, rows)
-    return Section("mislabelled", "Pairs that look mislabelled", note, table=table)
+    rows = [[int(worst.ranks[pair]), *map(_or_none, numbers[pair]), *_cells(ids[pair], texts)] for pair in order]
+    return Section("mislabelled", "Pairs that look mislabelled", note, table=Table(columns, rows))
 
 
 def scores(sample: ScoredPairs, texts: Texts) -> Section:
@@ -97,7 +97,7 @@ def scores(sample: ScoredPairs, texts: Texts) -> Section:
 
 def false_negatives(batches: RandomBatches, sample: ScoredPairs, texts: Texts) -> Section:
     """What an unguided loss would push apart in random batches."""
-    columns = {"score": 3, "positive score": 3} | dict.fromkeys(("anchor", "its positive", "pushed away"))
+    columns = ("score", "positive score", "anchor", "its positive", "pushed away")
     rows: list[list[Value]] = []
     for pair, other, score in batches.clearest:
         ids = np.array([sample.anchors[pair], sample.positives[pair], sample.positives[other]])
@@ -113,14 +113,16 @@ def false_negatives(batches: RandomBatches, sample: ScoredPairs, texts: Texts) -
 
 def training_runs(runs: Sequence[Run]) -> Section:
     """Curves and final figures of training runs."""
-    columns = {"run": None, "student": None, "steps": 0, **FIGURES, "index": None}
-    sorted_by = list(columns).index(f"{PRIMARY_METRIC} after")
-    ordered = sorted(runs, key=lambda run: run.figures[f"{PRIMARY_METRIC} after"] or -np.inf, reverse=True)
+    best = f"{PRIMARY_METRIC} after"
+    columns = ("run", "student", "steps", *runs[0].figures, "index")
+    ordered = sorted(runs, key=lambda run: run.figures[best] or -np.inf, reverse=True)
     rows = [
         [*_names(run), run.steps, *run.figures.values(), "this one" if run.same_index else "another"] for run in ordered
     ]
     note = "Every run is on each chart; click on a name to hide it. Held-out pairs before and after training."
-    return Section("runs", "Training runs", note, figure=runs_figure(runs), table=Table(columns, rows, sorted_by))
+    return Section(
+        "runs", "Training runs", note, figure=runs_figure(runs), table=Table(columns, rows, columns.index(best))
+    )
 
 
 def _cells(ids: np.ndarray, texts: Texts) -> list[Value]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,16 +15,6 @@ from ...shared.storage.checksummed_json import parse_object
 from ...shared.types import PRIMARY_METRIC
 
 CURVES = ("loss", PRIMARY_METRIC, "removed_share")
-# The final figures of a run, and how many digits each has after the point.
-FIGURES: dict[str, int | None] = {
-    "million parameters": 1,
-    "mean loss": 3,
-    f"{PRIMARY_METRIC} before": 4,
-    f"{PRIMARY_METRIC} after": 4,
-    "masked candidates, %": 2,
-    "training, s": 0,
-    "peak memory, MB": 0,
-}
 
 Curve = list[tuple[float, float]]  # step, value
 
@@ -38,7 +27,7 @@ class Run:
         name: Its folder's name, or its path where two folders have one name.
         student: As the settings name it.
         steps: Optimiser steps.
-        figures: A value of each of FIGURES; None where there is none.
+        figures: Final figures by column of the table; None where there is none.
         curves: Of each of CURVES the values by step.
         same_index: Whether it was trained against the index of the report.
     """
@@ -57,11 +46,9 @@ def read_runs(folders: Sequence[Path], index: GuideIndex) -> list[Run]:
     Raises:
         InputError: A folder is no finished run, or its figures cannot be read.
     """
-    names = Counter(folder.resolve().name for folder in folders)
-    return [
-        _read(folder, folder.resolve().name if names[folder.resolve().name] == 1 else str(folder), index)
-        for folder in folders
-    ]
+    names = [folder.resolve().name for folder in folders]
+    unique = [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
+    return [_read(folder, name, index) for folder, name in zip(folders, unique, strict=True)]
 
 
 def _read(folder: Path, name: str, index: GuideIndex) -> Run:
@@ -71,8 +58,7 @@ def _read(folder: Path, name: str, index: GuideIndex) -> Run:
             "There is no finished training run here", where=str(path), fix="give folders that `gistcache train` wrote"
         )
     try:
-        metrics = parse_object(path, "run's metrics.json")
-        return _run(name, metrics, index)
+        return _run(name, parse_object(path, "run's metrics.json"), index)
     except (KeyError, TypeError, ValueError, AttributeError, IndexFaultError) as error:
         raise InputError(
             "A run's figures cannot be read", where=f"{path}: {error!r}", fix="leave it out, or train it again"
@@ -85,20 +71,19 @@ def _run(name: str, metrics: dict[str, Any], index: GuideIndex) -> Run:
     evaluated = _curve(log, f"eval_cosine_{PRIMARY_METRIC}")
     ends = [(0, before.get(PRIMARY_METRIC)), (steps, after.get(PRIMARY_METRIC))]
     evaluated = [(step, value) for step, value in [ends[0], *evaluated, ends[1]] if value is not None]
-    figures = [
-        metrics["parameters"] * 1e-6,
-        metrics["training_loss"],
-        before.get(PRIMARY_METRIC),
-        after.get(PRIMARY_METRIC),
-        None if metrics["removed_share"] is None else 100 * metrics["removed_share"],
-        metrics["seconds"].get("train"),
-        metrics["peak_memory_bytes"] * 1e-6,
-    ]
     return Run(
         name=name,
         student=str(metrics["settings"]["student"]),
         steps=steps,
-        figures=dict(zip(FIGURES, map(_number, figures), strict=True)),
+        figures={
+            "million parameters": _number(metrics["parameters"], 1e-6),
+            "mean loss": _number(metrics["training_loss"]),
+            f"{PRIMARY_METRIC} before": _number(before.get(PRIMARY_METRIC)),
+            f"{PRIMARY_METRIC} after": _number(after.get(PRIMARY_METRIC)),
+            "masked candidates, %": _number(metrics["removed_share"], 100),
+            "training, s": _number(metrics["seconds"].get("train")),
+            "peak memory, MB": _number(metrics["peak_memory_bytes"], 1e-6),
+        },
         curves={
             "loss": _curve(log, "loss"),
             PRIMARY_METRIC: evaluated,
@@ -113,7 +98,7 @@ def _curve(log: list[dict[str, Any]], key: str) -> Curve:
     return [(step, value) for step, value in points if step is not None and value is not None]
 
 
-def _number(value: Any) -> float | None:  # noqa: ANN401 (a value from JSON)
-    """A finite number, or None: JSON has no NaN, and a diverged run has one."""
-    number = math.nan if value is None else float(value)
+def _number(value: Any, factor: float = 1.0) -> float | None:  # noqa: ANN401 (a value from JSON)
+    """A finite number times a factor, or None: JSON has no NaN, and a diverged run has one."""
+    number = math.nan if value is None else float(value) * factor
     return number if math.isfinite(number) else None

@@ -20,7 +20,6 @@ from gistcache.precompute.report.sample import (
     clipped,
     excerpts,
     positive_ranks,
-    sampled_pairs,
 )
 from gistcache.precompute.report.sections import (
     TABLE_ROWS,
@@ -31,13 +30,15 @@ from gistcache.precompute.report.sections import (
     scores,
     training_runs,
 )
-from gistcache.precompute.report.training_runs import CURVES, FIGURES, Run, read_runs
+from gistcache.precompute.report.training_runs import CURVES, Run, read_runs
 from gistcache.shared.errors import InputError, SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.sampling import sample_of
 
 from tests.conftest import build_test_index
 
 NASTY = "<img src=x onerror='hack()'>&\"\u2028</script>終"
+FIGURES = ("parameters", "ndcg@10 before", "ndcg@10 after", "seconds")
 HEAVY = ("numpy", "torch", "polars", "pyarrow", "faiss", "transformers", "sentence_transformers", "datasets", "plotly")
 
 
@@ -48,7 +49,7 @@ def index(small_index):
 
 @pytest.fixture(scope="module")
 def sample(index):
-    return ScoredPairs.read(index, sampled_pairs(index, 100))
+    return ScoredPairs.read(index, sample_of(len(index), 100, SEED))
 
 
 def test_the_sample_holds_what_the_index_says(index, sample):
