@@ -1,7 +1,7 @@
 """A guide as a detector of false negatives, counted over the batches that a student trains on.
 
-A cell is a candidate negative of a row: not the target, not a text against itself, no known positive of the anchor. It
-is a false negative in truth when its text has the anchor's intent.
+A candidate is neither the target, nor a text against itself, nor a known positive of the anchor. It is a false negative
+in truth when its text has the anchor's intent.
 """
 
 from __future__ import annotations
@@ -12,17 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gistcache.shared.candidates import (
-    Blocks,
-    PairVectors,
-    same_text,
-    self_cells,
-    similarities,
-)
+from gistcache.shared.candidates import BatchTexts, Blocks, PairVectors, same_text, similarities
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.types import MarginStrategy
 from gistcache.train.batches.sampler import plan_of_index
-from gistcache.train.loss.guide_lookup import Guides
 from gistcache.train.loss.judges import thresholds
 from torch import Tensor
 
@@ -37,7 +30,7 @@ ROUNDING_BATCHES = 20
 
 
 class Batch(NamedTuple):
-    """Pair ids of a batch, guide scores, and which cells are candidates: (B,), then (B, B) each block."""
+    """Pair ids of a batch (B,), guide scores and which of them are of candidates, (B, B) each block."""
 
     labels: np.ndarray
     scores: Blocks
@@ -52,11 +45,14 @@ def batches(index: GuideIndex, batch_size: int, seed: int) -> Iterator[Batch]:
 
 
 def _batch(index: GuideIndex, labels: np.ndarray) -> Batch:
-    rows, guide = torch.arange(len(labels)), Guides([index]).look_up(labels, 0, torch.device("cpu"))
-    scores = all_scores(guide.views[0].vectors)
-    leaving = zip(self_cells(rows, scores), same_text(guide.texts, rows, scores), strict=True)
-    candidates = Blocks(*(~(one | other) for one, other in leaving))  # the target is a known positive: not among them
-    return Batch(labels, scores, candidates)
+    ids, none = index.pairs(labels, 0), torch.empty(0, dtype=torch.int64)
+    anchors, positives = (torch.from_numpy(index.vectors(each).astype(np.float32)) for each in ids[:2])
+    scores = all_scores(PairVectors(anchors, positives, anchors[:0]))
+    arrays = map(torch.from_numpy, (*map(index.content_ids, ids[:2]), *index.known_positives(labels)))
+    anchor_texts, positive_texts, known, known_rows = arrays
+    texts = BatchTexts(anchor_texts, positive_texts, none, none.bool(), known, known_rows)
+    # A row's own texts and its target are among these: a text against itself, and a known positive.
+    return Batch(labels, scores, same_text(texts, torch.arange(len(labels)), scores).each(torch.logical_not))
 
 
 def all_scores(vectors: PairVectors) -> Blocks:
@@ -64,8 +60,8 @@ def all_scores(vectors: PairVectors) -> Blocks:
     return similarities(vectors, rows, contrast_anchors=True, contrast_positives=True)
 
 
-def removed_cells(scores: Blocks, margin: float, strategy: MarginStrategy) -> Blocks:
-    """What the paper's judge takes out."""
+def masked(scores: Blocks, margin: float, strategy: MarginStrategy) -> Blocks:
+    """Mark what the paper's judge masks."""
     limit = thresholds(scores.ap.diagonal()[:, None], margin, strategy)
     return Blocks(*(block > limit for block in scores if block is not None))
 
@@ -86,17 +82,17 @@ def detector_figures(index: GuideIndex, intents: dict[str, str], batch_size: int
         intent = numbers[batch.labels]
         same = intent[:, None] == intent[None, :]  # a pair's two texts have one intent: the same for every block
         for margin, strategy in MARGINS:
-            removed = removed_cells(batch.scores, margin, strategy)
+            above = masked(batch.scores, margin, strategy)
             for block in ("ap", "aa", "pp"):
                 counter = counts.setdefault((margin, strategy, block), Counter())
-                counter.update(_counted(getattr(batch.candidates, block), getattr(removed, block), same))
+                counter.update(_counted(getattr(batch.candidates, block), getattr(above, block), same))
     return [{"margin": key[0], "strategy": key[1], "block": key[2], **counter} for key, counter in counts.items()]
 
 
 def _counted(candidates: Tensor, removed: Tensor, same: Tensor) -> dict[str, int]:
     removed, same = removed & candidates, same & candidates
-    found = {"cells": candidates, "removed": removed, "same": same, "removed_same": removed & same}
-    return {name: int(cells.sum()) for name, cells in found.items()}
+    marks = {"cells": candidates, "removed": removed, "same": same, "removed_same": removed & same}
+    return {name: int(marked.sum()) for name, marked in marks.items()}
 
 
 def changed_by_rounding(index: GuideIndex, guide: Any, batch_size: int, seed: int) -> list[dict[str, Any]]:
@@ -109,7 +105,7 @@ def changed_by_rounding(index: GuideIndex, guide: Any, batch_size: int, seed: in
         exact = all_scores(PairVectors(anchors, positives, anchors[:0]))
         candidates = batch.candidates.joined()
         for margin in MARGINS:
-            differ = removed_cells(batch.scores, *margin).joined() != removed_cells(exact, *margin).joined()
+            differ = masked(batch.scores, *margin).joined() != masked(exact, *margin).joined()
             counts[margin].update(cells=int(candidates.sum()), changed=int((differ & candidates).sum()))
     return [{"margin": margin[0], "strategy": margin[1], **counter} for margin, counter in counts.items()]
 
