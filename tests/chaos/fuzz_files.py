@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -129,8 +128,8 @@ def damaged(data: bytes, chance: Chance) -> bytes:
     return bytes(changed)
 
 
-def awkward_files(folder: Path, *, bombs: bool) -> Iterator[Path]:
-    """Files that are large, deep, wide, endless or oddly named; with bombs, those that unpack to a gigabyte too."""
+def awkward_files(folder: Path) -> Iterator[Path]:
+    """Files that are large, deep, wide, endless or oddly named."""
     good = b'{"anchor": "a", "positive": "b"}\n'
     long = json.dumps({"anchor": "a", "positive": "x" * 10**7}).encode()
     contents = {
@@ -155,25 +154,9 @@ def awkward_files(folder: Path, *, bombs: bool) -> Iterator[Path]:
     for name, data in contents.items():
         (folder / name).write_bytes(data)
         yield folder / name
-    repeated_lines = {
-        "bomb of one line.jsonl.gz": b"x" * 2**20,
-        "bomb of blank lines.jsonl.gz": b"\n" * 2**20,
-        "bomb of bad lines.csv.gz": b"x\n" * 2**19,
-        "bomb of good lines.jsonl.gz": good * (2**20 // len(good)),
-    }
-    for name, repeated in repeated_lines.items() if bombs else ():
-        with gzip.open(folder / name, "wb") as file:
-            for _ in range(1000):
-                file.write(repeated)
-        yield folder / name
     wide = pa.table({f"c{n}": pa.array(["x"]) for n in range(20_000)} | {"anchor": ["a"], "positive": ["b"]})
     pq.write_table(wide, folder / "wide.parquet")
     yield folder / "wide.parquet"
-    same = pa.table({name: pa.array([name] * 2).dictionary_encode().take(np.zeros(10**6, int)) for name in NAMES[:2]})
-    with pq.ParquetWriter(folder / "bomb.parquet", same.schema) as writer:
-        for _ in range(40):
-            writer.write_table(same)
-    yield folder / "bomb.parquet"
     loop = folder / "loop"
     (loop / "sub").mkdir(parents=True)
     (loop / "sub" / "a.jsonl").write_bytes(good)
