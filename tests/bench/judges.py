@@ -3,8 +3,8 @@
     python tests/bench/judges.py      with data and mpnet as for `make results`
 
 Each guide as it is; the questions' intents are shown to nobody and say what a false negative is. Random pairs are
-judged against each other; a text's density is measured exactly over all texts, as stage 1 does, for several K, and as the
-mean of the first K scores.
+judged against each other; a text's density is measured exactly over all texts, as stage 1 does, for several K, and as
+the mean of the first K scores.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Corpus:
         return [side[:, :k].mean(1) if mean else side[:, k - 1] for side in self.closest]
 
     def related(self, k: int, mean: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """z of the sampled pairs, and of all pairs four times the score between anchor and positive, less their densities."""
+        """z of the sampled pairs; of all pairs, 4 times the score of anchor and positive less their mean density."""
         (anchors, positives), (ra, rp) = self.sides, self.density(k, mean)
         taken, none = self.sample, anchors[:0]
         view = GuideView(
