@@ -14,7 +14,7 @@ needs_mount = pytest.mark.skipif(not disk.can_mount(), reason="mounting a small 
 
 @pytest.fixture(scope="module")
 def arena(tmp_path_factory, forked):
-    return Arena.made(tmp_path_factory.mktemp("chaos"))
+    return Arena.create(tmp_path_factory.mktemp("chaos"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -28,7 +28,7 @@ def test_training_cut_anywhere_ends_in_the_same_weights(arena, number):
 
 
 @needs_mount
-def test_a_full_disk_is_told_and_gone_on_from(arena):
+def test_a_full_disk_is_an_error_and_the_command_resumes(arena):
     assert disk.fill_index(arena, 4, seed=0)["found no room"] >= 2
     assert disk.fill_train(arena, 2, seed=0).total() == 2
 
@@ -43,14 +43,14 @@ def test_a_flipped_bit_is_named_and_refused(arena):
 
 
 def test_trainers_share_an_index_while_it_is_verified(arena):
-    done = load.share_index(arena, trainers=2, seconds=1)
-    assert done["training runs"] >= 2
-    assert done["verify runs"] >= 1
+    counts = load.share_index(arena, trainers=2, seconds=1)
+    assert counts["training runs"] >= 2
+    assert counts["verify runs"] >= 1
 
 
 def test_damaged_and_awkward_inputs_end_in_success_or_an_error_of_our_own(arena, tmp_path):
-    found = fuzz.fuzz(tmp_path, arena.index, 1000, seed=1)
-    assert found["read"] > 50
-    assert found["read, with rejects"] > 50
-    assert found["InputError"] > 50
-    assert found["IndexFaultError"] > 50
+    counts = fuzz.fuzz(tmp_path, arena.index, 1000, seed=1)
+    assert counts["read"] > 50
+    assert counts["read, with rejects"] > 50
+    assert counts["InputError"] > 50
+    assert counts["IndexFaultError"] > 50

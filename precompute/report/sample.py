@@ -1,14 +1,12 @@
-"""What the report reads of an index: ranks of all pairs, and everything about a seeded sample of them.
+"""What the report reads of an index: ranks of all pairs, and scores and texts of some of them.
 
-Score shards are read part by part, vectors and texts by id: memory grows with the sample, not with the index.
+Score shards are read one by one, texts by id: memory grows with the sample, not with the index.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,21 +14,15 @@ import pyarrow as pa
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.ragged import padded
 from ...shared.guide_index.texts import Texts
-from ...shared.sampling import sample_of
 
 SEED = 0
 # The least rank of each bar; the last bar has no end.
 RANK_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000, 100_000)
-EXCERPT_CHARACTERS = 4_000
-
-
-def sampled_pairs(index: GuideIndex, most: int) -> np.ndarray:
-    """At most ``most`` pair ids, drawn with a fixed seed: (n,) int64, ascending."""
-    return sample_of(len(index), most, SEED)
+EXCERPT_CHARACTERS = 1_000
 
 
 def positive_ranks(index: GuideIndex, worst: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the guide puts the positives of all pairs.
+    """Count the ranks of the positives of all pairs, and name the pairs whose positives rank lowest.
 
     Args:
         index: An open index.
@@ -40,14 +32,14 @@ def positive_ranks(index: GuideIndex, worst: int) -> tuple[np.ndarray, np.ndarra
         How many pairs have a rank from each of RANK_EDGES to the next, (edges,) int64; and the ids of the pairs whose
         positives are furthest down, of equal ranks those with the lowest guide score, ascending.
     """
-    counts, held = np.zeros(len(RANK_EDGES), dtype=np.int64), np.empty((0, 3))
+    counts, lowest = np.zeros(len(RANK_EDGES), dtype=np.int64), np.empty((0, 3))
     for table in index.scores(["pair_id", "positive_rank", "positive_score"]):
         ranks = table["positive_rank"].to_numpy()
         counts += np.bincount(np.searchsorted(RANK_EDGES, ranks, side="right") - 1, minlength=len(RANK_EDGES))
         rows = np.stack([table["pair_id"].to_numpy(), ranks, table["positive_score"].to_numpy()], axis=1)
-        held = np.concatenate([held, rows[ranks > 0]])
-        held = held[np.lexsort((held[:, 2], -held[:, 1]))[:worst]]
-    return counts, np.sort(held[:, 0].astype(np.int64))
+        lowest = np.concatenate([lowest, rows[ranks > 0]])
+        lowest = lowest[np.lexsort((lowest[:, 2], -lowest[:, 1]))[:worst]]
+    return counts, np.sort(lowest[:, 0].astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -60,10 +52,8 @@ class ScoredPairs:
         positives: (n,) int64 text ids.
         scores: (n,) float32 guide scores of anchor and positive.
         ranks: (n,) int64 documents that the guide puts above the positive.
-        clusters: (n,) int32.
-        neighbors: (n, K) int64 closest documents of the anchor, best first; -1 for none.
-        neighbor_scores: (n, K) float32; NaN for none.
-        closest: (n,) which neighbour is the closest that is no known positive of the anchor; -1 where none is.
+        closest_ids: (n,) int64 the document closest to the anchor that is no known positive of it; -1 for none.
+        closest_scores: (n,) float32 guide scores of anchor and that document; NaN for none.
     """
 
     pair_ids: np.ndarray
@@ -71,91 +61,57 @@ class ScoredPairs:
     positives: np.ndarray
     scores: np.ndarray
     ranks: np.ndarray
-    clusters: np.ndarray
-    neighbors: np.ndarray
-    neighbor_scores: np.ndarray
-    closest: np.ndarray
+    closest_ids: np.ndarray
+    closest_scores: np.ndarray
 
     @classmethod
     def read(cls, index: GuideIndex, pair_ids: np.ndarray) -> ScoredPairs:
-        """The stored scores of the pairs with these ids, which must ascend."""
+        """Read the stored scores of the pairs with these ids, which must ascend."""
         table = pa.concat_tables(_rows(index, pair_ids))
-        ids, width = index.pairs(pair_ids, negatives=0), index.manifest.request.settings["neighbors"]
+        ids = index.pairs(pair_ids, negatives=0)
+        # A column more than there can be neighbors: it stands for none.
+        width = index.manifest.request.settings["neighbors"] + 1
         neighbors = padded(table["neighbor_ids"], width, -1, np.int64)
+        neighbor_scores = padded(table["neighbor_scores"], width, np.nan, np.float32)
+        closest = (np.arange(len(neighbors)), _first_non_positive(index, pair_ids, neighbors))
         return cls(
             pair_ids,
             ids.anchors,
             ids.positives,
             table["positive_score"].to_numpy(),
             table["positive_rank"].to_numpy(),
-            table["cluster"].to_numpy(),
-            neighbors,
-            padded(table["neighbor_scores"], width, np.nan, np.float32),
-            _closest(index, pair_ids, neighbors),
+            neighbors[closest],
+            neighbor_scores[closest],
         )
 
     def __len__(self) -> int:
         return len(self.pair_ids)
 
-    @property
-    def closest_ids(self) -> np.ndarray:
-        """(n,) text ids of ``closest``; -1 for none."""
-        return self._of_closest(self.neighbors, -1)
-
-    @property
-    def closest_scores(self) -> np.ndarray:
-        """(n,) guide scores of ``closest``; NaN for none."""
-        return self._of_closest(self.neighbor_scores, np.nan)
-
-    def _of_closest(self, values: np.ndarray, none: float) -> np.ndarray:
-        return np.where(self.closest < 0, none, values[np.arange(len(values)), self.closest])
-
 
 def _rows(index: GuideIndex, pair_ids: np.ndarray) -> Iterator[pa.Table]:
     start = 0
-    columns = ["positive_score", "neighbor_ids", "neighbor_scores", "positive_rank", "cluster"]
+    columns = ["positive_score", "neighbor_ids", "neighbor_scores", "positive_rank"]
     for table in index.scores(columns):
         chosen = pair_ids[(pair_ids >= start) & (pair_ids < start + table.num_rows)] - start
         start += table.num_rows
         yield table.take(pa.array(chosen))
 
 
-def _closest(index: GuideIndex, pair_ids: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
+def _first_non_positive(index: GuideIndex, pair_ids: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
+    """(n,) which neighbor (n, K) is the first that is no known positive of the pair's anchor."""
     known, owner = index.known_positives(pair_ids)
     texts = index.manifest.rows["texts"]
     keys = np.arange(len(neighbors))[:, None] * texts + index.content_ids(neighbors)
-    positive = np.isin(keys, owner * texts + known) | (neighbors < 0)
-    return np.where(positive.all(axis=1), -1, positive.argmin(axis=1))
+    return (np.isin(keys, owner * texts + known) & (neighbors >= 0)).argmin(axis=1)
 
 
-def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Vectors (n, dim) on their first two principal components: (n, 2), and the share of the variance these have."""
-    centred = vectors - vectors.mean(axis=0)
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    flat = np.zeros((len(vectors), 2))
-    flat[:, : min(2, len(values))] = left[:, :2] * values[:2]
-    # The sign of a component is arbitrary: the largest value is made positive.
-    flat *= np.where(flat[np.abs(flat).argmax(axis=0), [0, 1]] < 0, -1, 1)
-    return flat, float((values[:2] ** 2).sum() / max((values**2).sum(), 1e-12))
-
-
-class Excerpt(NamedTuple):
-    """The beginning of a text, and how many characters the whole has."""
-
-    text: str
-    characters: int
-
-
-def excerpts(index: GuideIndex, ids: np.ndarray) -> dict[int, Excerpt]:
+def excerpts(index: GuideIndex, ids: np.ndarray) -> dict[int, str]:
     """The beginnings of texts by text id, ids below 0 left out."""
     ids = np.unique(ids[ids >= 0])
     texts = Texts(index).take(ids).to_pylist() if len(ids) else []
-    return {id_: Excerpt(text[:EXCERPT_CHARACTERS], len(text)) for id_, text in zip(ids.tolist(), texts, strict=True)}
+    return {id_: text[:EXCERPT_CHARACTERS] for id_, text in zip(ids.tolist(), texts, strict=True)}
 
 
 def clipped(text: str, limit: int) -> str:
-    """The beginning of a text, so long that its JSON, as the page has it, has at most ``limit`` bytes."""
-    head = text[:limit]
-    while len(json.dumps(head, ensure_ascii=False).encode(errors="replace")) + 5 * sum(map(head.count, "<>&'")) > limit:
-        head = head[: len(head) * 9 // 10]
-    return text if head == text else f"{head}…"
+    """A text, or its first ``limit`` characters and an ellipsis."""
+    return text if len(text) <= limit else f"{text[:limit]}…"

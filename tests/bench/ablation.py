@@ -1,4 +1,4 @@
-"""What each part of the fast step brings: the step as it is, and with one part taken out or another put in, by turns.
+"""What each part of the fast step brings: the step as it is, and with one part taken out, by turns.
 
 python tests/bench/ablation.py --rounds 7
 """
@@ -25,7 +25,6 @@ CHANGES: dict[str, tuple[str, Callable[..., object]]] = {
     "torch's own matrix products (MKL)": ("OneDNNLinear", nullcontext),
     "length buckets, not packed": ("can_pack", lambda *_: False),
 }
-COMPILED = "feed-forward blocks through torch.compile, dynamic shapes, torch's own products"
 
 
 def measure(rounds: int) -> Figures:
@@ -35,8 +34,6 @@ def measure(rounds: int) -> Figures:
     variants: dict[str, Callable[[int], None]] = {AS_IS: stepper(OURS, index, plan)}
     for name, (part, instead) in CHANGES.items():
         variants[name] = _with(stepper(OURS, index, plan), {part: instead})
-    compiled = stepper(OURS, index, plan, prepare=_compile_feed_forward)
-    variants[COMPILED] = _with(compiled, {"OneDNNLinear": nullcontext})
     return {"seconds": by_turns(variants, rounds, warmup=3), "onednn": onednn_pays()}
 
 
@@ -48,19 +45,12 @@ def _with(step: Callable[[int], None], changes: dict[str, Callable[..., object]]
     return run
 
 
-def _compile_feed_forward(model) -> None:
-    for layer in model[0].model.encoder.layer:
-        layer.feed_forward_chunk = torch.compile(layer.feed_forward_chunk, dynamic=True)
-
-
 def table(figures: Figures) -> str:
     """One line a variant."""
     base = figures["seconds"][AS_IS]
     lines = ["| step | seconds | times the step as it is |", "|---|---|---|"]
     lines += [f"| {name} | {spread(values)} | {ratio(values, base)} |" for name, values in figures["seconds"].items()]
-    note = (
-        "" if figures["onednn"] else "\n\noneDNN does not pay on this processor, so the first two lines are the same."
-    )
+    note = "" if figures["onednn"] else "\n\noneDNN is no faster on this processor: the first two lines are the same."
     return "\n".join(lines) + note + "\n"
 
 

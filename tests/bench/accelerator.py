@@ -155,13 +155,13 @@ def search(device: str, rows: int) -> Figures:
     ]
     begun = time.perf_counter()
     if index is flat:
-        found = exact_search(anchors, lambda: blocks, NEIGHBORS, device=device)
+        neighbors = exact_search(anchors, lambda: blocks, NEIGHBORS, device=device)
     else:
-        found = faiss_index.search(index, anchors, NEIGHBORS)
+        neighbors = faiss_index.search(index, anchors, NEIGHBORS)
     seconds = time.perf_counter() - begun
     sample = np.random.default_rng(0).integers(0, rows, 20)
     truth = np.argsort(-(anchors[sample].astype(np.float64) @ documents.astype(np.float64).T), axis=1)[:, :NEIGHBORS]
-    right = np.mean([len(np.intersect1d(*each)) for each in zip(found.ids[sample], truth, strict=True)]) / NEIGHBORS
+    right = np.mean([len(np.intersect1d(*each)) for each in zip(neighbors.ids[sample], truth, strict=True)]) / NEIGHBORS
     return {"rows": rows, "seconds": seconds, "by": "torch" if index is flat else "faiss-gpu", "recall": float(right)}
 
 
@@ -180,14 +180,14 @@ def report(figures: Figures) -> str:
     lines += ["|---|---|---|---|"]
     for precision, cost in figures["pass"].items():
         lines += [f"| {precision} | {cost['pass ms']:.1f} | {cost['tokens/s']:,.0f} | {cost['tokens']:,.0f} |"]
-    encoded, found = figures["encoding"], figures["search"]
-    rows, seconds, by = found["rows"], found["seconds"], found["by"]
+    encoded, searched = figures["encoding"], figures["search"]
+    rows, seconds, by = searched["rows"], searched["seconds"], searched["by"]
     lines += [
         "",
         f"Encoding: {encoded['texts/s']:,.0f} texts/s of {encoded['tokens']:.0f} tokens, {encoded['teraflops']:.0f} "
         f"teraflops, {encoded['rate']:.0%} of the card's matrix rate.",
         f"Exact top {NEIGHBORS} of {rows:,} rows among {rows:,}, 384 dimensions, by {by}: {seconds:.1f} s; "
-        f"{found['recall']:.3f} of what a search in float64 finds.",
+        f"{searched['recall']:.3f} of what a search in float64 finds.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -199,20 +199,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--layers", type=int, default=24, help="layers of the guide")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    given = parser.parse_args()
-    if given.device.startswith("cuda") and not torch.cuda.is_available():
+    args = parser.parse_args()
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise SystemExit("There is no CUDA device here: not run. `--device cpu` with small sizes tries the script.")
     parts: dict[str, Callable[[], Figures]] = {
-        "step": lambda: training_step(given.device, given.batch_size, given.rounds, given.layers),
-        "pass": lambda: {each: pass_cost(given.device, each, given.batch_size) for each in ("fp32", "bf16")},
-        "encoding": lambda: encoding(given.device, given.layers, min(ENCODED_TEXTS, given.rows)),
-        "search": lambda: search(given.device, given.rows),
+        "step": lambda: training_step(args.device, args.batch_size, args.rounds, args.layers),
+        "pass": lambda: {each: pass_cost(args.device, each, args.batch_size) for each in ("fp32", "bf16")},
+        "encoding": lambda: encoding(args.device, args.layers, min(ENCODED_TEXTS, args.rows)),
+        "search": lambda: search(args.device, args.rows),
     }
     figures: Figures = {"machine": machine()}
     for name, measure in parts.items():
         figures[name] = measure()
         say(f"{name}: {json.dumps(figures[name])}")  # a rented card may be gone before the end
-    if given.device != "cpu":
+    if args.device != "cpu":
         MEASURED.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(report(figures))
 

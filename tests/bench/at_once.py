@@ -10,8 +10,8 @@ from multiprocessing.connection import wait
 def run_at_once(act: Callable[..., object], each_with: Sequence[Sequence[object]], count: int) -> int:
     """Call a function with each set of arguments, in ``count`` processes at a time; how many of the calls failed.
 
-    A process has no other task before or after. What goes wrong in one is told by it and leaves the others alone. The
-    calling process must not have used a GPU: a forked one could not.
+    A process runs one call only; an error in one leaves the others alone. The calling process must not have used a GPU:
+    a forked one could not.
     """
     context = multiprocessing.get_context("fork")
     waiting, running, failed = list(each_with), {}, 0

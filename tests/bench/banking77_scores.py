@@ -53,16 +53,16 @@ def accuracy(model: Any, train: list[Question], test: list[Question], draws: int
     draws are the same for every model.
     """
     intents = np.array([question.intent for question in train])
-    drawn = [_draw(intents, DRAW_SEED + number) for number in range(draws)]
-    used = np.unique(np.concatenate(drawn))
+    draws_of_rows = [_draw(intents, DRAW_SEED + number) for number in range(draws)]
+    used = np.unique(np.concatenate(draws_of_rows))
     known = model.encode([train[i].text for i in used], show_progress_bar=False)
-    asked = model.encode([question.text for question in test], show_progress_bar=False)
+    embedded = model.encode([question.text for question in test], show_progress_bar=False)
     answers = [question.intent for question in test]
-    found = []
-    for rows in drawn:
+    accuracies = []
+    for rows in draws_of_rows:
         classifier = LogisticRegression(max_iter=100).fit(known[np.searchsorted(used, rows)], intents[rows])
-        found.append(100 * classifier.score(asked, answers))
-    return float(np.mean(found)), float(np.std(found))
+        accuracies.append(100 * classifier.score(embedded, answers))
+    return float(np.mean(accuracies)), float(np.std(accuracies))
 
 
 def _draw(intents: np.ndarray, seed: int) -> np.ndarray:

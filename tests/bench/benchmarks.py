@@ -1,6 +1,6 @@
 """Every benchmark, and docs/BENCHMARKS.md.
 
-python tests/bench/benchmarks.py            what is measured already is kept in runs/bench and not measured again
+python tests/bench/benchmarks.py            what is in runs/bench is not measured again
 python tests/bench/benchmarks.py --again    measure everything
 """
 
@@ -24,7 +24,7 @@ import torch
 import training_step
 from bench_data import GUIDE, index_of, pairs_file
 from gistcache.train.batches.plan import batch_plan
-from interleaved import REPOSITORY, WORK, Figures, in_own_process, kept, machine, say
+from interleaved import REPOSITORY, WORK, Figures, cached, in_own_process, machine, say
 
 PAGE = REPOSITORY / "docs" / "BENCHMARKS.md"
 TEMPLATE = REPOSITORY / "tests" / "bench" / "benchmarks_page.md"
@@ -82,7 +82,7 @@ def main() -> None:
     torch.set_num_threads(2)
     WORK.mkdir(parents=True, exist_ok=True)
     index_seconds()
-    step = kept("step_64", STEP_ROUNDS[64], lambda: training_step.measure(64, STEP_ROUNDS[64]))
+    step = cached("step_64", STEP_ROUNDS[64], lambda: training_step.measure(64, STEP_ROUNDS[64]))
     measured: dict[str, Callable[[], Figures]] = {
         "bill": lambda: bill_figures(step),
         "profile": profile_step.measure,
@@ -96,7 +96,7 @@ def main() -> None:
         "token_cache": lambda: token_cache.measure(3),
         "step_256": lambda: training_step.measure(256, STEP_ROUNDS[256]),
     }
-    figures = {"step_64": step} | {name: kept(name, name, make) for name, make in measured.items()}
+    figures = {"step_64": step} | {name: cached(name, name, make) for name, make in measured.items()}
     bill.plot(figures["bill"])
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         machine=machine(),

@@ -32,7 +32,7 @@ BATCH_SIZE, SEED = 64, 0
 
 
 def measured(name: str, pairs: Path, intents: dict[str, str], work: Path) -> dict[str, Any]:
-    """Precision and recall of a guide's removals, and decisions that float16 changes; kept in ``work``."""
+    """Precision and recall of a guide's removals, and decisions that float16 changes; written to ``work``."""
     out, results = work / f"index-{name}-{pairs.stem}", Results(work / "detector.jsonl")
     gistcache("index", pairs, "--guide", GUIDES[name], "--out", out, "--max-length", MAX_LENGTH)
     index, made_by = GuideIndex.open(out), {"guide": name, "pairs": sha256_of(pairs)}
@@ -42,29 +42,31 @@ def measured(name: str, pairs: Path, intents: dict[str, str], work: Path) -> dic
         return changed_by_rounding(index, model, BATCH_SIZE, SEED)
 
     return {
-        "cells": results.keep_or_make(
+        "cells": results.get_or_measure(
             made_by | {"step": "cells"}, lambda: detector_figures(index, intents, BATCH_SIZE, SEED)
         ),
-        "rounding": results.keep_or_make(made_by | {"step": "rounding"}, rounding),
+        "rounding": results.get_or_measure(made_by | {"step": "rounding"}, rounding),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=PUBLIC, help="the public data")
-    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "results", help="everything that is kept")
+    parser.add_argument(
+        "--work", type=Path, default=REPOSITORY / "runs" / "results", help="folder of all files that it writes"
+    )
     parser.add_argument("--pairs", type=int, help="a trial with so many pairs")
-    given = parser.parse_args()
-    if missing := [str(path) for path in (given.data / QUESTIONS, Path(GUIDE)) if not path.exists()]:
+    args = parser.parse_args()
+    if missing := [str(path) for path in (args.data / QUESTIONS, Path(GUIDE)) if not path.exists()]:
         sys.exit(f"not there: {', '.join(missing)}\n  to do: see docs/DETECTOR.md")
-    questions = read_questions(given.data / QUESTIONS)
-    pairs = given.work / f"all-questions-{given.pairs or 'all'}.jsonl"
-    given.work.mkdir(parents=True, exist_ok=True)
-    rows = make_pairs(questions, SEED)[: given.pairs]
+    questions = read_questions(args.data / QUESTIONS)
+    pairs = args.work / f"all-questions-{args.pairs or 'all'}.jsonl"
+    args.work.mkdir(parents=True, exist_ok=True)
+    rows = make_pairs(questions, SEED)[: args.pairs]
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     intents = {question.text: question.intent for question in questions}
-    text = page({name: measured(name, pairs, intents, given.work) for name in GUIDES}, len(rows))
-    out = (given.work if given.pairs else REPOSITORY / "docs") / "DETECTOR.md"
+    text = page({name: measured(name, pairs, intents, args.work) for name in GUIDES}, len(rows))
+    out = (args.work if args.pairs else REPOSITORY / "docs") / "DETECTOR.md"
     out.write_text(text, encoding="utf-8")
     print(text)
     say(f"written to {out}")

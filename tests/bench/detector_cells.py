@@ -1,7 +1,7 @@
 """A guide as a detector of false negatives, counted over the batches that a student trains on.
 
-A cell is a candidate negative of a row: not the target, not a text against itself, no known positive of the anchor. It
-is a false negative in truth when its text has the anchor's intent.
+A candidate is neither the target, nor a text against itself, nor a known positive of the anchor. It is a false negative
+in truth when its text has the anchor's intent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROUNDING_BATCHES = 20
 
 
 class Batch(NamedTuple):
-    """Pair ids of a batch, guide scores, and which cells are candidates: (B,), then (B, B) each block."""
+    """Pair ids of a batch (B,), guide scores and which of them are of candidates, (B, B) each block."""
 
     labels: np.ndarray
     scores: Blocks
@@ -62,8 +62,8 @@ def all_scores(vectors: PairVectors) -> Blocks:
     return similarities(vectors, rows, contrast_anchors=True, contrast_positives=True)
 
 
-def removed_cells(scores: Blocks, margin: float, strategy: MarginStrategy) -> Blocks:
-    """What the paper's judge takes out."""
+def masked(scores: Blocks, margin: float, strategy: MarginStrategy) -> Blocks:
+    """Mark what the paper's judge masks."""
     limit = thresholds(scores.ap.diagonal()[:, None], margin, strategy)
     return Blocks(*(block > limit for block in scores if block is not None))
 
@@ -84,17 +84,17 @@ def detector_figures(index: GuideIndex, intents: dict[str, str], batch_size: int
         intent = numbers[batch.labels]
         same = intent[:, None] == intent[None, :]  # a pair's two texts have one intent: the same for every block
         for margin, strategy in MARGINS:
-            removed = removed_cells(batch.scores, margin, strategy)
+            above = masked(batch.scores, margin, strategy)
             for block in ("ap", "aa", "pp"):
                 counter = counts.setdefault((margin, strategy, block), Counter())
-                counter.update(_counted(getattr(batch.candidates, block), getattr(removed, block), same))
+                counter.update(_counted(getattr(batch.candidates, block), getattr(above, block), same))
     return [{"margin": key[0], "strategy": key[1], "block": key[2], **counter} for key, counter in counts.items()]
 
 
 def _counted(candidates: Tensor, removed: Tensor, same: Tensor) -> dict[str, int]:
     removed, same = removed & candidates, same & candidates
-    found = {"cells": candidates, "removed": removed, "same": same, "removed_same": removed & same}
-    return {name: int(cells.sum()) for name, cells in found.items()}
+    marks = {"cells": candidates, "removed": removed, "same": same, "removed_same": removed & same}
+    return {name: int(marked.sum()) for name, marked in marks.items()}
 
 
 def changed_by_rounding(index: GuideIndex, guide: Any, batch_size: int, seed: int) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ def changed_by_rounding(index: GuideIndex, guide: Any, batch_size: int, seed: in
         exact = all_scores(PairVectors(anchors, positives, anchors[:0]))
         candidates = batch.candidates.joined()
         for margin in MARGINS:
-            differ = removed_cells(batch.scores, *margin).joined() != removed_cells(exact, *margin).joined()
+            differ = masked(batch.scores, *margin).joined() != masked(exact, *margin).joined()
             counts[margin].update(cells=int(candidates.sum()), changed=int((differ & candidates).sum()))
     return [{"margin": margin[0], "strategy": margin[1], **counter} for margin, counter in counts.items()]
 

@@ -70,12 +70,12 @@ def _detector_rows(detectors: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 def _by_margin(cells: list[dict[str, Any]], blocks: str) -> dict[str, Counter[str]]:
     """Counts summed over the blocks."""
-    found: dict[str, Counter[str]] = {}
+    counts_by_margin: dict[str, Counter[str]] = {}
     for row in cells:
         if blocks == "all" or row["block"] == "ap":
             counts = {name: row[name] for name in ("cells", "removed", "same", "removed_same")}
-            found.setdefault(_margin(row), Counter()).update(counts)
-    return found
+            counts_by_margin.setdefault(_margin(row), Counter()).update(counts)
+    return counts_by_margin
 
 
 def _detector_cells(counts: Counter[str]) -> list[str]:

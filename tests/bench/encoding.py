@@ -28,13 +28,13 @@ GUIDES = {"all-MiniLM-L6-v2": STUDENT, "all-mpnet-base-v2": GUIDE}
 
 def texts_of(count: int) -> dict[str, list[str]]:
     """Unique texts of each source that is at hand, in random order: short questions, longer documents."""
-    found = {}
+    sources = {}
     if BANKING.is_file():
-        found["Banking77 questions"] = [question.text for question in read_questions(BANKING)]
+        sources["Banking77 questions"] = [question.text for question in read_questions(BANKING)]
     if DOCS.is_file():
-        found["docs pairs"] = pq.read_table(DOCS)["positive"].to_pylist()
+        sources["docs pairs"] = pq.read_table(DOCS)["positive"].to_pylist()
     random = np.random.default_rng(0)
-    unique = {name: list(dict.fromkeys(texts)) for name, texts in found.items()}
+    unique = {name: list(dict.fromkeys(texts)) for name, texts in sources.items()}
     return {name: [texts[i] for i in random.permutation(len(texts))[:count]] for name, texts in unique.items()}
 
 
@@ -78,13 +78,13 @@ def table(figures: Figures, matrix: Figures) -> str:
         "| guide | texts | gistcache, texts/s | encode, texts/s | times faster | share of the matrix rate |",
         "|---" * 6 + "|",
     ]
-    for name, found in figures.items():
+    for name, measured in figures.items():
         guide, source = name.split("|")
-        ours, theirs = found["seconds"]["gistcache"], found["seconds"]["encode"]
-        rates = [spread([found["texts"] / value for value in values], 0) for values in (ours, theirs)]
-        products = 2 * found["tokens"] * matrix[guide]["weights"]
+        ours, theirs = measured["seconds"]["gistcache"], measured["seconds"]["encode"]
+        rates = [spread([measured["texts"] / value for value in values], 0) for values in (ours, theirs)]
+        products = 2 * measured["tokens"] * matrix[guide]["weights"]
         share = products / median(ours) / matrix[guide]["rate"]
-        what = f"{found['texts']} {source}, {found['tokens'] / found['texts']:.0f} tokens each"
+        what = f"{measured['texts']} {source}, {measured['tokens'] / measured['texts']:.0f} tokens each"
         lines.append(f"| {guide} | {what} | {rates[0]} | {rates[1]} | {ratio(theirs, ours)} | {share:.0%} |")
     return "\n".join(lines) + "\n"
 
@@ -93,9 +93,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--texts", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(2)
-    figures = measure(given.texts, given.rounds)
+    figures = measure(args.texts, args.rounds)
     print(table(figures, matrix_rates()))
     print(json.dumps(figures))
 

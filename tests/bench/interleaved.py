@@ -27,10 +27,10 @@ def by_turns(variants: dict[str, Callable[[int], None]], rounds: int, warmup: in
         for name, run in variants.items():
             begun = time.perf_counter()
             run(number)
-            taken = time.perf_counter() - begun
+            spent = time.perf_counter() - begun
             if number >= warmup:
-                seconds[name].append(taken)
-            say(f"round {number - warmup + 1}: {name} {taken:.2f} s")
+                seconds[name].append(spent)
+            say(f"round {number - warmup + 1}: {name} {spent:.2f} s")
     return seconds
 
 
@@ -51,21 +51,21 @@ def ratio(slow: list[float], fast: list[float], digits: int = 2) -> str:
 def in_own_process(script: str, *words: object) -> Figures:
     """Run a script of this folder alone and read the JSON of its last line: its peak memory is nobody else's."""
     command = [sys.executable, str(Path(__file__).parent / script), *map(str, words)]
-    outcome = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-    if outcome.returncode:
-        sys.exit(f"{script} ended with {outcome.returncode}; its message is above")
-    return json.loads(outcome.stdout.splitlines()[-1])
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{script} ended with {done.returncode}; its message is above")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def kept(name: str, key: Any, make: Callable[[], Figures]) -> Figures:
-    """A measurement's figures from ``runs/bench``, or measured and kept there."""
+def cached(name: str, key: Any, measure: Callable[[], Figures]) -> Figures:
+    """A measurement's figures from ``runs/bench``, or measured and written there."""
     path = WORK / f"{name}.json"
     if path.is_file():
-        held = json.loads(path.read_text(encoding="utf-8"))
-        if held["key"] == json.loads(json.dumps(key)):
-            return held["figures"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["key"] == json.loads(json.dumps(key)):
+            return content["figures"]
     say(f"measuring: {name}")
-    figures = make()
+    figures = measure()
     WORK.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"key": key, "figures": figures}, indent=1), encoding="utf-8")
     return figures
@@ -91,8 +91,8 @@ def _version(name: str) -> str:
 
 
 def _processor() -> str:
-    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return found[0].partition(":")[2].strip() if found else platform.machine()
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.machine()
 
 
 def say(text: str) -> None:

@@ -3,8 +3,8 @@
     python tests/bench/judges.py      with data and mpnet as for `make results`
 
 Each guide as it is; the questions' intents are shown to nobody and say what a false negative is. Random pairs are
-judged against each other; a text's scale is measured exactly over all texts, as stage 1 does, for several K, and as the
-mean of the first K scores.
+judged against each other; a text's density is measured exactly over all texts, as stage 1 does, for several K, and as
+the mean of the first K scores.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ SHARES = (1.0, 0.5, 0.25)
 SAMPLED_TEXTS = (1 / 4, 1 / 16, 1 / 64)
 
 
-def scale_scores(vectors: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+def closest_scores(vectors: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """(n, LARGEST_K) scores with the nearest other texts of the reference (row numbers), best first."""
-    found, columns = [], torch.full((len(vectors),), -1)
+    closest, columns = [], torch.full((len(vectors),), -1)
     columns[reference] = torch.arange(len(reference))
     for start in range(0, len(vectors), ROW_BLOCK):
         scores = vectors[start : start + ROW_BLOCK] @ vectors[reference].T
         own = columns[start : start + ROW_BLOCK]
         scores[torch.arange(len(scores))[own >= 0], own[own >= 0]] = -2
-        found.append(scores.topk(min(LARGEST_K, len(reference) - 1)).values)
-    return torch.cat(found)
+        closest.append(scores.topk(min(LARGEST_K, len(reference) - 1)).values)
+    return torch.cat(closest)
 
 
 class Corpus:
@@ -57,7 +57,7 @@ class Corpus:
         self.sides = vectors[torch.from_numpy(back)].split(len(labels))
         size = round(sampled * len(vectors))
         reference = torch.from_numpy(np.sort(np.random.default_rng(1).choice(len(vectors), size=size, replace=False)))
-        closest = scale_scores(vectors, reference)
+        closest = closest_scores(vectors, reference)
         self.closest = [closest[torch.from_numpy(part)] for part in np.split(back, 2)]
         self.texts = len(contents)
         self.sample = torch.from_numpy(
@@ -77,7 +77,7 @@ class Corpus:
         return [side[:, :k].mean(1) if mean else side[:, k - 1] for side in self.closest]
 
     def related(self, k: int, mean: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """z of the sampled pairs, and of all pairs four times the score between anchor and positive, on their scale."""
+        """z of the sampled pairs; of all pairs, 4 times the score of anchor and positive less their mean density."""
         (anchors, positives), (ra, rp) = self.sides, self.density(k, mean)
         taken, none = self.sample, anchors[:0]
         view = GuideView(
@@ -92,7 +92,7 @@ class Corpus:
         scores = torch.stack([anchors @ positives.T, anchors @ anchors.T, positives @ positives.T])
         return scores > scores[0].diagonal()[:, None]
 
-    def told(self, removed: torch.Tensor) -> str:
+    def summary(self, removed: torch.Tensor) -> str:
         counted = self.counted.expand_as(removed)
         removed = removed & counted
         share = removed.sum() / counted.sum()
@@ -120,15 +120,15 @@ def built(pairs: Path, guide: str) -> GuideIndex:
 
 
 def rows_of(name: str, corpus: Corpus, ks: tuple[int, ...], quantiles: tuple[float, ...]) -> list[str]:
-    lines = [f"| {name} | paper, margin 0 | | {corpus.told(corpus.paper())} |"]
+    lines = [f"| {name} | paper, margin 0 | | {corpus.summary(corpus.paper())} |"]
     for mean in (False, True):
         for k in ks:
             related, own = corpus.related(k, mean)
             for quantile in quantiles:
                 threshold = float(own.quantile(quantile))
-                scale = f"mean of the first {k}" if mean else f"K = {k}"
-                told = corpus.told(related > threshold)
-                lines.append(f"| {name} | {scale}, quantile {quantile} | {threshold:.2f} | {told} |")
+                density = f"mean of the first {k}" if mean else f"K = {k}"
+                summary = corpus.summary(related > threshold)
+                lines.append(f"| {name} | {density}, quantile {quantile} | {threshold:.2f} | {summary} |")
     return lines
 
 
@@ -151,12 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=PUBLIC, help="the public data")
     parser.add_argument("--docs", type=Path, default=DOCS)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(2)
     ks, quantiles = (10, 30, 100, 300), (0.25, 0.5, 0.75)
     lines = []
     for guide in ("data/models/all-mpnet-base-v2", STUDENT):
-        index, classes = banking77(given.data, guide)
+        index, classes = banking77(args.data, guide)
         lines += rows_of(f"Banking77, {Path(guide).name}", Corpus(index, classes), ks, quantiles)
         for share in SHARES[1:]:
             corpus = Corpus(index, classes, share)
@@ -164,7 +164,7 @@ def main() -> None:
         for sampled in SAMPLED_TEXTS:  # the K-th nearest of all is the (K x share)-th nearest of a sample
             corpus, rank = Corpus(index, classes, sampled=sampled), max(1, round(100 * sampled))
             lines += rows_of(f"density from {sampled:.3f} of the texts, {Path(guide).name}", corpus, (rank,), (0.5,))
-    index = built(given.docs, STUDENT)
+    index = built(args.docs, STUDENT)
     corpus = Corpus(index, None)
     lines += rows_of("docs pairs", corpus, ks, quantiles)
     print("\n".join(lines + examples(index, corpus)))

@@ -53,11 +53,13 @@ def table(figures: Figures) -> str:
     """One line a shape."""
     base = figures["256|0"]["peak"]
     lines = ["| batch | tokens a mini-batch | peak memory | against batch 256 | seconds a step |", "|---" * 5 + "|"]
-    for name, found in figures.items():
+    for name, measured in figures.items():
         batch, tokens = (int(part) for part in name.split("|"))
         cached = f"{tokens:,}" if tokens else "no gradient caching"
-        share = f"{found['peak'] / base:.2f} times"
-        lines.append(f"| {batch:,} | {cached} | {found['peak'] / 1e9:.2f} GB | {share} | {found['seconds']:.1f} |")
+        share = f"{measured['peak'] / base:.2f} times"
+        lines.append(
+            f"| {batch:,} | {cached} | {measured['peak'] / 1e9:.2f} GB | {share} | {measured['seconds']:.1f} |"
+        )
     return "\n".join(lines) + f"\n\n{figures['256|0']['tokens a text']:.0f} tokens a text.\n"
 
 
@@ -65,9 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--tokens", type=int, default=0)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(2)
-    print(json.dumps(one_step(given.batch_size, given.tokens or None)) if given.batch_size else table(measure()))
+    print(json.dumps(one_step(args.batch_size, args.tokens or None)) if args.batch_size else table(measure()))
 
 
 if __name__ == "__main__":

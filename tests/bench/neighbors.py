@@ -75,18 +75,20 @@ def measure(rows: int) -> Figures:
 def table(figures: Figures) -> str:
     """Both searches as a table."""
     lines = ["| search | building | searching | recall at 50 |", "|---|---|---|---|"]
-    for name, found in figures.items():
-        if isinstance(found, dict):
-            lines.append(f"| {name} | {found['build']:.0f} s | {found['seconds']:.0f} s | {found['recall']:.3f} |")
+    for name, measured in figures.items():
+        if isinstance(measured, dict):
+            lines.append(
+                f"| {name} | {measured['build']:.0f} s | {measured['seconds']:.0f} s | {measured['recall']:.3f} |"
+            )
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, default=100_000)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(2)
-    figures = measure(given.rows)
+    figures = measure(args.rows)
     print(table(figures))
     print(json.dumps(figures))
 

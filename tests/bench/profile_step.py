@@ -27,7 +27,7 @@ PARTS = {
         "aten::_softmax",
         "aten::_softmax_backward_data",
     ),
-    "drawing dropout masks": ("aten::bernoulli_", "aten::ge"),
+    "dropout masks": ("aten::bernoulli_", "aten::ge"),
     "copies": ("aten::copy_", "aten::cat", "aten::fill_", "aten::zero_"),
     "element-wise": ("aten::mul", "aten::mul_", "aten::add", "aten::add_", "aten::div", "aten::sum"),
     "optimizer and clipping": ("aten::_fused_adamw_", "aten::linalg_vector_norm", "aten::_foreach_norm"),

@@ -59,7 +59,7 @@ class Measurement:
     def __init__(self, data: Path, docs: Path, work: Path, *, own_processes: bool = True) -> None:
         self.data, self.docs, self.work = data, docs, work
         self.train_by = gistcache if own_processes else gistcache_here
-        self._indexes: dict[tuple[Task, str], Path] = {}
+        self._checked: set[Task] = set()
         work.mkdir(parents=True, exist_ok=True)
         self.train, self.test = (read_questions(data / name) for name in FILES[:2])
         self.fit, self.held_out = split(self.train)
@@ -69,19 +69,20 @@ class Measurement:
         self.pairs = {"Banking77": pairs, "docs": docs / "train.parquet"}
         self.results = Results(RESULTS)
 
-    def index(self, task: Task, guide: str = GUIDE_FOLDER) -> Path:
-        """The task's guide index, built or looked through on the first call."""
-        out = self.work / f"index-{task}-{'mpnet' if guide == GUIDE_FOLDER else 'minilm'}"
-        if (task, guide) not in self._indexes and (guide != GUIDE_FOLDER or Path(guide).exists()):
-            gistcache("index", self.pairs[task], "--guide", guide, "--out", out, "--max-length", MAX_LENGTH)
-        return self._indexes.setdefault((task, guide), out)
+    def index(self, task: Task) -> Path:
+        """The task's guide index, built on the first call where the guide is here."""
+        out = self.work / f"index-{task}-mpnet"
+        if task not in self._checked and Path(GUIDE_FOLDER).exists():
+            gistcache("index", self.pairs[task], "--guide", GUIDE_FOLDER, "--out", out, "--max-length", MAX_LENGTH)
+        self._checked.add(task)
+        return out
 
     def figures(self, recipe: Recipe, seed: int, task: Task) -> Figures:
         """Scores, seconds and memory of one student."""
         plan = PLANS[task] if recipe.flags is not None else None
         made_by = {"recipe": recipe.name, "flags": recipe.flags, "model": recipe.model, "seed": seed, "task": task}
         made_by |= {"pairs": sha256_of(self.pairs[task]), "plan": plan}
-        return self.results.keep_or_make(made_by, lambda: self._measured(recipe, seed, task))
+        return self.results.get_or_measure(made_by, lambda: self._measured(recipe, seed, task))
 
     def by_seed(self, recipe: Recipe, task: Task) -> dict[int, Figures]:
         """What has been measured of a recipe, by seed."""
@@ -92,7 +93,7 @@ class Measurement:
             if _is_of(made_by, recipe, task) and made_by["plan"] == plan
         }
 
-    def found(self, recipe: Recipe, task: Task) -> list[Figures]:
+    def measured(self, recipe: Recipe, task: Task) -> list[Figures]:
         """The same without the seeds."""
         return list(self.by_seed(recipe, task).values())
 
@@ -101,12 +102,12 @@ class Measurement:
         made_by = {"recipe": recipe.name, "flags": recipe.flags, "seed": number, "task": "costs"}
 
         def make() -> Figures:
-            told = self._told(recipe, 0, "Banking77", ("--max-steps", self.COST_STEPS))
-            return {name: told[name] for name in COSTS} | {"seconds_a_step": told["seconds"] / self.COST_STEPS}
+            figures = self._train(recipe, 0, "Banking77", ("--max-steps", self.COST_STEPS))
+            return {name: figures[name] for name in COSTS} | {"seconds_a_step": figures["seconds"] / self.COST_STEPS}
 
-        return self.results.keep_or_make(made_by, make)
+        return self.results.get_or_measure(made_by, make)
 
-    def costs_found(self, recipe: Recipe) -> list[Figures]:
+    def measured_costs(self, recipe: Recipe) -> list[Figures]:
         """What has been measured of a recipe's costs."""
         return [figures for made_by, figures in self.results.lines if _is_of(made_by, recipe, "costs")]
 
@@ -114,20 +115,20 @@ class Measurement:
         if recipe.flags is None:
             return self._scores(MODELS[recipe.model], recipe, task)
         with tempfile.TemporaryDirectory(dir=self.work) as out:
-            told = self._told(recipe, seed, task, (), out)
-            return self._scores(out, recipe, task) | told
+            figures = self._train(recipe, seed, task, (), out)
+            return self._scores(out, recipe, task) | figures
 
-    def _told(self, recipe: Recipe, seed: int, task: Task, more: Sequence[object], out: str | None = None) -> Figures:
-        """Train a student; what the training told."""
+    def _train(self, recipe: Recipe, seed: int, task: Task, more: Sequence[object], out: str | None = None) -> Figures:
+        """Train a student; the figures of its ``metrics.json``."""
         if out is None:
             with tempfile.TemporaryDirectory(dir=self.work) as scratch:
-                return self._told(recipe, seed, task, more, scratch)
-        given = ["--student", STUDENT, "--out", out, "--seed", seed, "--index", self.index(task)]
-        self.train_by(
-            "train", *given, "--max-length", MAX_LENGTH, *last_of_each(*PLANS[task], *(recipe.flags or ()), *more)
-        )
-        told = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
-        return {name: told[name] for name in ("removed_share", "steps", *COSTS)} | {"seconds": told["seconds"]["train"]}
+                return self._train(recipe, seed, task, more, scratch)
+        flags = last_of_each(*PLANS[task], *(recipe.flags or ()), *more)
+        common = ("--student", STUDENT, "--out", out, "--seed", seed, "--max-length", MAX_LENGTH)
+        self.train_by("train", "--index", self.index(task), *common, *flags)
+        metrics = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))
+        figures = {name: metrics[name] for name in ("removed_share", "steps", *COSTS)}
+        return figures | {"seconds": metrics["seconds"]["train"]}
 
     def _scores(self, locator: str, recipe: Recipe, task: Task) -> Figures:
         """What is for testing is left alone while recipes are chosen."""
@@ -153,10 +154,10 @@ def split(questions: list[Question]) -> tuple[list[Question], list[Question]]:
     random, order = np.random.default_rng(7), {}
     for place in random.permutation(len(questions)):
         order.setdefault(questions[place].intent, []).append(int(place))
-    held = {place for places in order.values() for place in places[: round(HELD_OUT * len(places))]}
-    texts = {questions[place].text.strip() for place in held}
+    held_out = {place for places in order.values() for place in places[: round(HELD_OUT * len(places))]}
+    texts = {questions[place].text.strip() for place in held_out}
     fit = [question for place, question in enumerate(questions) if question.text.strip() not in texts]
-    return fit, [questions[place] for place in sorted(held)]
+    return fit, [questions[place] for place in sorted(held_out)]
 
 
 def measure(measurement: Measurement, runs: list[tuple[Recipe, int, Task]], at_once: int) -> None:
@@ -165,9 +166,8 @@ def measure(measurement: Measurement, runs: list[tuple[Recipe, int, Task]], at_o
         for run in runs:
             measurement.figures(*run)
         return
-    for recipe, _, task in runs:
-        if recipe.flags is not None:  # before the processes, which would all begin to build it
-            measurement.index(task)
+    for task in {task for recipe, _, task in runs if recipe.flags is not None}:
+        measurement.index(task)  # before the processes, which would all begin to build it
     begun = time.perf_counter()
     failed = run_at_once(measurement.figures, runs, at_once)
     say(f"{len(runs) - failed} of {len(runs)} runs in {time.perf_counter() - begun:.0f} s, {at_once} at a time")
@@ -179,45 +179,47 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=PUBLIC, help="the public data")
     parser.add_argument("--docs", type=Path, default=REPOSITORY / "data" / "docs")
-    parser.add_argument("--work", type=Path, default=REPOSITORY / "runs" / "results", help="everything that is kept")
+    parser.add_argument(
+        "--work", type=Path, default=REPOSITORY / "runs" / "results", help="folder of all files that it writes"
+    )
     parser.add_argument("--group", nargs="+", help="measure these parts alone; of each task and seed, in this order")
     parser.add_argument("--recipe", nargs="+", default=[""], help="measure recipes alone whose name holds one of these")
     parser.add_argument("--share", default="1/1", help="I/N: the I-th of every N runs")
     parser.add_argument("--at-once", type=int, default=1, help="runs at a time, costs apart")
     parser.add_argument("--costs", action="store_true", help="measure time, memory and size, on an idle machine")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
-    given = parser.parse_args()
-    needed = [given.data / name for name in FILES] + [given.docs / "train.parquet"]
+    args = parser.parse_args()
+    needed = [args.data / name for name in FILES] + [args.docs / "train.parquet"]
     if not Path(GUIDE_FOLDER).exists():
-        needed += [given.work / f"index-{task}-mpnet" / "manifest.json" for task in PLANS]
+        needed += [args.work / f"index-{task}-mpnet" / "manifest.json" for task in PLANS]
     if missing := [str(path) for path in needed if not path.exists()]:
         sys.exit(f"not there: {', '.join(missing)}\n  to do: see docs/RESULTS.md")
-    return given
+    return args
 
 
 def main() -> None:
-    given = arguments()
-    measurement = Measurement(given.data, given.docs, given.work, own_processes=given.costs or given.at_once == 1)
-    asked = [each for each in RECIPES if any(words in each.name for words in given.recipe)]
-    if given.group:
-        asked = [each for group in given.group for each in asked if each.group == group]
+    args = arguments()
+    measurement = Measurement(args.data, args.docs, args.work, own_processes=args.costs or args.at_once == 1)
+    requested = [each for each in RECIPES if any(words in each.name for words in args.recipe)]
+    if args.group:
+        requested = [each for group in args.group for each in requested if each.group == group]
     guide_away = not Path(GUIDE_FOLDER).exists()
     runs = [
         (recipe, seed, task)
         for task in PLANS  # one seed of every recipe before the next: interrupted, the page still has each row
         for seed in SEEDS
-        for recipe in asked
+        for recipe in requested
         if task in recipe.tasks and seed in recipe.seeds and not (recipe.model == GUIDE and guide_away)
     ]
-    mine, shares = map(int, given.share.split("/"))
-    if not (given.page or given.costs):
-        measure(measurement, runs[mine - 1 :: shares], given.at_once)
-    trained = [each for each in asked if each.group not in ("choosing", "best", "as they are")]
+    mine, shares = map(int, args.share.split("/"))
+    if not (args.page or args.costs):
+        measure(measurement, runs[mine - 1 :: shares], args.at_once)
+    trained = [each for each in requested if each.group not in ("choosing", "best", "as they are")]
     trained = [each for each in trained if "Banking77" in each.tasks]
-    for number in range(measurement.COST_ROUNDS) if given.costs else ():
+    for number in range(measurement.COST_ROUNDS) if args.costs else ():
         for recipe in trained:  # by turns: what else the machine does falls on all alike
             measurement.costs(recipe, number)
-    if given.page or given.costs or (given.group is None and given.recipe == [""] and shares == 1):
+    if args.page or args.costs or (args.group is None and args.recipe == [""] and shares == 1):
         text = page(measurement)
         (REPOSITORY / "docs" / "RESULTS.md").write_text(text, encoding="utf-8")
         print(text)

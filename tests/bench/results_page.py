@@ -35,7 +35,7 @@ all-MiniLM-L6-v2; guide: all-mpnet-base-v2 as it is.
 - docs nDCG@10: of a student trained on the docs pairs, on held-out docs pairs; STS dev after docs: of that student.
 - Mean and standard deviation over {seeds} seeds, or as many as stand in brackets; a figure without deviation is of one.
   A seed determines order of the pairs and dropout.
-- Removed: the share of a batch's candidates that the judge took out of the loss.
+- Masked: the share of a batch's candidates that the judge masked.
 - Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand in place of these. Guide and students read
   `--max-length {length}` tokens. A pass over Banking77's pairs is 140 steps, over the docs pairs 47; for pairs of
   your own, `--epochs` says the same.
@@ -129,11 +129,11 @@ def _kind(made_by: dict[str, Any]) -> str:
 
 
 def _choosing(measurement: Measurement, group: Group) -> str:
-    rows, missing = [["recipe", "flags", "held-out questions", "STS dev", "removed"]], []
+    rows, missing = [["recipe", "flags", "held-out questions", "STS dev", "masked"]], []
     for recipe in (each for each in RECIPES if each.group == group):
-        if found := measurement.found(recipe, "Banking77"):
-            scores = [_mean(found, name) for name in ("held out", "sts")]
-            rows.append([recipe.name, _flags(recipe), *scores, _share(found)])
+        if figures := measurement.measured(recipe, "Banking77"):
+            scores = [_mean(figures, name) for name in ("held out", "sts")]
+            rows.append([recipe.name, _flags(recipe), *scores, _share(figures)])
         else:
             missing.append(recipe.name)
     return markdown_table(rows) + _not_measured(missing)
@@ -141,11 +141,11 @@ def _choosing(measurement: Measurement, group: Group) -> str:
 
 def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
     scored = ["Banking77", "STS dev", "STS test", "docs nDCG@10", "STS dev after docs"]
-    head = ["recipe", "flags", *scored, "removed", "s a step", "peak MB"]
+    head = ["recipe", "flags", *scored, "masked", "s a step", "peak MB"]
     rows, missing = [head], []
     for recipe in (each for each in RECIPES if each.group in groups):
         by_task: dict[Task, list[dict[str, Any]]] = {
-            task: measurement.found(recipe, task) for task in ("Banking77", "docs")
+            task: measurement.measured(recipe, task) for task in ("Banking77", "docs")
         }
         banking, docs = by_task["Banking77"], by_task["docs"]
         if not banking and not docs:
@@ -174,20 +174,20 @@ def _differences(measurement: Measurement) -> str:
 def _students(measurement: Measurement) -> str:
     rows = [["student", "flags", "Banking77", "STS dev", "STS test", "M weights", "MB", "s a step", "texts/s"]]
     for recipe in (PAPER, *STUDENTS):
-        found, costs = measurement.found(recipe, "Banking77"), measurement.costs_found(recipe)
+        scored, costs = measurement.measured(recipe, "Banking77"), measurement.measured_costs(recipe)
         figures = [
             _median(costs, "parameters", 1e-6, ".1f"),
             _median(costs, "model_bytes", 1e-6, ".1f"),
             _median(costs, "seconds_a_step", 1, ".2f"),
             _median(costs, "texts_per_second", 1, ",.0f"),
         ]
-        scores = [_mean(found, name) for name in ("test", "sts", "sts test")]
+        scores = [_mean(scored, name) for name in ("test", "sts", "sts test")]
         rows.append([recipe.name, _flags(recipe), *scores, *figures])
     return _measured(rows)
 
 
 def _rounds(measurement: Measurement) -> str:
-    counts = {len(measurement.costs_found(recipe)) for recipe in RECIPES} - {0}
+    counts = {len(measurement.measured_costs(recipe)) for recipe in RECIPES} - {0}
     least, most = min(counts, default=0), max(counts, default=0)
     return f"{least} round{'s' * (least != 1)}" if least == most else f"{least} to {most} rounds"
 
@@ -207,16 +207,16 @@ def _measured(rows: list[list[str]]) -> str:
 
 
 def _costs(measurement: Measurement, recipe: Recipe) -> list[str]:
-    found = measurement.costs_found(recipe)
-    return [_median(found, "seconds_a_step", 1, ".2f"), _median(found, "peak_memory_bytes", 1e-6, ",.0f")]
+    figures = measurement.measured_costs(recipe)
+    return [_median(figures, "seconds_a_step", 1, ".2f"), _median(figures, "peak_memory_bytes", 1e-6, ",.0f")]
 
 
-def _median(found: list[dict[str, Any]], name: str, scale: float, form: str) -> str:
-    return f"{scale * np.median([each[name] for each in found]):{form}}" if found else ""
+def _median(figures: list[dict[str, Any]], name: str, scale: float, form: str) -> str:
+    return f"{scale * np.median([each[name] for each in figures]):{form}}" if figures else ""
 
 
-def _mean(found: list[dict[str, Any]], name: str, scale: float = 1.0, *, signed: bool = False) -> str:
-    values = [scale * each[name] for each in found if name in each]
+def _mean(figures: list[dict[str, Any]], name: str, scale: float = 1.0, *, signed: bool = False) -> str:
+    values = [scale * each[name] for each in figures if name in each]
     if not values:
         return ""
     if len(values) == 1:
@@ -225,6 +225,6 @@ def _mean(found: list[dict[str, Any]], name: str, scale: float = 1.0, *, signed:
     return f"{np.mean(values):{'+' if signed else ''}.2f} ± {np.std(values, ddof=1):.2f}{fewer}"
 
 
-def _share(found: list[dict[str, Any]]) -> str:
-    shares = [each["removed_share"] for each in found if each.get("removed_share") is not None]
+def _share(figures: list[dict[str, Any]]) -> str:
+    shares = [each["removed_share"] for each in figures if each.get("removed_share") is not None]
     return f"{100 * np.mean(shares):.2f} %" if shares else ""

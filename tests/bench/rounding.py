@@ -24,7 +24,7 @@ from gistcache.shared.models.load import load_model
 from gistcache.shared.models.locate import find_model
 from gistcache.train.loss.judges import GuideView, Judge, NeighborhoodJudge, PositiveJudge
 from interleaved import REPOSITORY, WORK, say
-from judges import scale_scores
+from judges import closest_scores
 
 BATCHES, BATCH_SIZE, K = 300, 64, 100
 NARROW = 2.0
@@ -87,16 +87,16 @@ ROUNDINGS: dict[str, Rounding] = {
 
 
 def embedded(pairs: list[tuple[str, str]], guide: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Float32 vectors of unique texts, and (pairs, 2) rows of them; kept in runs/bench."""
-    kept = WORK / f"float32-{name}-{Path(guide).name.replace(':', '-')}.npy"
+    """Float32 vectors of unique texts, and (pairs, 2) rows of them; written to runs/bench."""
+    path = WORK / f"float32-{name}-{Path(guide).name.replace(':', '-')}.npy"
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    if not kept.is_file():
-        say(f"embedding {kept.stem}")
+    if not path.is_file():
+        say(f"embedding {path.stem}")
         model = load_model(find_model(guide), max_length=MAX_LENGTH)
         WORK.mkdir(parents=True, exist_ok=True)
-        np.save(kept, model.encode(texts, normalize_embeddings=True, show_progress_bar=True))
+        np.save(path, model.encode(texts, normalize_embeddings=True, show_progress_bar=True))
     place = {text: row for row, text in enumerate(texts)}
-    return np.load(kept), np.array([[place[text] for text in pair] for pair in pairs])
+    return np.load(path), np.array([[place[text] for text in pair] for pair in pairs])
 
 
 class Batches:
@@ -114,8 +114,8 @@ class Batches:
         """(batches, pairs, cells) of each judge in turn."""
         values = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
         sides = [values[torch.from_numpy(self.rows[:, side])] for side in range(2)]
-        unique_scales = scale_scores(values, torch.arange(len(values)))[:, K - 1]
-        density = [unique_scales[torch.from_numpy(self.rows[:, side])] for side in range(2)]
+        unique_densities = closest_scores(values, torch.arange(len(values)))[:, K - 1]
+        density = [unique_densities[torch.from_numpy(self.rows[:, side])] for side in range(2)]
         threshold = 4 * float(((sides[0] * sides[1]).sum(1) - (density[0] + density[1]) / 2).median())
         judges = PositiveJudge(), PositiveJudge(0.05), PositiveJudge(0.05, "relative"), NeighborhoodJudge(threshold)
         for judge in judges:

@@ -58,9 +58,9 @@ def pairs_of(texts: int) -> Path:
         topics = random.integers(len(words), size=(max(1, texts // TOPIC_TEXTS), TOPIC_WORDS))
         rows = np.tile(random.permutation(texts // 2) % len(topics), 2)
         ids = np.concatenate([topics[rows], random.integers(len(words), size=(texts, OWN_WORDS))], axis=1)
-        made = [f"{' '.join(row)} {number}" for number, row in enumerate(words[ids])]
+        texts_of_rows = [f"{' '.join(row)} {number}" for number, row in enumerate(words[ids])]
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"anchor": made[: texts // 2], "positive": made[texts // 2 :]}), path)
+        pq.write_table(pa.table({"anchor": texts_of_rows[: texts // 2], "positive": texts_of_rows[texts // 2 :]}), path)
     return path
 
 
@@ -85,11 +85,11 @@ def trained(index_folder: Path, out: Path) -> Figures:
     settings = TrainSettings(
         index=index_folder, student=STUDENT, out=out, batch_size=64, max_steps=TRAIN_STEPS, device="cpu", layers=3
     )
-    trainer, _ = build_trainer(settings, [index], load_student(STUDENT, layers=3), None)
+    trainer, _ = build_trainer(settings, index, load_student(STUDENT, layers=3), None)
     begun = time.perf_counter()
     len(PlannedBatches.of(index, 0)(trainer.train_dataset, 64))
     planned = time.perf_counter() - begun
-    tracemalloc.start()  # numpy tells it of its arrays
+    tracemalloc.start()  # NumPy reports its arrays to it
     len(PlannedBatches.of(index, 0)(trainer.train_dataset, 64))
     planning = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -110,18 +110,20 @@ def table(figures: Figures) -> str:
     """Both stages by number of texts."""
     steps = list(next(iter(figures["index"].values()))["seconds"])
     lines = ["| texts | " + " | ".join(steps) + " | peak beyond the model |", "|---" * (len(steps) + 2) + "|"]
-    for texts, found in figures["index"].items():
-        seconds = " | ".join(f"{found['seconds'].get(name, 0):.1f} s" for name in steps)
-        beyond = (found["peak_memory_bytes"] - figures["model"]) / 1e9
+    for texts, measured in figures["index"].items():
+        seconds = " | ".join(f"{measured['seconds'].get(name, 0):.1f} s" for name in steps)
+        beyond = (measured["peak_memory_bytes"] - figures["model"]) / 1e9
         lines.append(f"| {int(texts):,} | {seconds} | {beyond:.2f} GB |")
     lines += [
         "",
         f"| texts | trainer: resident after {TRAIN_STEPS} steps | peak | batch plan, batch 64 | its memory |",
         "|---" * 5 + "|",
     ]
-    for texts, found in figures["train"].items():
-        memory = f"{found['resident'] / 1e6:,.0f} MB | {found['peak'] / 1e6:,.0f} MB"
-        lines.append(f"| {int(texts):,} | {memory} | {found['plan']:.1f} s | {found['plan_bytes'] / 1e6:,.0f} MB |")
+    for texts, measured in figures["train"].items():
+        memory = f"{measured['resident'] / 1e6:,.0f} MB | {measured['peak'] / 1e6:,.0f} MB"
+        lines.append(
+            f"| {int(texts):,} | {memory} | {measured['plan']:.1f} s | {measured['plan_bytes'] / 1e6:,.0f} MB |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -137,20 +139,20 @@ def main() -> None:
     parser.add_argument("--train", type=Path, help="measure the trainer on this index alone")
     parser.add_argument("--model-memory", action="store_true", help="measure a process that only loads the guide")
     parser.add_argument("--read-memory", type=Path, help="measure what reading these pairs holds, alone")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(2)
-    if given.model_memory:
+    if args.model_memory:
         load_model(hashing_guide()).encode(["a text"])
         print(json.dumps({"peak": peak_memory_bytes()}))
-    elif given.read_memory:
+    elif args.read_memory:
         before = peak_memory_bytes()
-        texts = read_corpus(read_pairs([str(given.read_memory)], Columns())).texts.height
+        texts = read_corpus(read_pairs([str(args.read_memory)], Columns())).texts.height
         print(json.dumps({"texts": texts, "bytes": peak_memory_bytes() - before}))
-    elif given.train:
-        print(json.dumps(trained(given.train, WORK / "scale-student")))
+    elif args.train:
+        print(json.dumps(trained(args.train, WORK / "scale-student")))
     else:
-        print(table(measure(given.texts)))
-        print({texts: index_bytes(texts) for texts in given.texts})
+        print(table(measure(args.texts)))
+        print({texts: index_bytes(texts) for texts in args.texts})
 
 
 if __name__ == "__main__":

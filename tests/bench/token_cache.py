@@ -38,13 +38,13 @@ def measure(rounds: int) -> Figures:
     index = index_of(pairs_file(), STUDENT, "index-minilm")
     figures: Figures = {}
     for name, (static, batch, steps) in CASES.items():
-        found: Figures = {"steps": steps, "seconds": {"with": [], "without": []}, "losses": {}}
+        result: Figures = {"steps": steps, "seconds": {"with": [], "without": []}, "losses": {}}
         for number in range(rounds):
             for key, cached in (("with", True), ("without", False)):
-                seconds, found["losses"][key] = trained(index, fresh_student(static), batch, steps, cached)
-                found["seconds"][key].append(seconds)
+                seconds, result["losses"][key] = trained(index, fresh_student(static), batch, steps, cached)
+                result["seconds"][key].append(seconds)
                 say(f"round {number + 1}: {name}, {key} {seconds:.2f} s")
-        figures[name] = found
+        figures[name] = result
     return figures
 
 
@@ -57,11 +57,10 @@ def trained(index: GuideIndex, model: SentenceTransformer, batch: int, steps: in
         batch_size=batch,
         max_steps=steps,
         device="cpu",
-        objective=TrainSettings(student="").objective,
         token_cache=cached,
         logging_steps=1000,
     )
-    trainer, _ = build_trainer(settings, [index], model, None)
+    trainer, _ = build_trainer(settings, index, model, None)
     begun = time.perf_counter()
     outcome = trainer.train()
     return time.perf_counter() - begun, outcome.training_loss
@@ -73,12 +72,12 @@ def table(figures: Figures) -> str:
         "| student, batch | steps/s with | steps/s without | times faster | loss with, without |",
         "|---" * 5 + "|",
     ]
-    for name, found in figures.items():
+    for name, result in figures.items():
         rates = {
-            key: spread([found["steps"] / value for value in values], 1) for key, values in found["seconds"].items()
+            key: spread([result["steps"] / value for value in values], 1) for key, values in result["seconds"].items()
         }
-        faster = ratio(found["seconds"]["without"], found["seconds"]["with"])
-        losses = f"{found['losses']['with']:.6f}, {found['losses']['without']:.6f}"
+        faster = ratio(result["seconds"]["without"], result["seconds"]["with"])
+        losses = f"{result['losses']['with']:.6f}, {result['losses']['without']:.6f}"
         lines.append(f"| {name} | {rates['with']} | {rates['without']} | {faster} | {losses} |")
     return "\n".join(lines) + "\n"
 

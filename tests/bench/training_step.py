@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.timing import peak_memory_bytes
 from gistcache.train.batches.plan import PlanSettings, plan_of_index
 from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
+from gistcache.train.settings import LossSettings
 from interleaved import WORK, Figures, by_turns, in_own_process, median, ratio, spread
 from sentence_transformers.sentence_transformer.losses import (
     CachedGISTEmbedLoss,
@@ -31,15 +33,14 @@ OURS, UNGUIDED, GIST, CACHED_GIST, PLAIN = (
     "MultipleNegativesRankingLoss (unguided)",
 )
 TEMPERATURE = 0.05
+LOSSES: dict[str, Literal["guided", "unguided"]] = {OURS: "guided", UNGUIDED: "unguided"}
 CACHED_MINI_BATCH = 32
 
 
 def loss_of(name: str, model, index: GuideIndex):
     """A loss by the name it has in the table."""
-    if name in (OURS, UNGUIDED):
-        return GuidedContrastiveLoss(
-            model, index, temperature=TEMPERATURE, loss="guided" if name == OURS else "unguided"
-        )
+    if name in LOSSES:
+        return GuidedContrastiveLoss(model, index, LossSettings(temperature=TEMPERATURE, loss=LOSSES[name]))
     if name == PLAIN:
         return MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
     if name == GIST:
@@ -103,12 +104,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peak", help="measure the peak memory of this loss alone")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(2)
-    if given.peak:
-        print(json.dumps({"peak": peak(given.peak, given.batch_size)}))
+    if args.peak:
+        print(json.dumps({"peak": peak(args.peak, args.batch_size)}))
     else:
-        print(table(measure(given.batch_size, given.rounds)))
+        print(table(measure(args.batch_size, args.rounds)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the commands are tried: a corpus, a guide and a student, and what undisturbed commands make of them."""
+"""A corpus, a guide and a student to try the commands with, and the results of undisturbed commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.chaos.commands import finish
 from tests.conftest import make_model, random_pairs, write_jsonl
 
-PAIRS, PART_ROWS = 400, 32
+PAIRS, SHARD_ROWS = 400, 32
 STEPS, SAVE_STEPS = 80, 8
 
 Words = list[object]
@@ -25,19 +25,19 @@ class Arena:
     student: Path
 
     @classmethod
-    def made(cls, folder: Path) -> Arena:
+    def create(cls, folder: Path) -> Arena:
         rows = random_pairs(PAIRS, seed=77, negatives=1)
         write_jsonl(folder / "pairs.jsonl", [*rows, {"anchor": rows[0]["positive"], "positive": rows[1]["anchor"]}])
         guide = make_model(folder / "guide", dim=32, seed=1)
         return cls(folder, guide, make_model(folder / "student", dim=16, layers=4, seed=2))
 
     def index_words(self, out: str) -> Words:
-        """`gistcache index` into parts small enough that there are many."""
+        """`gistcache index` with shards small enough that there are many."""
         words: Words = ["index", "pairs.jsonl", "--guide", self.guide, "--out", out]
-        return [*words, "--shard-rows", PART_ROWS, "--neighbors", 5]
+        return [*words, "--shard-rows", SHARD_ROWS, "--neighbors", 5]
 
     def train_words(self, out: str, index: Path | None = None) -> Words:
-        """`gistcache train` with a checkpoint every few steps; on the undisturbed index if none is named."""
+        """`gistcache train` with a checkpoint every few steps; on the undisturbed index by default."""
         words: Words = ["train", "--index", index or self.index, "--student", self.student, "--out", out]
         sizes: Words = ["--batch-size", 16, "--max-steps", STEPS, "--save-steps", SAVE_STEPS]
         return [*words, "--learning-rate", 1e-3, *sizes]
@@ -54,7 +54,7 @@ class Arena:
 
     @property
     def index_seconds(self) -> float:
-        """What the undisturbed build took."""
+        """Seconds of the undisturbed build."""
         return self._built[1]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The real command in a process of its own that can be killed at any moment, with the libraries imported beforehand.
+"""The real command in a process of its own that can be killed at any moment.
 
 Each process is forked from a server that has imported torch and the rest, so that a kill falls into the command's own
 work and not into five seconds of imports.
@@ -39,7 +39,7 @@ CONTEXT = _context()
 
 
 def start_server(cache: Path) -> None:
-    """Import the libraries once; what the commands cache goes under ``cache``."""
+    """Import the libraries once; commands write their caches under ``cache``."""
     here = dict(os.environ)
     os.environ |= {
         "HF_DATASETS_CACHE": str(cache / "datasets"),
@@ -54,22 +54,24 @@ def start_server(cache: Path) -> None:
 
 
 class Forked:
-    """A function in a process of its own, running; all it says goes to a file.
+    """A running process that calls a function; its output goes to a file.
 
     Args:
-        act: What is called there; can be pickled.
-        given: What it is called with.
-        cwd: Where.
-        environment: Variables that this process has more than the server.
+        act: The function; can be pickled.
+        arguments: What it is called with.
+        cwd: The process's working directory.
+        environment: Variables that the process has beyond the server's.
     """
 
     def __init__(
-        self, act: Callable[..., None], *given: object, cwd: Path, environment: Mapping[str, str] | None = None
+        self, act: Callable[..., None], *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None
     ) -> None:
-        self.said_to = cwd / f"said-{time.monotonic_ns()}.txt"
-        self._process = CONTEXT.Process(target=_run, args=(act, given, str(cwd), str(self.said_to), environment or {}))
+        self.output_file = cwd / f"output-{time.monotonic_ns()}.txt"
+        self._process = CONTEXT.Process(
+            target=_run, args=(act, arguments, str(cwd), str(self.output_file), environment or {})
+        )
         self._process.start()
-        while not self.said_to.exists() and self._process.is_alive():
+        while not self.output_file.exists() and self._process.is_alive():
             time.sleep(0.0005)
         self.started = time.monotonic()
 
@@ -85,7 +87,7 @@ class Forked:
             os.kill(self._process.pid, number)
 
     def end(self, within: float | None = None) -> tuple[int, str, float]:
-        """Wait; exit code (negative: the signal that killed it), what it said, seconds.
+        """Wait; exit code (negative: the signal that killed it), output, seconds.
 
         After ``within`` seconds it is killed.
         """
@@ -93,15 +95,14 @@ class Forked:
         if self.alive:
             self._process.kill()
             self._process.join()
-        code = self.said_to.with_suffix(".code")
-        # Threads that start processes poll each other's, and one of them then finds no exit code: the command's own
-        # word comes first.
-        word = code.read_text() if code.exists() else ""
-        ended = int(word) if word else self._process.exitcode or 0
+        code = self.output_file.with_suffix(".code")
+        # Threads that start processes poll each other's, and one of them then finds no exit code: the file comes first.
+        written = code.read_text() if code.exists() else ""
+        exit_code = int(written) if written else self._process.exitcode or 0
         code.unlink(missing_ok=True)
-        said = self.said_to.read_text(encoding="utf-8", errors="replace") if self.said_to.exists() else ""
-        self.said_to.unlink(missing_ok=True)
-        return ended, said, time.monotonic() - self.started
+        output = self.output_file.read_text(encoding="utf-8", errors="replace") if self.output_file.exists() else ""
+        self.output_file.unlink(missing_ok=True)
+        return exit_code, output, time.monotonic() - self.started
 
 
 class Command(Forked):
@@ -112,11 +113,11 @@ class Command(Forked):
 
 
 def finish(*words: object, cwd: Path, environment: Mapping[str, str] | None = None) -> tuple[str, float]:
-    """Run a command to its good end: what it said, seconds."""
-    code, said, seconds = Command(*words, cwd=cwd, environment=environment).end()
+    """Run a command that must succeed: its output, seconds."""
+    code, output, seconds = Command(*words, cwd=cwd, environment=environment).end()
     if code != 0:
-        raise AssertionError(f"gistcache {' '.join(map(str, words))} ended with {code}:\n{said}")
-    return said, seconds
+        raise AssertionError(f"gistcache {' '.join(map(str, words))} ended with {code}:\n{output}")
+    return output, seconds
 
 
 def gistcache(words: list[str]) -> None:
@@ -128,18 +129,18 @@ def gistcache(words: list[str]) -> None:
 
 
 def _run(
-    act: Callable[..., None], given: Sequence[object], cwd: str, said_to: str, environment: Mapping[str, str]
+    act: Callable[..., None], arguments: Sequence[object], cwd: str, output_file: str, environment: Mapping[str, str]
 ) -> None:
     os.chdir(cwd)
     os.environ.update(environment)
-    said = os.open(f"{said_to}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open(f"{output_file}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
-        os.dup2(said, stream)
-    Path(f"{said_to}.new").rename(said_to)  # from here on, signals are the command's own affair
+        os.dup2(output, stream)
+    Path(f"{output_file}.new").rename(output_file)  # from here on, signals are the command's own affair
     try:
-        act(*given)
-    except SystemExit as ended:
-        Path(said_to).with_suffix(".code").write_text(str(ended.code or 0))
+        act(*arguments)
+    except SystemExit as exit_:
+        Path(output_file).with_suffix(".code").write_text(str(exit_.code or 0))
         raise
     finally:
         sys.stdout.flush()

@@ -1,9 +1,9 @@
-"""Inputs that nobody should have: every one ends in success with counted rejects, or in an error of the project's own.
+"""Damaged and awkward inputs: each ends in success with counted rejects, or in an error of the project's own.
 
     python -m tests.chaos.fuzz --cases 10000 --seed 0
 
-Files of every format, valid ones damaged in many ways and ones made to be awkward, go through the readers; manifests,
-damaged and resealed, go through opening an index and using it.
+Files of every format, damaged in many ways or awkward, go through the readers. Manifests, damaged or changed with a
+valid checksum, go through opening an index and using it.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ LIMIT_BYTES = 2 * 10**9
 
 
 def read(path: Path) -> str:
-    """What comes of a file of pairs."""
+    """Read a file of pairs."""
     corpus = read_corpus(read_pairs([str(path)], Columns()))
     return "read, with rejects" if corpus.rejected.height else "read"
 
 
 def manifests(index: Path, folder: Path, chance: Chance, count: int) -> Iterator[Path]:
-    """Copies of an index whose manifest is damaged, or holds other values and is sealed again."""
+    """Copies of an index whose manifest is damaged, or has other values and a valid checksum."""
     copy = folder / "index"
     shutil.copytree(index, copy)
-    whole = json.loads((index / "manifest.json").read_text())
-    whole.pop(CHECKSUM_KEY)
+    manifest = json.loads((index / "manifest.json").read_text())
+    manifest.pop(CHECKSUM_KEY)
     for number in range(count):
         if number % 3 == 0:
             (copy / "manifest.json").write_bytes(damaged((index / "manifest.json").read_bytes(), chance))
         else:
-            changed = json.loads(json.dumps(whole))
+            changed = json.loads(json.dumps(manifest))
             for _ in range(chance.randrange(1, 4)):
                 _put_something_else(changed, chance)
             write_checksummed(copy / "manifest.json", changed)
@@ -77,7 +77,7 @@ def _put_something_else(tree: dict[str, Any], chance: Chance) -> None:
 
 
 def use(folder: Path) -> str:
-    """What comes of opening an index and taking a batch from it."""
+    """Open an index and take a batch from it."""
     index = GuideIndex.open(folder)
     ids = index.pairs(np.arange(min(4, len(index))))
     index.vectors(ids.anchors)
@@ -86,8 +86,8 @@ def use(folder: Path) -> str:
     return "opened"
 
 
-def outcome(act: Callable[[Path], str], path: Path) -> str:
-    """What came of a case: a word, or the class of the project's own error. Anything else is raised."""
+def run_case(act: Callable[[Path], str], path: Path) -> str:
+    """Run a case: its result in words, or the class of the project's own error. Anything else is raised."""
 
     def too_long(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -109,29 +109,29 @@ def fuzz(folder: Path, index: Path, count: int, seed: int) -> Counter[str]:
     Raises:
         AssertionError: A case ended in anything but success or an error of the project's own; names the case's seed.
     """
-    found, console.quiet = Counter[str](), True
+    counts, console.quiet = Counter[str](), True
     for number in range(count * 4 // 5):
         chance = Chance(f"{seed} {number}")
         kind = chance.choice(FORMATS)
         path = folder / f"case.{kind}"
         path.write_bytes(damaged(content(kind, chance), chance))
-        found[_judged(read, path, f"file {seed} {number}")] += 1
+        counts[_run_named(read, path, f"file {seed} {number}")] += 1
     for number, copy in enumerate(manifests(index, folder, Chance(seed), count - count * 4 // 5)):
-        found[_judged(use, copy, f"manifest {seed} {number}")] += 1
+        counts[_run_named(use, copy, f"manifest {seed} {number}")] += 1
     for path in awkward_files(folder):
-        found[_judged(read, path, path.name)] += 1
+        counts[_run_named(read, path, path.name)] += 1
     console.quiet = False
-    return found
+    return counts
 
 
-def _judged(act: Callable[[Path], str], path: Path, name: str) -> str:
+def _run_named(act: Callable[[Path], str], path: Path, name: str) -> str:
     try:
-        return outcome(act, path)
+        return run_case(act, path)
     except Exception as error:
-        kept = Path(tempfile.gettempdir()) / f"fuzz-failure-{path.name[-40:]}"
+        copy = Path(tempfile.gettempdir()) / f"fuzz-failure-{path.name[-40:]}"
         if path.is_file():
-            shutil.copy(path, kept)
-        raise AssertionError(f"case {name!r} ended in {type(error).__name__}: {error} (kept as {kept})") from error
+            shutil.copy(path, copy)
+        raise AssertionError(f"case {name!r} ended in {type(error).__name__}: {error} (copied to {copy})") from error
 
 
 def main() -> None:
@@ -139,11 +139,11 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--index", type=Path, required=True, help="a finished index, whose manifest is damaged")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = fuzz(Path(folder), given.index, given.cases, given.seed)
+        counts = fuzz(Path(folder), args.index, args.cases, args.seed)
     peak = peak_memory_bytes()
-    json.dump({"outcomes": found, "peak_memory_bytes": peak}, sys.stdout)
+    json.dump({"outcomes": counts, "peak_memory_bytes": peak}, sys.stdout)
     assert peak < LIMIT_BYTES, f"{peak:,} bytes"
 
 

@@ -18,33 +18,33 @@ def share_index(arena: Arena, trainers: int, seconds: float) -> Counter[str]:
     Raises:
         AssertionError: A command failed, or a run ended in other weights than alone.
     """
-    alone = [_trained(arena, seed, "alone") for seed in range(trainers)]
-    shutil.rmtree(f"{arena.index}.tokens")  # made again, by whoever comes first
-    end, done = time.monotonic() + seconds, Counter[str]()
-    counted = threading.Lock()
+    alone = [_train(arena, seed, "alone") for seed in range(trainers)]
+    shutil.rmtree(f"{arena.index}.tokens")  # the first trainer writes them again
+    end, counts = time.monotonic() + seconds, Counter[str]()
+    lock = threading.Lock()
 
     def trainer(seed: int) -> None:
         while True:
-            assert _trained(arena, seed, "shared") == alone[seed]
-            with counted:
-                done["training runs"] += 1
+            assert _train(arena, seed, "shared") == alone[seed]
+            with lock:
+                counts["training runs"] += 1
             if time.monotonic() > end:
                 return
 
     def verifier() -> None:
         while time.monotonic() < end:
             finish("verify", arena.index, cwd=arena.folder)
-            with counted:
-                done["verify runs"] += 1
+            with lock:
+                counts["verify runs"] += 1
 
     with ThreadPoolExecutor(trainers + 1) as pool:
         running = [pool.submit(trainer, seed) for seed in range(trainers)] + [pool.submit(verifier)]
         for each in running:
             each.result()
-    return done
+    return counts
 
 
-def _trained(arena: Arena, seed: int, where: str) -> str:
+def _train(arena: Arena, seed: int, where: str) -> str:
     out = arena.folder / f"{where}-{seed}"
     shutil.rmtree(out, ignore_errors=True)
     finish(*arena.train_words(out.name), "--seed", seed, cwd=arena.folder)

@@ -1,8 +1,8 @@
 """`make chaos`: every fault in numbers, and docs/RELIABILITY.md.
 
-python -m tests.chaos.reliability            half an hour and more on two cores; goes on where it was stopped
-python -m tests.chaos.reliability --again    everything anew
-python -m tests.chaos.reliability --share 0.05   a twentieth of each count, to try it; writes no page
+python -m tests.chaos.reliability            half an hour and more on two cores; resumes where it was stopped
+python -m tests.chaos.reliability --again    measures everything again
+python -m tests.chaos.reliability --share 0.05   a twentieth of each count, as a trial; writes no page
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.chaos.arena import Arena
 
 HERE = Path(__file__).parent
 PAGE, TEMPLATE = HERE.parents[1] / "docs" / "RELIABILITY.md", HERE / "reliability_page.md"
-KEPT = HERE.parents[1] / "runs" / "chaos.json"
+COUNTS_FILE = HERE.parents[1] / "runs" / "chaos.json"
 LOAD_SECONDS, TRAINERS = 600, 8
 
 Counts = Counter[str]
@@ -36,7 +36,7 @@ Counts = Counter[str]
 def measure(folder: Path, share: float) -> dict[str, str]:
     """Every fault; a line of counts each."""
     commands.start_server(folder / "cache")
-    arena = Arena.made(folder)
+    arena = Arena.create(folder)
 
     def times(count: int) -> int:
         return max(2, round(share * count))
@@ -55,17 +55,17 @@ def measure(folder: Path, share: float) -> dict[str, str]:
         "fuzz": lambda: _fuzz(arena.index, times(10_000)),
         "load": lambda: load.share_index(arena, TRAINERS, share * LOAD_SECONDS),
     }
-    found = json.loads(KEPT.read_text()) if share >= 1 and KEPT.is_file() else {}
+    counts = json.loads(COUNTS_FILE.read_text()) if share >= 1 and COUNTS_FILE.is_file() else {}
     for name, act in faults.items():
-        if name in found:
+        if name in counts:
             continue
-        begun = time.monotonic()
+        start = time.monotonic()
         outcome = act()
-        found[name] = outcome if isinstance(outcome, str) else line(outcome)
+        counts[name] = outcome if isinstance(outcome, str) else line(outcome)
         if share >= 1:
-            write_json(KEPT, found)
-        print(f"{name}: {found[name]} ({time.monotonic() - begun:.0f} s)", file=sys.stderr, flush=True)
-    return found
+            write_json(COUNTS_FILE, counts)
+        print(f"{name}: {counts[name]} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
+    return counts
 
 
 def line(counts: Counts) -> str:
@@ -79,24 +79,24 @@ def _fuzz(index: Path, cases: int) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AssertionError(done.stderr)
-    found = json.loads(done.stdout)
-    return f"{line(Counter(found['outcomes']))}; peak memory {found['peak_memory_bytes'] / 1e6:,.0f} MB"
+    counts = json.loads(done.stdout)
+    return f"{line(Counter(counts['outcomes']))}; peak memory {counts['peak_memory_bytes'] / 1e6:,.0f} MB"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--share", type=float, default=1.0, help="part of each count to run")
-    parser.add_argument("--again", action="store_true", help="forget what was counted before")
-    given = parser.parse_args()
-    share = given.share
-    if given.again:
-        KEPT.unlink(missing_ok=True)
+    parser.add_argument("--again", action="store_true", help="ignore earlier counts")
+    args = parser.parse_args()
+    share = args.share
+    if args.again:
+        COUNTS_FILE.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), share)
+        counts = measure(Path(folder), share)
     if share >= 1:
         machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
         PAGE.write_text(
-            Template(TEMPLATE.read_text(encoding="utf-8")).substitute(found, machine=machine, trainers=TRAINERS),
+            Template(TEMPLATE.read_text(encoding="utf-8")).substitute(counts, machine=machine, trainers=TRAINERS),
             encoding="utf-8",
         )
         print(f"written to {PAGE}", file=sys.stderr)

@@ -1,43 +1,45 @@
-"""The figures behind the report against plain loops and scikit-learn; and what is refused."""
+"""The report against plain loops over the index; its page whatever the texts hold; and what is refused."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from gistcache.precompute.report import command as report_module
-from gistcache.precompute.report.batches import MARGINS, NearDuplicate, RandomBatches, near_duplicates
-from gistcache.precompute.report.command import ReportSettings, report
-from gistcache.precompute.report.costs import saved
-from gistcache.precompute.report.figures import (
-    HOVER_BYTES,
-    clusters_figure,
-    runs_figure,
-    scores_figure,
-)
+from gistcache.precompute.report.batches import BLOCKS, LARGEST_BATCH, RandomBatches
+from gistcache.precompute.report.command import MOST_RUNS, ReportSettings, report
+from gistcache.precompute.report.figures import runs_figure
 from gistcache.precompute.report.page import Section, render
-from gistcache.precompute.report.page_tables import final_figures, mislabelled
-from gistcache.precompute.report.page_tables import near_duplicates as near_duplicates_table
 from gistcache.precompute.report.sample import (
     RANK_EDGES,
     SEED,
-    Excerpt,
     ScoredPairs,
     clipped,
     excerpts,
     positive_ranks,
-    principal_plane,
-    sampled_pairs,
 )
-from gistcache.precompute.report.training_runs import Run, read_runs
+from gistcache.precompute.report.sections import (
+    TABLE_ROWS,
+    false_negatives,
+    glance,
+    mislabelled,
+    report_sections,
+    scores,
+    training_runs,
+)
+from gistcache.precompute.report.training_runs import CURVES, Run, read_runs
 from gistcache.shared.errors import InputError, SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.sampling import sample_of
 
 from tests.conftest import build_test_index
 
 NASTY = "<img src=x onerror='hack()'>&\"\u2028</script>終"
+FIGURES = ("parameters", "ndcg@10 before", "ndcg@10 after", "seconds")
+HEAVY = ("numpy", "torch", "polars", "pyarrow", "faiss", "transformers", "sentence_transformers", "datasets", "plotly")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def index(small_index):
 
 @pytest.fixture(scope="module")
 def sample(index):
-    return ScoredPairs.read(index, sampled_pairs(index, 100))
+    return ScoredPairs.read(index, sample_of(len(index), 100, SEED))
 
 
 def test_the_sample_holds_what_the_index_says(index, sample):
@@ -58,7 +60,6 @@ def test_the_sample_holds_what_the_index_says(index, sample):
     for place, pair in enumerate(sample.pair_ids):
         row, anchor = stored[pair], everything.anchors[pair]
         assert (sample.scores[place], sample.ranks[place]) == (np.float32(row["positive_score"]), row["positive_rank"])
-        assert sample.neighbors[place].tolist() == row["neighbor_ids"]
         positives = set(content[everything.positives[everything.anchors == anchor]])
         others = [each for each in row["neighbor_ids"] if content[each] not in positives]
         assert sample.closest_ids[place] == others[0]
@@ -76,31 +77,36 @@ def test_ranks_are_of_all_pairs_and_the_worst_are_named(index):
     assert sorted(ranks[worst]) == sorted(ranks)[-9:]
 
 
-def test_false_negatives_are_the_cells_above_the_threshold(index, sample):
-    batches = RandomBatches.of(index, sample, most=500)
-    assert list(batches.per_anchor) == [16, 64]
-    for size, found in batches.per_anchor.items():
-        order = np.random.default_rng([SEED, size]).permutation(len(sample))
-        dealt = order[: len(order) // size * size].reshape(-1, size)
-        for margin in (0, 10):
-            cells = [cell for batch in dealt for cell in removed(index, sample, batch, MARGINS[margin])]
-            assert found[margin] == pytest.approx(len(cells) / dealt.size, abs=2 / dealt.size)
-    # Each anchor's clearest: of the positives that leave, the one with the highest score.
-    taken_out = {}
-    for batch in dealt:
-        for block, row, column in removed(index, sample, batch, 0.0):
+@pytest.mark.parametrize("batch_size", [16, LARGEST_BATCH])
+def test_false_negatives_are_the_candidates_above_the_threshold(index, sample, batch_size, monkeypatch):
+    monkeypatch.setattr("gistcache.precompute.report.batches.LARGEST_BATCH", batch_size)
+    batches = RandomBatches.deal(index, sample, most=500)
+    assert batches.batch_size == min(batch_size, len(sample))
+    order = np.random.default_rng(SEED).permutation(len(sample))
+    dealt = order[: len(order) // batches.batch_size * batches.batch_size].reshape(-1, batches.batch_size)
+    masked = [list(false_negatives_of(index, sample, batch)) for batch in dealt]
+    count = sum(map(len, masked))
+    assert count > 20
+    assert batches.share == pytest.approx(count / (BLOCKS * dealt.size * (batches.batch_size - 1)))
+    assert batches.expected(batches.batch_size) == pytest.approx(count / len(dealt))
+    # Each anchor's clearest: of the positives that the judge masks, the one with the highest score.
+    others = {}
+    for batch, found in zip(dealt, masked, strict=True):
+        for block, row, column in found:
             if block == 0:
-                taken_out.setdefault(batch[row], []).append(batch[column])
-    assert {each.pair for each in batches.clearest} == set(taken_out)
+                others.setdefault(batch[row], []).append(batch[column])
+    assert {each.pair for each in batches.clearest} == set(others)
     for each in batches.clearest:
-        scores = index.vectors(sample.positives[taken_out[each.pair]]).astype(np.float32) @ index.vectors(
-            sample.anchors[[each.pair]]
-        )[0].astype(np.float32)
-        assert each.score == pytest.approx(scores.max(), abs=1e-5)
+        anchor = index.vectors(sample.anchors[[each.pair]])[0].astype(np.float32)
+        guide_scores = index.vectors(sample.positives[others[each.pair]]).astype(np.float32) @ anchor
+        assert each.score == pytest.approx(guide_scores.max(), abs=1e-5)
+    assert [each.score for each in batches.clearest] == sorted((each.score for each in batches.clearest), reverse=True)
+    rows = false_negatives(batches, sample, excerpts(index, np.concatenate([sample.anchors, sample.positives])))
+    assert [row[0] for row in rows.table.rows] == [each.score for each in batches.clearest]
 
 
-def removed(index, sample, batch, margin):
-    """MaskStatistics (block, row, column) that lie above the row's threshold and are no known positive, one by one."""
+def false_negatives_of(index, sample, batch):
+    """Candidates (block, row, column) above the row's positive that are no known positive, one by one."""
     ids = (sample.anchors[batch], sample.positives[batch])
     anchors, positives = (index.vectors(each).astype(np.float32) for each in ids)
     anchor_texts, positive_texts = map(index.content_ids, ids)
@@ -108,7 +114,7 @@ def removed(index, sample, batch, margin):
     blocks = ((anchors, positives, positive_texts), (anchors, anchors, anchor_texts))
     blocks += ((positives, positives, positive_texts),)
     for row in range(len(batch)):
-        threshold = anchors[row] @ positives[row] - margin
+        threshold = anchors[row] @ positives[row]
         own = {anchor_texts[row], *known[owner == row]}
         for block, (left, right, texts) in enumerate(blocks):
             for column in range(len(batch)):
@@ -116,97 +122,90 @@ def removed(index, sample, batch, margin):
                     yield block, row, column
 
 
-def test_near_duplicates_are_the_closest_of_anchors_and_their_neighbours(index, sample):
-    found = near_duplicates(index, sample, most=30)
-    content = index.content_ids(np.arange(index.manifest.rows["texts"]))
-    vectors = index.vectors(np.arange(len(content))).astype(np.float32)
-    scores = {}
-    for anchor, neighbors in zip(sample.anchors, sample.neighbors, strict=True):
-        group = [anchor, *neighbors]
-        for one in group:
-            for other in group:
-                if content[one] < content[other]:
-                    scores[content[one], content[other]] = float(vectors[one] @ vectors[other])
-    assert [each.score for each in found] == pytest.approx(sorted(scores.values(), reverse=True)[:30], abs=1e-5)
-    keys = {tuple(sorted((content[each.one], content[each.other]))) for each in found}
-    assert len(keys) == 30
-    assert keys <= set(scores)
-
-
-def test_texts_that_begin_alike_are_shown_from_where_they_part():
-    one, other = ("same words " * 50 + end for end in ("here one", "here two"))
-    texts = {5: Excerpt(one, len(one)), 6: Excerpt(other, len(other))}
-    duplicates = [NearDuplicate(5, 6, 0.99)]
-    row = near_duplicates_table(duplicates, queries=5, texts=texts).rows[0]
-    assert row[2].startswith("…")
-    assert (row[2][-3:], row[3][-3:]) == ("one", "two")
-
-
-def test_the_plane_is_that_of_scikit_learn():
-    from sklearn.decomposition import PCA
-
-    vectors = np.random.default_rng(3).normal(size=(50, 8)) * np.arange(1, 9)
-    flat, explained = principal_plane(vectors)
-    theirs = PCA(2).fit(vectors)
-    assert np.abs(flat) == pytest.approx(np.abs(theirs.transform(vectors)))
-    assert explained == pytest.approx(theirs.explained_variance_ratio_.sum())
+def test_tables_and_glance_say_what_the_index_holds(index, sample):
+    counts, worst_ids = positive_ranks(index, 9)
+    worst = ScoredPairs.read(index, worst_ids)
+    texts = excerpts(index, np.arange(index.manifest.rows["texts"]))
+    rows = mislabelled(worst, texts).table.rows
+    assert [row[0] for row in rows] == sorted(worst.ranks, reverse=True)
+    for row in rows:
+        pair = [texts[number] for number in worst.anchors].index(row[3])
+        assert row[4:] == [texts[worst.positives[pair]], texts[worst.closest_ids[pair]]]
+    facts = {fact.name: fact.value for fact in glance(index, counts, RandomBatches(64, 0.5, [])).facts}
+    ranks = np.concatenate([table["positive_rank"].to_numpy() for table in index.scores()])
+    assert facts["positive ranked first"] == f"{(ranks == 0).mean():.1%}"
+    assert facts["positive outside the top 10"] == f"{(ranks >= 10).mean():.1%}"
+    assert facts["pairs"] == f"{len(index)}"
+    assert facts["false negatives in a random batch of 64"] == "6,048.0"
+    above = (sample.closest_scores > sample.scores).mean()
+    assert f"For {above:.1%} of 100 sampled pairs" in scores(sample, texts).note
 
 
 def test_texts_of_an_index_are_read_and_cut(index, sample):
-    found = excerpts(index, np.array([*sample.anchors[:5], -1, *sample.positives[:5]]))
-    assert set(found) == {*sample.anchors[:5].tolist(), *sample.positives[:5].tolist()}
+    texts = excerpts(index, np.array([*sample.anchors[:5], -1, *sample.positives[:5]]))
+    assert set(texts) == {*sample.anchors[:5].tolist(), *sample.positives[:5].tolist()}
     dataset = index.to_dataset()[sample.pair_ids[:5].tolist()]
-    assert [found[number].text for number in sample.anchors[:5]] == dataset["anchor"]
-    for text in ("short", "終" * 400, "<" * 400, '"\\' * 400, NASTY * 40):
-        cut = clipped(text, HOVER_BYTES)
-        assert cut == text or cut.endswith("…")
-        escaped = json.dumps(cut, ensure_ascii=False)
-        assert len(escaped.encode()) + 5 * sum(map(escaped.count, "<>&'")) <= HOVER_BYTES + 3
+    assert [texts[number] for number in sample.anchors[:5]] == dataset["anchor"]
+    assert (clipped("short", 5), clipped("longer", 5)) == ("short", "longe…")
+
+
+def test_hostile_texts_stand_in_the_page_as_text(index, sample):
+    texts = dict.fromkeys(range(index.manifest.rows["texts"]), NASTY)
+    run = Run(NASTY, NASTY, 3, dict.fromkeys(FIGURES), {curve: [(1.0, 2.0)] for curve in CURVES}, same_index=False)
+    sections = [scores(sample, texts), mislabelled(sample, texts), training_runs([run])]
+    page = render(NASTY, [*sections, Section("note", NASTY, NASTY)])
+    assert "<img" not in page.partition("<script>")[0]
+    figures = page.partition('<script type="application/json" id="figures">')[2].partition("</script>")[0]
+    assert not set("<>&'") & set(figures)
+    hover = [text for trace in json.loads(figures)["scores"]["data"] for text in trace.get("text", [])]
+    assert len(hover) == len(sample)
+    assert all(text.count("&lt;img src=x onerror='hack()'&gt;&amp;") == 3 and text.count("<") == 2 for text in hover)
+    policy = page.partition('http-equiv="Content-Security-Policy" content="')[2].partition('"')[0]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy
+    assert page.count("<script>") == policy.count("'sha256-") == 2
 
 
 def test_the_page_stays_small_whatever_the_texts(index):
-    """As of a million-text index: all points, all rows, long texts of what takes most room, very many runs."""
+    """As of a million-text index: all points, all rows, long texts full of markup, very many runs."""
     few = ScoredPairs.read(index, np.arange(len(index)))
     places = np.resize(np.arange(len(few)), 4_096)
     fields = {name: getattr(few, name)[places] for name in ScoredPairs.__dataclass_fields__}
-    sample = ScoredPairs(**fields)
-    texts = {number: Excerpt(NASTY * 90, 3_690) for number in range(index.manifest.rows["texts"])}
+    texts = dict.fromkeys(range(index.manifest.rows["texts"]), NASTY * 90)
     curve = [(step, step / 7) for step in range(3_000)]
-    runs = [
-        Run(
-            NASTY * 9,
-            NASTY * 9,
-            3_000,
-            1.0,
-            {"loss": 1.0},
-            dict.fromkeys(("loss", "ndcg@10", "removed_share"), curve),
-            False,
-        )
-        for _ in range(report_module.MOST_RUNS)
+    run = Run(NASTY * 9, NASTY * 9, 3_000, dict.fromkeys(FIGURES, 1.0), dict.fromkeys(CURVES, curve), same_index=False)
+    table = mislabelled(ScoredPairs(**{name: values[:TABLE_ROWS] for name, values in fields.items()}), texts)
+    sections = [scores(ScoredPairs(**fields), texts), table, table, training_runs([run] * MOST_RUNS)]
+    assert len(render(NASTY, sections).encode()) < 6_000_000
+
+
+def test_every_curve_of_a_run_is_drawn_and_the_best_run_is_on_top():
+    curves = {curve: [(1.0, number + 0.5), (2.0, number + 0.25)] for number, curve in enumerate(CURVES)}
+    afters = {"a": 0.2, "b": None, "c": 0.7}
+    runs = [Run(name, "s", 2, dict.fromkeys(FIGURES, after), curves, same_index=True) for name, after in afters.items()]
+    traces = runs_figure(runs).data
+    assert [(trace.name, trace.x, trace.y) for trace in traces[:3]] == [
+        ("a", (1, 2), (number + 0.5, number + 0.25)) for number in range(3)
     ]
-    table = mislabelled(ScoredPairs(**{name: values[:100] for name, values in fields.items()}), texts)
-    figures = [scores_figure(sample, texts), clusters_figure(index, sample, texts), runs_figure(runs)]
-    tables = [table, replace(table, name="second"), replace(table, name="third"), final_figures(runs)]
-    page = render(NASTY, [Section("s", "S", figures=figures, tables=tables)])
-    assert len(page.encode()) < 5_950_000
-
-
-def test_what_a_guide_in_the_loop_would_have_cost(index):
-    run = Run("a", "s", 10, 2.5, {}, {}, same_index=True)
-    other = Run("b", "s", 10, 9.0, {}, {}, same_index=False)
-    facts = {fact.name: fact for fact in saved(index, [run, run, other])}
-    assert facts["passes of a guide in the loop"].value == "5.00"
-    assert f"{120 * 5:,} texts a pass" in facts["passes of a guide in the loop"].note
-    assert facts["guide seconds"].value == "not known"  # the fixture wrote no summary
+    assert len(traces) == 9
+    assert [row[0] for row in training_runs(runs).table.rows] == ["c", "a", "b"]
 
 
 def test_the_smallest_index_has_a_page_too(tmp_path, guide_folder):
     rows = [{"anchor": "red dog", "positive": "blue cat"}]
     folder = build_test_index(tmp_path / "one", rows, guide_folder, vector_dtype="int8")
-    outcome = report(str(folder), settings=ReportSettings(out=tmp_path / "report.html"))
-    assert outcome.data["bytes"] == (tmp_path / "report.html").stat().st_size
-    sample = ScoredPairs.read(GuideIndex.open(folder), np.array([0]))
-    assert (sample.closest.tolist(), sample.closest_ids.tolist()) == ([-1], [-1])
+    result = report(str(folder), settings=ReportSettings(out=tmp_path / "report.html"))
+    assert result.data["bytes"] == (tmp_path / "report.html").stat().st_size
+    index = GuideIndex.open(folder)
+    sample = ScoredPairs.read(index, np.array([0]))
+    assert (sample.closest_ids.tolist(), np.isnan(sample.closest_scores).tolist()) == ([-1], [True])
+    assert [section.name for section in report_sections(index, [], 10)] == [
+        "glance",
+        "ranks",
+        "mislabelled",
+        "scores",
+        "false-negatives",
+    ]
 
 
 def test_what_is_no_run_is_refused(tmp_path, index):
@@ -218,7 +217,7 @@ def test_what_is_no_run_is_refused(tmp_path, index):
             read_runs([tmp_path], index)
 
 
-def test_a_missing_library_and_bad_settings_are_told(tmp_path, small_index, monkeypatch):
+def test_a_missing_library_and_bad_settings_are_refused(tmp_path, small_index, monkeypatch):
     with pytest.raises(SettingsError, match="100 runs at most"):
         ReportSettings(runs=(tmp_path,) * 101)
     with pytest.raises(SettingsError, match="out of range"):
@@ -226,3 +225,9 @@ def test_a_missing_library_and_bad_settings_are_told(tmp_path, small_index, monk
     monkeypatch.setattr(report_module, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match="pip install 'gistcache\\[report\\]'"):
         report(str(small_index))
+
+
+def test_settings_and_command_load_nothing_heavy():
+    code = f"import sys, gistcache.precompute.report.command; print([n for n in {HEAVY} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
