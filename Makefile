@@ -21,7 +21,7 @@ help:
 	@echo "make train-small   stage 2: train the default small student (builds the index first if there is none)"
 	@echo "make guide-index   stage 1: embed the pairs with the guide, once"
 	@echo "make report        report.html: what the guide saw, and the runs in OUT"
-	@echo "make test          ruff, pyright, pytest"
+	@echo "make test          ruff, pyright, import-linter, pytest"
 	@echo "make docs          the documentation as a site, in build/site"
 	@echo "make release       wheel and source archive in dist/, checked"
 	@echo "make bench         docs/BENCHMARKS.md: speed and memory, side by side (an hour on two cores)"
@@ -68,6 +68,7 @@ test: $(VENV)/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache --no-logo
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 $(VENV)/docs: $(VENV)/product

@@ -7,12 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..shared.cli.output import CommandResult
-from ..shared.storage.files import write_json
-from ..shared.storage.remote import Remote
-from ..shared.timing import Timings
-from .output.store import Store
 from .settings import IndexSettings
-from .summary import summarize, summary_table
 
 
 def index(
@@ -20,7 +15,7 @@ def index(
 ) -> CommandResult:
     """Embed pairs with a guide, once, and write a guide index.
 
-    Run the same command again after an interruption: every finished part is kept.
+    Run the same command again after an interruption: every finished shard is kept.
 
     Parameters
     ----------
@@ -28,13 +23,8 @@ def index(
         Files, globs or folders of Parquet, JSONL, CSV or TSV
         (the last three also .gz or .zst), or hf://datasets/... paths.
     """
-    from .build import build_index  # the libraries that it loads take seconds, and --help needs none
+    from .build import index_pairs  # loads libraries that take seconds, and --help needs none
+    from .summary import summary_table
 
-    clock, place = Timings(), Store.of(settings.out)
-    manifest = build_index(pairs, settings, clock)
-    summary = summarize(place, manifest, clock)
-    if "embed" in clock.seconds:
-        write_json(place.layout.summary, summary)
-        if place.remote:
-            Remote(f"{place.remote.url}.summary.json").put(place.layout.summary, "")
+    summary = index_pairs(pairs, settings)
     return CommandResult(summary, (summary_table(summary),))

@@ -1,8 +1,8 @@
-"""Pairs -> a corpus: exact duplicates dropped, unique (role, text) numbered, every pair told by its text ids.
+"""Pairs -> a corpus: exact duplicates dropped, unique (role, text) numbered, pairs as text ids.
 
 Queries (anchors) take the ids from 0, documents (positives and negatives) the ids after them, each in order of first
-appearance. Pairs are numbered by anchor, those of one anchor in the order they came. The same pairs give the same ids,
-whatever file format they came from.
+appearance. Pairs are numbered by anchor, those of one anchor in the order of the input. The same pairs give the same
+ids, whatever file format they come from.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..shared.data.pairs import Pair, Reject
 from ..shared.errors import InputError
 from ..shared.guide_index.layout import LOOKUP, PAIRS, REJECTED, TEXTS
 from ..shared.progress import step
+from .text_hash import hash_text
 
 CHUNK_PAIRS = 65_536
 PAIR_COLUMNS = {"anchor": pl.String, "positive": pl.String, "negatives": pl.List(pl.String), "task": pl.String}
@@ -35,9 +36,9 @@ class Corpus:
         texts: text_id, role, text, text_hash, content_id, twin_id (the same text in the other role, or -1); rows in
             text_id order, queries first.
         pairs: pair_id, anchor_id, positive_id, negative_ids, task; rows in pair_id order, which is anchor_id order.
-        queries: How many texts are queries; their ids are 0 .. queries - 1.
-        rejected: file, line, reason of every row refused.
-        duplicates: Exact duplicates of a pair that were dropped.
+        queries: The number of queries; their ids are 0 .. queries - 1.
+        rejected: file, line, reason of every rejected row.
+        duplicates: The number of exact duplicates of a pair that were dropped.
     """
 
     texts: pl.DataFrame
@@ -48,30 +49,29 @@ class Corpus:
 
     @property
     def documents(self) -> int:
-        """How many texts are documents."""
+        """The number of documents."""
         return self.texts.height - self.queries
 
-    def text_parts(self, rows: int) -> Iterator[pa.Table]:
-        """The texts in parts of ``rows``; a part never holds two roles."""
-        for start, stop in self.part_ranges(rows):
-            yield self.texts.slice(start, stop - start).select(TEXTS.names).to_arrow().cast(TEXTS)
+    def text_shards(self, rows: int) -> Iterator[pa.Table]:
+        """The texts in shards of ``rows``; a shard has one role."""
+        for start, stop in self._text_ranges(rows):
+            yield self.texts[start:stop].select(TEXTS.names).to_arrow().cast(TEXTS)
 
-    def part_ranges(self, rows: int) -> list[tuple[int, int]]:
-        """First and last-plus-one text id of each part."""
+    def _text_ranges(self, rows: int) -> list[tuple[int, int]]:
         return _ranges(0, self.queries, rows) + _ranges(self.queries, self.texts.height, rows)
 
-    def pair_parts(self, rows: int) -> Iterator[pa.Table]:
-        """The pairs in parts of ``rows``."""
-        for start, stop in _ranges(0, self.pairs.height, rows):
-            yield self.pairs.slice(start, stop - start).select(PAIRS.names).to_arrow().cast(PAIRS)
-
-    def content_parts(self, rows: int) -> Iterator[np.ndarray]:
-        """Content and twin ids in the parts of the texts: (rows, 2) int64."""
-        for start, stop in self.part_ranges(rows):
+    def content_shards(self, rows: int) -> Iterator[np.ndarray]:
+        """Content and twin ids in the shards of the texts: (rows, 2) int64."""
+        for start, stop in self._text_ranges(rows):
             yield self.texts[start:stop].select("content_id", "twin_id").to_numpy()
 
-    def lookup_parts(self, rows: int) -> Iterator[np.ndarray]:
-        """The pairs of each part in rows of fixed width, see ``schema.LOOKUP``."""
+    def pair_shards(self, rows: int) -> Iterator[pa.Table]:
+        """The pairs in shards of ``rows``."""
+        for start, stop in _ranges(0, self.pairs.height, rows):
+            yield self.pairs[start:stop].select(PAIRS.names).to_arrow().cast(PAIRS)
+
+    def lookup_shards(self, rows: int) -> Iterator[np.ndarray]:
+        """The pairs of each shard as records of fixed width, see ``layout.LOOKUP``."""
         counts = pl.col("negative_ids").list.len().cast(pl.Int64)
         tasks = self.pairs["task"].drop_nulls().unique(maintain_order=True)
         numbered = self.pairs.lazy().select(
@@ -87,17 +87,17 @@ class Corpus:
         for start, stop in _ranges(0, columns.height, rows):
             yield columns[start:stop].to_numpy(structured=True).astype(LOOKUP)
 
-    def negative_parts(self, rows: int) -> Iterator[np.ndarray]:
-        """All negatives of each part of pairs, one after the other: (n,) int64."""
+    def negative_shards(self, rows: int) -> Iterator[np.ndarray]:
+        """The negatives of each shard of pairs, one pair after the other: (n,) int64."""
         for start, stop in _ranges(0, self.pairs.height, rows):
             yield self.pairs["negative_ids"][start:stop].explode(empty_as_null=False).to_numpy().astype(np.int64)
 
     def rejected_table(self) -> pa.Table:
-        """The rejected rows as they are stored."""
+        """The rejected rows, see ``layout.REJECTED``."""
         return self.rejected.cast({"file": pl.String, "reason": pl.String}).to_arrow().cast(REJECTED)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Hash of the texts and pairs in order, and what was counted while reading them."""
+        """Hash of the texts and pairs in order, and their numbers."""
         digest = hashlib.sha256(self.queries.to_bytes(8, "little"))
         for text_hash in self.texts["text_hash"]:
             digest.update(text_hash)
@@ -120,45 +120,37 @@ class Corpus:
         }
 
 
-def hash_text(text: str) -> bytes:
-    """16 bytes that stand for a text: BLAKE2b of its UTF-8."""
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
 def _ranges(start: int, stop: int, rows: int) -> list[tuple[int, int]]:
     return [(begin, min(begin + rows, stop)) for begin in range(start, stop, rows)]
 
 
 def read_corpus(rows: Iterable[Pair | Reject], where: str = "") -> Corpus:
-    """Collect pairs and rejects into a corpus; ``where`` they come from is for the message.
+    """Collect pairs and rejected rows into a corpus; ``where`` they come from is for the message.
 
     Raises:
-        InputError: Not one pair is left.
+        InputError: There is no pair.
     """
-    chunks, rejects, count = [], [], 0
-    rows = iter(rows)
+    chunks, rejects, count, rows = [], [], 0, iter(rows)
     with step("read pairs", None, "rows") as advance:
         while chunk := list(islice(rows, CHUNK_PAIRS)):
             pairs = [row for row in chunk if isinstance(row, Pair)]
             rejects.append(_rejected([row for row in chunk if isinstance(row, Reject)]))
             count += len(pairs)
             # Also here, so that a file of one line a million times does not fill the memory.
-            chunks.append(_without_duplicates(pl.DataFrame(pairs, schema=PAIR_COLUMNS, orient="row")))
+            chunks.append(_deduplicate(pl.DataFrame(pairs, schema=PAIR_COLUMNS, orient="row")))
             advance(len(chunk))
-    rejected = pl.concat(rejects) if rejects else _rejected([])
-    read = pl.concat(chunks) if chunks else pl.DataFrame(schema=PAIR_COLUMNS)
-    if not read.height:
+    if not count:
         raise InputError("The input holds no pair", where=where, fix="give files that are not empty")
-    pairs = _without_duplicates(read)
-    return _number(pairs, rejected, count - pairs.height)
+    pairs = _deduplicate(pl.concat(chunks))
+    return _number(pairs, pl.concat(rejects), count - pairs.height)
 
 
-def _without_duplicates(pairs: pl.DataFrame) -> pl.DataFrame:
+def _deduplicate(pairs: pl.DataFrame) -> pl.DataFrame:
     return pairs.unique(maintain_order=True, keep="first")
 
 
 def _rejected(rows: list[Reject]) -> pl.DataFrame:
-    """Few names and reasons repeat over many rows."""
+    """Rejected rows as a frame; categories, because few names and reasons repeat over many rows."""
     schema = {"file": pl.Categorical(), "line": pl.Int64(), "reason": pl.Categorical()}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -166,16 +158,12 @@ def _rejected(rows: list[Reject]) -> pl.DataFrame:
 def _number(pairs: pl.DataFrame, rejected: pl.DataFrame, duplicates: int) -> Corpus:
     """Give texts and pairs their ids."""
     queries = _with_ids(pairs.select(text="anchor").unique(maintain_order=True), "text_id")
-    listed = pairs.select(text=pl.concat_list("positive", "negatives")).explode("text")
-    documents = _with_ids(listed.unique(maintain_order=True), "text_id", queries.height)
-    pairs = pairs.join(
-        queries.rename({"text": "anchor", "text_id": "place"}), on="anchor", how="left", maintain_order="left"
-    )
-    pairs = _with_ids(pairs.sort("place", maintain_order=True).drop("place"), "pair_id")
-    ids = {"anchor": queries.rename({"text": "anchor", "text_id": "anchor_id"})}
-    ids["positive"] = documents.rename({"text": "positive", "text_id": "positive_id"})
-    for name, numbered in ids.items():
-        pairs = pairs.join(numbered, on=name, how="left", maintain_order="left")
+    documents = pairs.select(text=pl.concat_list("positive", "negatives")).explode("text").unique(maintain_order=True)
+    documents = _with_ids(documents, "text_id", queries.height)
+    for name, texts in (("anchor", queries), ("positive", documents)):
+        ids = texts.rename({"text": name, "text_id": f"{name}_id"})
+        pairs = pairs.join(ids, on=name, how="left", maintain_order="left")
+    pairs = _with_ids(pairs.sort("anchor_id", maintain_order=True), "pair_id")
     pairs = pairs.join(_negative_ids(pairs, documents), on="pair_id", how="left", maintain_order="left")
     negative_ids = pl.col("negative_ids").fill_null(pl.lit([], pl.List(pl.Int64)))
     pairs = pairs.select("pair_id", "anchor_id", "positive_id", negative_ids, "task")
@@ -188,13 +176,13 @@ def _with_ids(frame: pl.DataFrame, name: str, first: int = 0) -> pl.DataFrame:
 
 def _negative_ids(pairs: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
     """pair_id and negative_ids of every pair that has negatives."""
-    listed = pairs.select("pair_id", text="negatives").explode("text", empty_as_null=False)
-    found = listed.join(documents, on="text", how="left", maintain_order="left")
-    return found.group_by("pair_id", maintain_order=True).agg(negative_ids="text_id")
+    negatives = pairs.select("pair_id", text="negatives").explode("text", empty_as_null=False)
+    numbered = negatives.join(documents, on="text", how="left", maintain_order="left")
+    return numbered.group_by("pair_id", maintain_order=True).agg(negative_ids="text_id")
 
 
 def _all_texts(queries: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
-    """Both roles' texts; ``content_id`` is the first text id with the same text."""
+    """The texts of both roles; ``content_id`` is the first text id with the same text."""
 
     def of(role: str, own: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
         joined = own.join(other.rename({"text_id": "twin_id"}), on="text", how="left", maintain_order="left")

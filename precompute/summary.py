@@ -1,4 +1,4 @@
-"""What a build did: seconds and memory of each step, counted texts, and the table shown at the end."""
+"""The summary of a build: seconds and memory of each step, counted texts, and the table printed at the end."""
 
 from __future__ import annotations
 
@@ -7,47 +7,46 @@ from typing import Any
 from rich.table import Table
 
 from ..shared.guide_index.manifest import Manifest
-from ..shared.storage.files import FileRecord
+from ..shared.storage.files import write_json
+from ..shared.storage.remote import Remote
 from ..shared.timing import Timings, peak_memory_bytes
 from .output.store import Store
 
-TOP = 10
+
+def write_summary(store: Store, manifest: Manifest, timings: Timings) -> dict[str, Any]:
+    """Summarize a build and write that beside the index, unless the index was finished already."""
+    summary = summarize(store, manifest, timings)
+    if "embed" in timings.seconds:
+        write_json(store.layout.summary, summary)
+        if store.remote:
+            Remote(f"{store.remote.url}.summary.json").put(store.layout.summary, "")
+    return summary
 
 
-def summarize(place: Store, manifest: Manifest, clock: Timings) -> dict[str, Any]:
+def summarize(store: Store, manifest: Manifest, timings: Timings) -> dict[str, Any]:
     """All figures of a finished build, JSON-ready."""
     corpus = manifest.request.corpus
     texts = corpus["queries"] + corpus["documents"]
     return {
-        "index": str(place),
+        "index": str(store),
         "manifest": manifest.key,
         "guide": manifest.request.guide["name"],
         "pairs": corpus["pairs"],
         "duplicates": corpus["duplicates"],
         "rejected": corpus["rejected"],
         "texts": texts,
-        "vectors": dict(clock.texts),
+        "vectors": dict(timings.texts),
         "bytes": sum(record.bytes for record in manifest.records),
-        "seconds": clock.rounded(),
-        "seconds_total": round(clock.total, 2),
-        "texts_per_second": round(texts / clock.seconds["embed"], 1) if "embed" in clock.seconds else None,
+        "seconds": timings.as_json(),
+        "seconds_total": round(timings.total, 2),
+        "texts_per_second": round(texts / timings.seconds["embed"], 1) if "embed" in timings.seconds else None,
         "peak_memory_bytes": peak_memory_bytes(),
         "measured": manifest.measured,
     }
 
 
-def outside_top(place: Store, scores: list[FileRecord], top: int = TOP) -> float:
-    """Share of pairs whose positive has ``top`` documents or more above it in the guide's ranking."""
-    outside = pairs = 0
-    for record in scores:
-        ranks = place.frame(record, "scores", ["positive_rank"])["positive_rank"].to_numpy()
-        outside += int((ranks >= top).sum())
-        pairs += len(ranks)
-    return outside / max(1, pairs)
-
-
 def summary_table(summary: dict[str, Any]) -> Table:
-    """The summary as a person reads it."""
+    """The summary as a table."""
     rejected = summary["rejected"]
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items())
     sources = ", ".join(f"{count:,} {source}" for source, count in summary["vectors"].items())
@@ -74,7 +73,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
 
 def _held_out(figures: dict[str, float]) -> dict[str, str]:
-    """A row for the guide's figures on held-out pairs, where there are any."""
-    spelt = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10"}
-    told = ", ".join(f"{spelt.get(name, name)} {value:.3f}" for name, value in figures.items())
-    return {"guide on held-out pairs": told} if told else {}
+    """A row with the guide's figures on held-out pairs, where there are any."""
+    names = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10"}
+    text = ", ".join(f"{names.get(name, name)} {value:.3f}" for name, value in figures.items())
+    return {"guide on held-out pairs": text} if text else {}

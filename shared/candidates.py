@@ -1,8 +1,8 @@
-"""The cells of a batch, and which leave the loss because of the texts they hold. Pure functions of tensors.
+"""The candidates of a batch, and which of them are one text. Pure functions of tensors.
 
-The cells of a batch come in four blocks, one column a candidate: the positives of all pairs (``ap``), the anchors of
-all pairs (``aa``), the positives once more, compared with the row's own positive (``pp``), and all negatives (``an``).
-A row is a pair; ``rows`` says which pair of the batch each row is, so that a slice of rows can be computed alone.
+A row of the loss is a pair, and its softmax has candidates of four blocks: its anchor with all positives of the batch
+(``ap``), with all anchors (``aa``), with all negatives (``an``), and its positive with all positives (``pp``). ``rows``
+names the pairs whose rows are computed, so that a slice of the batch can be computed alone.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class PairVectors(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """One value for each cell of R rows; a block that takes no part is None.
+    """One value for each candidate of R rows; a block that takes no part is None.
 
     Attributes:
-        ap: (R, B) row's anchor against every positive.
-        aa: (R, B) row's anchor against every anchor, or None.
-        pp: (R, B) row's positive against every positive, or None.
-        an: (R, N) row's anchor against every negative.
+        ap: (R, B) row's anchor with every positive.
+        aa: (R, B) row's anchor with every anchor, or None.
+        pp: (R, B) row's positive with every positive, or None.
+        an: (R, N) row's anchor with every negative.
     """
 
     ap: Tensor
@@ -44,31 +44,24 @@ class Blocks(NamedTuple):
     pp: Tensor | None
     an: Tensor
 
-    def each(self, act: Callable[[Tensor], Tensor]) -> Blocks:
-        """What ``act`` makes of each block that takes part."""
-        aa, pp = (None if block is None else act(block) for block in (self.aa, self.pp))
-        return Blocks(act(self.ap), aa, pp, act(self.an))
-
-    def or_(self, other: Blocks) -> Blocks:
-        """Candidates that are marked here or there, of two blocks of the same form."""
-        aa, pp = (
-            None if one is None or two is None else one | two for one, two in ((self.aa, other.aa), (self.pp, other.pp))
-        )
-        return Blocks(self.ap | other.ap, aa, pp, self.an | other.an)
+    def map(self, function: Callable[[Tensor], Tensor]) -> Blocks:
+        """Apply a function to each block that takes part."""
+        aa, pp = (None if block is None else function(block) for block in (self.aa, self.pp))
+        return Blocks(function(self.ap), aa, pp, function(self.an))
 
     def joined(self) -> Tensor:
-        """(R, C): all cells of a row side by side, in the order ap, aa, pp, an."""
+        """Concatenate the blocks in the order ap, aa, pp, an: (R, C)."""
         return torch.cat([block for block in self if block is not None], dim=1)
 
 
 def similarities(vectors: PairVectors, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
-    """Dot products of the rows' texts with every candidate, as matrix products.
+    """Compute the dot products of some rows with all their candidates.
 
     Args:
         vectors: Unit vectors of student or guide.
-        rows: (R,) which pair each row is.
-        contrast_anchors: Whether the aa block takes part.
-        contrast_positives: Whether the pp block takes part.
+        rows: (R,) int64 number of each row's pair in the batch.
+        contrast_anchors: Whether the block aa takes part.
+        contrast_positives: Whether the block pp takes part.
     """
     anchors = vectors.anchors[rows]
     return Blocks(
@@ -81,33 +74,42 @@ def similarities(vectors: PairVectors, rows: Tensor, *, contrast_anchors: bool, 
 
 @dataclass(frozen=True)
 class BatchTexts:
-    """Which texts stand in a batch, told by content id (equal texts have equal ids, whatever their role).
+    """The texts of a batch by content id: equal texts have equal ids, whatever their role.
 
     Attributes:
         anchors: (B,) int64.
         positives: (B,) int64.
         negatives: (N,) int64; -1 where a pair has no such negative.
-        again: (N,) bool, whether a negative is a positive of the batch too, or a negative before it: as a candidate a
-            text counts once.
+        repeated: (N,) bool, whether a negative is a positive of the batch too, or equals a negative before it: as a
+            candidate a text counts once.
         known: (M,) int64 content ids of known positives, anywhere in the index, of the batch's anchors.
-        known_rows: (M,) int64 which pair of the batch each known positive belongs to.
+        known_rows: (M,) int64 number of the pair in the batch that each known positive belongs to.
     """
 
     anchors: Tensor
     positives: Tensor
     negatives: Tensor
-    again: Tensor
+    repeated: Tensor
     known: Tensor
     known_rows: Tensor
 
+    def as_distinct(self) -> BatchTexts:
+        """Give every text of the batch an id of its own, as public implementations of the loss treat them."""
+        pairs, missing = len(self.anchors), self.negatives < 0
+        ids = torch.arange(2 * pairs + len(missing), device=missing.device)
+        negatives = ids[2 * pairs :].masked_fill(missing, -1)
+        return BatchTexts(ids[:pairs], ids[pairs : 2 * pairs], negatives, missing, self.known[:0], self.known_rows[:0])
+
 
 def same_text(texts: BatchTexts, rows: Tensor, like: Blocks) -> Blocks:
-    """Candidates whose text is the row's anchor, its positive, or another known positive of that anchor.
+    """Mark the candidates whose text is the row's anchor, its positive, or another known positive of that anchor.
+
+    Among them are the row's target, and a text compared with itself.
 
     Args:
         texts: The batch's texts.
-        rows: (R,) which pair each row is.
-        like: Blocks that say which take part.
+        rows: (R,) int64 number of each row's pair in the batch.
+        like: Blocks of the same form.
     """
     positives = _is_own(texts, rows, texts.positives)
     return Blocks(
@@ -119,14 +121,12 @@ def same_text(texts: BatchTexts, rows: Tensor, like: Blocks) -> Blocks:
 
 
 def _is_own(texts: BatchTexts, rows: Tensor, candidates: Tensor) -> Tensor:
-    """(R, C) whether candidate c is a text that can be no negative of row r."""
+    """(R, C) bool: whether a candidate's text cannot be a negative of the row."""
     own = candidates == texts.anchors[rows, None]
     own |= candidates == texts.positives[rows, None]
     # Known positives are few: look each up among the sorted candidates instead of comparing all with all.
     ordered, order = candidates.sort()
-    row_of_pair = torch.full_like(texts.anchors, -1)
-    row_of_pair[rows] = torch.arange(len(rows), device=rows.device)
-    row = row_of_pair[texts.known_rows]
+    row = row_of_pair(rows, len(texts.anchors))[texts.known_rows]
     known, row = texts.known[row >= 0], row[row >= 0]
     first, last = torch.searchsorted(ordered, known), torch.searchsorted(ordered, known, right=True)
     counts = last - first
@@ -136,17 +136,8 @@ def _is_own(texts: BatchTexts, rows: Tensor, candidates: Tensor) -> Tensor:
     return own
 
 
-def self_cells(rows: Tensor, like: Blocks) -> Blocks:
-    """The diagonals of aa and pp: a text against itself."""
-
-    def diagonal(block: Tensor) -> Tensor:
-        cells = torch.zeros_like(block, dtype=torch.bool)
-        cells[torch.arange(len(rows), device=rows.device), rows] = True
-        return cells
-
-    return Blocks(
-        ap=torch.zeros_like(like.ap, dtype=torch.bool),
-        aa=None if like.aa is None else diagonal(like.aa),
-        pp=None if like.pp is None else diagonal(like.pp),
-        an=torch.zeros_like(like.an, dtype=torch.bool),
-    )
+def row_of_pair(rows: Tensor, pairs: int) -> Tensor:
+    """Invert ``rows``: (pairs,) int64 row of each pair of the batch, -1 for pairs that have none."""
+    row = torch.full((pairs,), -1, dtype=torch.int64, device=rows.device)
+    row[rows] = torch.arange(len(rows), device=rows.device)
+    return row

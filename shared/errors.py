@@ -1,4 +1,4 @@
-"""One family of errors: what is wrong, where, and what to do about it."""
+"""The family of errors: what is wrong, where, and what to do about it; and checks of settings that raise them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class GistcacheError(Exception):
-    """Base of every error the product raises on purpose.
+    """Base of every error that the product raises on purpose.
 
     Args:
         what: What is wrong, one sentence.
@@ -62,7 +62,7 @@ class IndexFaultError(GistcacheError):
 
 
 class StaleIndexError(GistcacheError):
-    """What a command asks for differs from what the folder holds."""
+    """A folder holds something else than what the command requests."""
 
     exit_code = 6
 
@@ -80,25 +80,25 @@ class StorageError(GistcacheError):
 
 
 class StoppedEarly(GistcacheError):  # noqa: N818 (nothing went wrong)
-    """The process was told to end, and what it had done is kept."""
+    """The process was stopped by SIGTERM and has saved what it had done."""
 
     exit_code = 0
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line; its kind where it says nothing."""
+    """The first line of another library's message; the name of its class if there is no message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def flag_of(name: str) -> str:
-    """The flag of the command line that gives a setting."""
+    """The flag of a setting on the command line."""
     return f"--{name.replace('_', '-')}"
 
 
 def refuse_below(settings: object, least: int, *names: str, strictly: bool = False) -> None:
-    """Raise SettingsError where a setting is less than ``least``, or no more than it, or is infinite or no number.
+    """Raise SettingsError where a setting is less than ``least`` (``strictly``: or equal), infinite or NaN.
 
-    None is a setting not given.
+    A setting that is None is skipped.
     """
     for name in names:
         value = getattr(settings, name)
@@ -108,16 +108,15 @@ def refuse_below(settings: object, least: int, *names: str, strictly: bool = Fal
 
 
 def refuse_idle(settings: DataclassInstance, names: Iterable[str], without: str) -> None:
-    """Raise SettingsError where one of a dataclass's settings is given that does nothing without something else."""
+    """Raise SettingsError where a setting that has no effect ``without`` another one differs from its default."""
     defaults = {each.name: each.default for each in fields(settings)}
     for name in names:
         if getattr(settings, name) != defaults[name]:
-            raise SettingsError(
-                f"This has no effect without {without}", where=flag_of(name), fix="leave it out, or give that too"
-            )
+            what = f"This has no effect without {without}"
+            raise SettingsError(what, where=flag_of(name), fix="leave it out, or give that too")
 
 
 def refuse_url(path: Path, flag: str) -> None:
-    """Raise SettingsError where a path was given as a URL, which has lost one of its slashes by then."""
+    """Raise SettingsError where a path is a URL, in which Path has merged the slashes."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
         raise SettingsError("This is written on this machine, not to a URL", where=f"{flag} {path}", fix="give a path")

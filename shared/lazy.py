@@ -1,4 +1,4 @@
-"""Names of a package that are looked up when they are asked for, so that importing it costs nothing (PEP 562)."""
+"""Attributes of a package that are imported at their first use, so that importing the package is cheap (PEP 562)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from importlib import import_module
 from typing import Any
 
 
-def looked_up(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package.
+def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package.
 
     Args:
         package: Its ``__name__``.
-        homes: For each of its names the module inside it that has it.
+        modules: For each attribute the module inside the package that defines it.
     """
 
-    def look_up(name: str) -> Any:  # noqa: ANN401 (whatever has the name)
-        if name in homes:
-            return getattr(import_module(f".{homes[name]}", package), name)
+    def get(name: str) -> Any:  # noqa: ANN401 (an attribute of any type)
+        if name in modules:
+            return getattr(import_module(f".{modules[name]}", package), name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return look_up
+    return get

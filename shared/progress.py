@@ -1,6 +1,6 @@
-"""Progress of long steps: a bar with rate and time left on a terminal, a plain line a minute elsewhere.
+"""Progress of long steps: a bar with rate and remaining time on a terminal, a plain line a minute elsewhere.
 
-All of it goes to stderr; what a command has found out goes to stdout (see ``outcome``).
+Progress goes to stderr; the result of a command goes to stdout (see ``cli/output.py``).
 """
 
 from __future__ import annotations
@@ -15,40 +15,43 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-# A log of CI keeps every frame of a bar, even where it is written to something like a terminal.
+# A CI log keeps every frame of a bar, even where it is written to something like a terminal.
 console = Console(
     stderr=True, soft_wrap=not sys.stderr.isatty(), force_interactive=False if os.environ.get("CI") else None
 )
 LINE_SECONDS = 60.0
 
-
 Advance = Callable[[int], None]
 
 
-class NotedAdvance(Protocol):
-    """Tells a step that ``more`` units are done; ``note`` stands beside the rate."""
+class AdvanceWithNote(Protocol):
+    """Tells a step that ``count`` more units are done; ``note`` is shown beside the rate."""
 
-    def __call__(self, more: int, note: str = "") -> None: ...  # noqa: D102
+    def __call__(self, count: int, note: str = "") -> None: ...  # noqa: D102
 
 
 def shows_bars() -> bool:
-    """Whether something that is redrawn has a place here: on a terminal, unless --quiet."""
+    """Whether bars can be shown: on a terminal, without --quiet."""
     return console.is_interactive and not console.quiet
 
 
-def waiting(name: str) -> AbstractContextManager[object]:
-    """Show that something of unknown length is at work, where that has a place."""
+def spinner(name: str) -> AbstractContextManager[object]:
+    """Show on a terminal that work of unknown length is under way."""
     return console.status(name) if shows_bars() else nullcontext()
 
 
 @contextmanager
-def step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[NotedAdvance]:
-    """Show a step of ``total`` units, ``done`` of which an earlier run has finished; yields ``advance(count)``.
+def step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[AdvanceWithNote]:
+    """Show the progress of a step; yields ``advance(count, note)``.
 
-    A step whose length nobody knows has no total: it shows count and rate.
+    Args:
+        name: Name of the step.
+        total: Units of the whole step; None if unknown: then count and rate are shown.
+        unit: What is counted, such as texts.
+        done: Units that an earlier run has finished.
     """
-    started = told = time.monotonic()
-    count = 0
+    started = last_line = time.monotonic()
+    finished = 0
     bar = Progress(
         TextColumn("{task.description:<18}"),
         BarColumn(),
@@ -64,21 +67,22 @@ def step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Not
     with bar:
         task = bar.add_task(name, total=total, completed=done, rate="")
 
-        def advance(more: int, note: str = "") -> None:
-            nonlocal count, told
-            count += more
+        def advance(count: int, note: str = "") -> None:
+            nonlocal finished, last_line
+            finished += count
             now = time.monotonic()
-            rate = f"{_rate(count, now - started)} {unit}/s{note and ', ' + note}"
-            bar.update(task, advance=more, rate=rate)
-            if bar.disable and now - told >= LINE_SECONDS:
-                told = now
+            rate = f"{_rate(finished, now - started)} {unit}/s{note and ', ' + note}"
+            bar.update(task, advance=count, rate=rate)
+            if bar.disable and now - last_line >= LINE_SECONDS:
+                last_line = now
                 of_total = f" of {total:,}" if total else ""
-                console.print(f"{name}: {done + count:,}{of_total} {unit}, {rate}", highlight=False)
+                console.print(f"{name}: {done + finished:,}{of_total} {unit}, {rate}", highlight=False)
 
         yield advance
     seconds = time.monotonic() - started
-    kept = f", {done:,} kept from before" if done else ""
-    console.print(f"{name}: {count:,} {unit} in {seconds:,.1f} s ({_rate(count, seconds)}/s){kept}", highlight=False)
+    earlier = f", {done:,} from an earlier run" if done else ""
+    rate = _rate(finished, seconds)
+    console.print(f"{name}: {finished:,} {unit} in {seconds:,.1f} s ({rate}/s){earlier}", highlight=False)
 
 
 def _rate(count: int, seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a run cost: seconds of each step, and peak memory."""
+"""What a run costs: seconds of each step, and peak memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 class Timings:
-    """What one run did.
+    """Seconds of each step of a run.
 
     Attributes:
-        seconds: Seconds of each step.
+        seconds: Seconds by step.
         texts: How many texts' vectors came from where.
     """
 
@@ -34,16 +34,16 @@ class Timings:
         """Seconds of all steps."""
         return sum(self.seconds.values())
 
-    def rounded(self) -> dict[str, float]:
-        """Seconds of each step to two digits, JSON-ready."""
+    def as_json(self) -> dict[str, float]:
+        """Seconds of each step, rounded to two digits."""
         return {name: round(value, 2) for name, value in self.seconds.items()}
 
 
 def peak_memory_bytes() -> int:
-    """Peak resident memory of this process so far."""
+    """Peak resident memory of this process so far, in bytes."""
     status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would count what the parent process held when it started this one
-        held = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(held.split()[1]) * 1024
+    if status.is_file():  # getrusage would count the memory of the parent process at the time of the fork
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""Names of values that settings and code share; it imports nothing, so that settings load in no time."""
+"""Types of values that settings and code share. It imports nothing heavy, so that settings load at once."""
 
 from __future__ import annotations
 

@@ -147,12 +147,10 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 def build_test_index(out: Path, rows: list[dict], guide: Path, **settings) -> Path:
     """Write rows to a file beside ``out`` and index them with a guide; returns ``out``."""
-    from gistcache.precompute.build import build_index
-    from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.timing import Timings
+    from gistcache.precompute import build_index
 
     source = write_jsonl(out.parent / f"{out.name}.jsonl", rows)
-    build_index([str(source)], IndexSettings(guide=str(guide), out=out, **settings), Timings())
+    build_index([str(source)], guide=str(guide), out=out, **settings)
     return out
 
 

@@ -18,7 +18,7 @@ SCRIPT = Path(sys.executable).with_name("gistcache")
 
 
 def run(*arguments, cwd, code=0, **environment):
-    done = subprocess.run(
+    process = subprocess.run(
         [str(SCRIPT), *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
@@ -27,22 +27,22 @@ def run(*arguments, cwd, code=0, **environment):
         | {"COLUMNS": "200", "HF_DATASETS_CACHE": str(cwd / "cache"), "OMP_NUM_THREADS": "1"}
         | environment,
     )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    assert process.returncode == code, process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
+    return process.stdout + process.stderr
 
 
 def run_here(*arguments, monkeypatch, capsys, code=0):
     """Run a command in this process, where the libraries are loaded already."""
     monkeypatch.setattr(sys, "argv", ["gistcache", *map(str, arguments)])
     try:
-        ended = cli.run()
-    except SystemExit as told:
-        ended = told.code or 0
-    said = capsys.readouterr()
-    assert ended == code, said
-    assert "Traceback" not in said.err
-    return said.out + said.err
+        exit_code = cli.run()
+    except SystemExit as end:
+        exit_code = end.code or 0
+    output = capsys.readouterr()
+    assert exit_code == code, output
+    assert "Traceback" not in output.err
+    return output.out + output.err
 
 
 def test_index_verify_train_eval(tmp_path, guide_folder, student_folder, monkeypatch, capsys):
@@ -50,20 +50,20 @@ def test_index_verify_train_eval(tmp_path, guide_folder, student_folder, monkeyp
     here = partial(run_here, monkeypatch=monkeypatch, capsys=capsys)
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "pairs.jsonl", [*random_pairs(120, seed=30), {"anchor": " ", "positive": "x"}])
-    write_jsonl(tmp_path / "held.jsonl", random_pairs(20, seed=31))
+    write_jsonl(tmp_path / "held-out.jsonl", random_pairs(20, seed=31))
     (tmp_path / "sts.csv").write_text("red dog,red cat,3.0\nblue sea,old king,0.5\nsand,sand storm,4\n")
-    index = ["index", "pairs.jsonl", "--guide", guide_folder, "--out", "index", "--eval-pairs", "held.jsonl"]
+    index = ["index", "pairs.jsonl", "--guide", guide_folder, "--out", "index", "--eval-pairs", "held-out.jsonl"]
     index += ["--vector-dtype", "int8"]
-    said = run(*index, cwd=tmp_path)
-    assert "1 blank text" in said
-    assert "120" in said
-    said = here("verify", "index")
-    assert "no fault" in said
-    assert "differ from float32: int8 as stored" in said
+    output = run(*index, cwd=tmp_path)
+    assert "1 blank text" in output
+    assert "120" in output
+    output = here("verify", "index")
+    assert "no fault" in output
+    assert "differ from float32: int8 as stored" in output
     assert "nothing to do" in here(*index)
     trained = run(
         *("train", "--index", "index", "--student", student_folder, "--layers", "2", "--out", "run"),
-        *("--batch-size", "16", "--max-steps", "4", "--eval-pairs", "held.jsonl", "--learning_rate", "1e-3"),
+        *("--batch-size", "16", "--max-steps", "4", "--eval-pairs", "held-out.jsonl", "--learning_rate", "1e-3"),
         cwd=tmp_path,
     )
     for word in ("student before", "student after", "guide", "ndcg@10", "removed as false negatives"):
@@ -71,10 +71,10 @@ def test_index_verify_train_eval(tmp_path, guide_folder, student_folder, monkeyp
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["settings"]["learning_rate"] == 1e-3
     assert metrics["index"]["seconds"]["embed"] > 0
-    here("eval", "run", "--pairs", "held.jsonl", "--sts", "sts.csv", "--out", "eval.json")
-    figures = json.loads((tmp_path / "eval.json").read_text())
-    assert figures["ndcg@10"] == pytest.approx(metrics["retrieval"]["student after"]["ndcg@10"], abs=1e-6)
-    assert -1 <= figures["spearman"] <= 1
+    here("eval", "run", "--pairs", "held-out.jsonl", "--sts", "sts.csv", "--out", "eval.json")
+    scores = json.loads((tmp_path / "eval.json").read_text())
+    assert scores["ndcg@10"] == pytest.approx(metrics["retrieval"]["student after"]["ndcg@10"], abs=1e-6)
+    assert -1 <= scores["spearman"] <= 1
 
 
 def test_a_toml_file_gives_flags_and_the_command_line_wins(tmp_path, guide_folder, monkeypatch, capsys):
@@ -113,14 +113,14 @@ def test_errors_say_what_is_wrong_and_what_to_do(tmp_path, guide_folder, monkeyp
     arguments = [str(guide_folder) if argument == "GUIDE" else argument for argument in arguments]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    said = run_here(*arguments, monkeypatch=monkeypatch, capsys=capsys, code=code)
+    output = run_here(*arguments, monkeypatch=monkeypatch, capsys=capsys, code=code)
     for word in words:
-        assert word in said
+        assert word in output
 
 
 def test_help_names_every_command(tmp_path, monkeypatch, capsys):
-    said = run("--help", cwd=tmp_path)
+    output = run("--help", cwd=tmp_path)
     for command in ("index", "train", "verify", "eval"):
-        assert command in said
+        assert command in output
     for command, flag in (("index", "--query-prompt"), ("train", "--margin-strategy"), ("eval", "--sts")):
         assert flag in run_here(command, "--help", monkeypatch=monkeypatch, capsys=capsys)

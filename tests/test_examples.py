@@ -27,8 +27,8 @@ STAND_INS = {"Banking77Classification": MockClassificationTask, "STSBenchmark": 
 
 
 @pytest.fixture(scope="module")
-def things(tmp_path_factory, guide_folder, student_folder) -> Path:
-    """What the page says is there."""
+def inputs(tmp_path_factory, guide_folder, student_folder) -> Path:
+    """The files and folders that the page takes for granted."""
     folder = tmp_path_factory.mktemp("examples")
     build_test_index(folder / "guide-index", random_pairs(130, seed=41), guide_folder, neighbors=20)
     build_test_index(folder / "faq-index", random_pairs(120, seed=42), guide_folder)
@@ -38,8 +38,8 @@ def things(tmp_path_factory, guide_folder, student_folder) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path, things, monkeypatch) -> Path:
-    shutil.copytree(things, tmp_path, dirs_exist_ok=True)
+def folder(tmp_path, inputs, monkeypatch) -> Path:
+    shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     registry = importlib.import_module("mteb.get_tasks")._TASKS_REGISTRY
     for name, task in STAND_INS.items():
@@ -54,21 +54,21 @@ def test_the_page_has_a_block_for_each_section_and_none_is_long():
 
 @pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens", "ignore:'pin_memory'")
 @pytest.mark.parametrize(("language", "code"), BLOCKS)
-def test_a_block_runs(here, language, code, monkeypatch, capsys):
+def test_a_block_runs(folder, language, code, monkeypatch, capsys):
     if language == "python":
         exec(compile(code, "docs/EXAMPLES.md", "exec"), {"__name__": "__main__"})
     else:
         for line in code.splitlines():
             monkeypatch.setattr("sys.argv", shlex.split(line))
             assert run() == 0, capsys.readouterr().err
-    for folder in here.glob("runs/*/model"):
-        trained, before = (SentenceTransformer(str(each), device="cpu") for each in (folder, here / "student"))
+    for path in folder.glob("runs/*/model"):
+        trained, before = (SentenceTransformer(str(each), device="cpu") for each in (path, folder / "student"))
         assert abs(trained.encode("red dog") - before.encode("red dog")).max() > 1e-4
     if "mine" in code.split():
-        mined = here / "mined.jsonl"
+        mined = folder / "mined.jsonl"
         rows = [json.loads(line) for line in mined.read_text().splitlines()]
         assert rows
         assert all(set(row) == {"query", "pos", "neg", "pos_scores", "neg_scores"} for row in rows)
         assert all(len(row["neg"]) == len(row["neg_scores"]) > 0 for row in rows)
     if "--mteb" in code:
-        assert {task.__name__ for task in STAND_INS.values()} == json.loads((here / "scores.json").read_text()).keys()
+        assert {task.__name__ for task in STAND_INS.values()} == json.loads((folder / "scores.json").read_text()).keys()

@@ -33,7 +33,7 @@ class StoredGuide(nn.Module):
 
     def forward(self, features):
         mask = features["attention_mask"].bool()
-        rows = [tuple(ids[kept].tolist()) for ids, kept in zip(features["input_ids"], mask, strict=True)]
+        rows = [tuple(ids[present].tolist()) for ids, present in zip(features["input_ids"], mask, strict=True)]
         vectors = self.index.vectors(np.array([self.ids[row] for row in rows]))
         return {"sentence_embedding": torch.from_numpy(vectors).float()}
 
@@ -99,31 +99,31 @@ def test_equals_the_peers(bench, peer, strategy, margin, anchors, positives, neg
     expected, expected_gradient = value_and_gradient(student, theirs, features_of(student, batch, negatives), labels)
     assert value == pytest.approx(expected, abs=TOLERANCE)
     assert torch.allclose(gradient, expected_gradient, atol=TOLERANCE, rtol=1e-4)
-    counts = ours.cells.counts()
-    assert 0 < counts.removed < counts.candidates
+    counts = ours.statistics.counts()
+    assert 0 < counts.masked < counts.candidates
 
 
 def naive_loss(student_vectors, guide_vectors, temperature, margin, strategy):
-    """The formula of the paper, cell by cell, with three negatives a pair."""
+    """The formula of the paper, candidate by candidate, with three negatives a pair."""
     anchors, positives, negatives = student_vectors
     guide_anchors, guide_positives, guide_negatives = guide_vectors
     losses = []
     for i in range(len(anchors)):
         score = float(guide_anchors[i] @ guide_positives[i])
         limit = score - margin if strategy == "absolute" else score - abs(score) * margin
-        cells = [anchors[i] @ positives[i]]
+        scores = [anchors[i] @ positives[i]]
         for j in range(len(anchors)):
             if j != i:
                 if float(guide_anchors[i] @ guide_positives[j]) <= limit:
-                    cells.append(anchors[i] @ positives[j])
+                    scores.append(anchors[i] @ positives[j])
                 if float(guide_anchors[i] @ guide_anchors[j]) <= limit:
-                    cells.append(anchors[i] @ anchors[j])
+                    scores.append(anchors[i] @ anchors[j])
                 if float(guide_positives[i] @ guide_positives[j]) <= limit:
-                    cells.append(positives[i] @ positives[j])
+                    scores.append(positives[i] @ positives[j])
             for k in range(negatives.shape[1]):
                 if float(guide_anchors[i] @ guide_negatives[j, k]) <= limit:
-                    cells.append(anchors[i] @ negatives[j, k])
-        logits = torch.stack(cells) / temperature
+                    scores.append(anchors[i] @ negatives[j, k])
+        logits = torch.stack(scores) / temperature
         losses.append(torch.logsumexp(logits, 0) - logits[0])
     return torch.stack(losses).mean()
 

@@ -13,10 +13,11 @@ import torch
 from gistcache.precompute.search import faiss_index
 from gistcache.shared.errors import IndexFaultError, ModelError
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.models.load import find_model, load_model, load_reranker
-from gistcache.shared.storage.checksummed_json import SEAL, read_checksummed, write_checksummed
-from gistcache.shared.storage.files import FileRecord, sha256_of
-from gistcache.train.loss.guide_lookup import Guides
+from gistcache.shared.models.load import load_model, load_reranker
+from gistcache.shared.models.locate import find_model
+from gistcache.shared.storage.files import sha256_of
+from gistcache.shared.storage.integrity import CHECKSUM_KEY, FileRecord, read_checksummed, write_checksummed
+from gistcache.train.loss.guide_lookup import look_up
 from gistcache.train.run.model_card import section
 
 from tests.conftest import build_test_index, random_pairs
@@ -36,7 +37,9 @@ def keyword(call: ast.Call, name: str) -> object:
 
 
 # A process hands its own work to those it has started, through a pipe; nothing of it comes from a file.
-BETWEEN_PROCESSES = {"engines.py", "ray_engine.py"}
+BETWEEN_PROCESSES = Path("precompute/run")
+# A run of a sweep is the product's own command, started without a shell.
+STARTS_COMMANDS = Path("train/sweep")
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=str)
@@ -46,8 +49,7 @@ def test_the_product_makes_no_forbidden_call(path):
         alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     }
     imported |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    own = {"pickle"} if path.name in BETWEEN_PROCESSES else set()
-    own |= {"subprocess"} if path.name == "sweep_runs.py" else set()  # a run is the product's own command; no shell
+    own = {BETWEEN_PROCESSES: {"pickle"}, STARTS_COMMANDS: {"subprocess"}}.get(path.parent, set())
     assert not imported & FORBIDDEN_MODULES - own
     for name, call in calls(tree):
         assert name not in FORBIDDEN_NAMES | FORBIDDEN_CALLS or name.split(".")[0] in own, name
@@ -67,9 +69,9 @@ def keyword_is_never_true(call: ast.Call, name: str) -> bool:
 
 def test_the_walk_sees_what_it_should():
     assert PRODUCT
-    found = calls(ast.parse("np.load(p)\nSentenceTransformer(p, trust_remote_code=True)"))
-    assert keyword(found[0][1], "allow_pickle") is None
-    assert not keyword_is_never_true(found[1][1], "trust_remote_code")
+    parsed = calls(ast.parse("np.load(p)\nSentenceTransformer(p, trust_remote_code=True)"))
+    assert keyword(parsed[0][1], "allow_pickle") is None
+    assert not keyword_is_never_true(parsed[1][1], "trust_remote_code")
 
 
 EVIL = """
@@ -178,17 +180,17 @@ def test_a_manifest_cannot_name_a_path_outside(tmp_path, small_index, path):
     shutil.copytree(small_index, copy)
     shutil.copy(copy / "vectors" / "shard-00000.npy", tmp_path / "outside.npy")
     content = read_checksummed(copy / "manifest.json", "manifest")
-    content["parts"]["vectors"][0]["path"] = path
+    content["shards"]["vectors"][0]["path"] = path
     write_checksummed(copy / "manifest.json", content)
     with pytest.raises(IndexFaultError):
         GuideIndex.open(copy)
 
 
-def resealed(copy: Path, name: str, data: bytes) -> None:
-    """Put another file into an index and vouch for it, as a stranger could."""
+def put_file(copy: Path, name: str, data: bytes) -> None:
+    """Put another file into an index and record it, as a stranger could."""
     (copy / name).write_bytes(data)
     content = read_checksummed(copy / "manifest.json", "manifest")
-    for record in [*(each for parts in content["parts"].values() for each in parts), *content["files"]]:
+    for record in [*(each for shards in content["shards"].values() for each in shards), *content["files"]]:
         if record["path"] == name:
             record |= {"bytes": len(data), "sha256": sha256_of(copy / name)}
     write_checksummed(copy / "manifest.json", content)
@@ -209,7 +211,7 @@ def test_a_strangers_vectors_are_not_unpickled_or_taken_in_another_shape(tmp_pat
     for name in ("evil", "wide", "long"):
         copy = tmp_path / name
         shutil.copytree(small_index, copy)
-        resealed(copy, "vectors/shard-00000.npy", (tmp_path / f"{name}.npy").read_bytes())
+        put_file(copy, "vectors/shard-00000.npy", (tmp_path / f"{name}.npy").read_bytes())
         with pytest.raises(IndexFaultError):
             GuideIndex.open(copy).vectors(np.array([0]))
     assert not mark.exists()
@@ -226,10 +228,10 @@ def test_a_strangers_ids_outside_the_corpus_are_refused(tmp_path, small_index, f
     rows = np.load(copy / name)
     rows[field] = value
     np.save(tmp_path / "wrong.npy", rows)
-    resealed(copy, name, (tmp_path / "wrong.npy").read_bytes())
+    put_file(copy, name, (tmp_path / "wrong.npy").read_bytes())
     index = GuideIndex.open(copy)
     with pytest.raises(IndexFaultError, match="outside"):
-        Guides([index]).look_up(np.array([0, 1]), 3, torch.device("cpu"))
+        look_up(index, np.array([0, 1]), np.empty((2, 0), dtype=np.int64), 3, torch.device("cpu"))
 
 
 def test_the_faiss_file_is_read_only_when_it_is_the_one_recorded(tmp_path, guide_folder):
@@ -261,11 +263,12 @@ def test_a_model_card_shows_names_as_text(small_index):
     assert "\n# not" not in text
 
 
-def test_the_seal_is_no_secret_but_shows_every_change(tmp_path):
+def test_the_checksum_is_no_secret_but_shows_every_change(tmp_path):
     write_checksummed(tmp_path / "a.json", {"a": [1, {"b": "ü"}]})
     assert read_checksummed(tmp_path / "a.json", "thing") == {"a": [1, {"b": "ü"}]}
-    held = json.loads((tmp_path / "a.json").read_text())
-    for changed in (held | {"a": 2}, held | {"c": 0}, {SEAL: held[SEAL]}, held | {SEAL: "0"}):
+    written = json.loads((tmp_path / "a.json").read_text())
+    only_checksum = {CHECKSUM_KEY: written[CHECKSUM_KEY]}
+    for changed in (written | {"a": 2}, written | {"c": 0}, only_checksum, written | {CHECKSUM_KEY: "0"}):
         (tmp_path / "a.json").write_text(json.dumps(changed))
         with pytest.raises(IndexFaultError, match="checksum"):
             read_checksummed(tmp_path / "a.json", "thing")

@@ -1,4 +1,4 @@
-"""Stale is an error: what may have changed under an index, what is said of it, and that nothing is reused."""
+"""Stale is an error: every change under an index is named, and nothing is reused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.shared.errors import IndexFaultError, StaleIndexError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import load_model
-from gistcache.shared.storage.checksummed_json import read_checksummed, write_checksummed
+from gistcache.shared.storage.integrity import read_checksummed, write_checksummed
 from gistcache.train.batches.token_cache import TokenCache
 from safetensors.torch import load_file, save_file
 
@@ -112,9 +112,9 @@ def guide_copy(tmp_path_factory, guide_folder):
 
 
 @pytest.fixture(scope="module")
-def held(tmp_path_factory, guide_copy):
+def built(tmp_path_factory, guide_copy):
     """A finished index and an unfinished one."""
-    folder = tmp_path_factory.mktemp("held")
+    folder = tmp_path_factory.mktemp("built")
     finished = build_test_index(folder / "finished", ROWS, guide_copy)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build_module.Manifest, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -125,9 +125,9 @@ def held(tmp_path_factory, guide_copy):
 
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
 @pytest.mark.parametrize("what", CHANGES)
-def test_what_has_changed_is_named_and_nothing_is_reused(tmp_path, held, guide_copy, guide_folder, what, state):
+def test_each_change_is_named_and_nothing_is_reused(tmp_path, built, guide_copy, guide_folder, what, state):
     rows, change, settings, messages = CHANGES[what]
-    shutil.copytree(held[0] / state, tmp_path / "index")
+    shutil.copytree(built[0] / state, tmp_path / "index")
     before = parts(tmp_path / "index")
     change(guide_copy)
     try:
@@ -141,27 +141,27 @@ def test_what_has_changed_is_named_and_nothing_is_reused(tmp_path, held, guide_c
     assert parts(tmp_path / "index") == before
 
 
-def test_the_same_again_is_left_alone_whatever_the_name_of_its_file(tmp_path, held, guide_copy, monkeypatch):
+def test_the_same_request_leaves_the_index_alone_whatever_its_file_is_called(tmp_path, built, guide_copy, monkeypatch):
     monkeypatch.setattr(ModelGuide, "encode", lambda *_: pytest.fail("nothing is to be computed"))
-    shutil.copytree(held[1], tmp_path / "index")
+    shutil.copytree(built[1], tmp_path / "index")
     before = contents(tmp_path / "index")
     build_test_index(tmp_path / "index", ROWS, guide_copy)
     assert contents(tmp_path / "index") == before
 
 
-def test_another_format_version_is_told(tmp_path, held, guide_copy):
+def test_another_format_version_is_refused(tmp_path, built, guide_copy):
     for state, file in (("finished", "manifest.json"), ("unfinished", "building/request.json")):
         folder = tmp_path / state
-        shutil.copytree(held[0] / state, folder)
+        shutil.copytree(built[0] / state, folder)
         write_checksummed(folder / file, read_checksummed(folder / file, "file") | {"format": 7})
-        with pytest.raises(IndexFaultError, match="format version 7; this program reads 1"):
+        with pytest.raises(IndexFaultError, match="format version 7; this program reads 2"):
             build_test_index(folder, ROWS, guide_copy)
     with pytest.raises(IndexFaultError, match="format version 7"):
         GuideIndex.open(tmp_path / "finished")
 
 
-def test_a_changed_student_tokenizer_is_not_given_old_tokens(tmp_path, held, caplog):
-    index = GuideIndex.open(held[1])
+def test_a_changed_student_tokenizer_is_not_given_old_tokens(tmp_path, built, caplog):
+    index = GuideIndex.open(built[1])
     student_folder = make_model(tmp_path / "student", dim=16, seed=3)
     prompts = {"query": "", "document": ""}
     first = TokenCache.of(index, load_model(student_folder), prompts)
@@ -170,7 +170,7 @@ def test_a_changed_student_tokenizer_is_not_given_old_tokens(tmp_path, held, cap
     assert first is not None
     assert second is not None
     assert first.folder != second.folder
-    # One put in the other's place is seen by its key, one with a flipped bit by its checksum: both are made again.
+    # The key shows a cache that was put in the other's place, the checksum one with a flipped bit: both are made again.
     shutil.rmtree(second.folder)
     shutil.copytree(first.folder, second.folder)
     tokens = next(first.folder.glob("ids-*.npy"))

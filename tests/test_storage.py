@@ -15,8 +15,10 @@ from gistcache.precompute.output.lifecycle import finished
 from gistcache.precompute.output.store import Store
 from gistcache.shared.errors import IndexFaultError, StaleIndexError, StorageError
 from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.guide_index.manifest import Manifest
+from gistcache.shared.guide_index.remote_copy import LocalCopy
 from gistcache.shared.storage import remote as remote_module
-from gistcache.shared.storage.remote import Remote, local_copy
+from gistcache.shared.storage.remote import Remote
 
 from tests.chaos.commands import Command
 from tests.conftest import build_test_index, random_pairs, write_jsonl
@@ -102,10 +104,16 @@ def built(out, rows, guide, folder: Path, **settings):
     """Build an index of rows at a URL; the rows lie in ``folder``."""
     from gistcache.precompute.build import build_index
     from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.timing import Timings
 
     source = write_jsonl(folder / "pairs.jsonl", rows)
-    return build_index([str(source)], IndexSettings(guide=str(guide), out=out, **SETTINGS, **settings), Timings())
+    return build_index([str(source)], IndexSettings(guide=str(guide), out=out, **SETTINGS, **settings))
+
+
+def whole_copy(url: str) -> Path:
+    """The local copy of an index, with every file."""
+    copy = LocalCopy.of(url)
+    copy.fetch(Manifest.load(copy.layout).records)
+    return copy.layout.root
 
 
 def test_an_index_in_a_bucket_is_that_of_a_folder_and_trains(tmp_path, guide_folder, student_folder, rows, bucket):
@@ -118,7 +126,7 @@ def test_an_index_in_a_bucket_is_that_of_a_folder_and_trains(tmp_path, guide_fol
     names = Remote(url).sizes()
     expected = contents(whole)
     assert names == {name: len(content) for name, content in expected.items()}
-    assert contents(local_copy(url)) == expected  # what was made here is not fetched
+    assert contents(whole_copy(url)) == expected  # what was made here is not fetched
     assert built(url, rows, guide_folder, tmp_path)  # "already holds this index"
     with pytest.raises(StaleIndexError, match="neighbors"):
         IndexUrl(url).finished_with(whole, neighbors=6)
@@ -137,13 +145,13 @@ class IndexUrl:
     """A finished index at a URL, asked for with other settings."""
 
     def __init__(self, url: str) -> None:
-        self.place = Store.of(url)
+        self.store = Store.of(url)
 
     def finished_with(self, like: Path, **settings):
         from dataclasses import replace
 
         request = GuideIndex.open(like).manifest.request
-        finished(self.place, replace(request, settings=request.settings | settings))
+        finished(self.store, replace(request, settings=request.settings | settings))
 
 
 def test_pairs_are_read_from_there(tmp_path, guide_folder, rows, bucket):
@@ -151,10 +159,9 @@ def test_pairs_are_read_from_there(tmp_path, guide_folder, rows, bucket):
     Remote(f"s3://{bucket}/data").put(source, "pairs.jsonl")
     from gistcache.precompute.build import build_index
     from gistcache.precompute.settings import IndexSettings
-    from gistcache.shared.timing import Timings
 
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", **SETTINGS)
-    build_index([f"s3://{bucket}/data/pairs.jsonl"], settings, Timings())
+    build_index([f"s3://{bucket}/data/pairs.jsonl"], settings)
     assert contents(tmp_path / "index") == contents(
         build_test_index(tmp_path / "whole", rows, guide_folder, **SETTINGS)
     )
@@ -167,7 +174,7 @@ def test_dropped_connections_cost_time_and_nothing_else(tmp_path, guide_folder, 
     url = f"s3://{bucket}/index"
     built(url, rows, guide_folder, tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))  # a machine that has nothing
-    assert contents(local_copy(url)) == contents(whole)
+    assert contents(whole_copy(url)) == contents(whole)
     assert proxy.dropped
 
 
@@ -189,7 +196,7 @@ def test_killed_in_the_middle_and_finished(tmp_path, guide_folder, rows, bucket,
     if not same_machine:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     built(url, rows, guide_folder, tmp_path)
-    assert contents(local_copy(url)) == contents(whole)
+    assert contents(whole_copy(url)) == contents(whole)
     assert set(remote.sizes()) == set(contents(whole))
 
 

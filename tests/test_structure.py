@@ -1,8 +1,7 @@
-"""Which room may use which, and what a trainer loads."""
+"""How large a folder is, that tests mirror the product, and what a trainer loads; import-linter checks the arrows."""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from importlib import resources
@@ -11,30 +10,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FORBIDDEN = {"shared": {"precompute", "train"}, "precompute": {"train"}, "train": {"precompute"}}
+STAGES = ("shared", "precompute", "train")
+MOST_ENTRIES = 13
 
 
-def imported_rooms(path):
-    """Rooms of the product that a file imports, wherever in the file the import stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            parts = (node.module or "").split(".")
-            if node.level >= 2:
-                yield from parts[:1] if node.module else [alias.name for alias in node.names]
-            elif node.level == 0 and parts[0] == "gistcache":
-                yield from parts[1:2] or [alias.name for alias in node.names]
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.startswith("gistcache."):
-                    yield alias.name.split(".")[1]
+def entries(folder):
+    """What a reader of a folder sees."""
+    return [path for path in folder.iterdir() if not path.name.startswith(("__pycache__", "__init__", "."))]
 
 
-@pytest.mark.parametrize("room", FORBIDDEN)
-def test_stages_do_not_import_each_other(room):
-    files = list((ROOT / room).rglob("*.py"))
-    assert files
-    for path in files:
-        assert not FORBIDDEN[room] & set(imported_rooms(path)), path
+def folders(root):
+    return [root, *(path for path in sorted(root.rglob("*")) if path.is_dir() and entries(path))]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_folder_can_be_read_at_a_glance(stage):
+    for folder in folders(ROOT / stage):
+        assert 2 <= len(entries(folder)) <= MOST_ENTRIES, folder
+
+
+def test_tests_lie_where_the_product_does():
+    missing = [
+        folder.relative_to(ROOT)
+        for stage in STAGES
+        for folder in folders(ROOT / stage)
+        if not any((ROOT / "tests" / folder.relative_to(ROOT)).glob("test_*.py"))
+    ]
+    assert not missing
 
 
 def run_python(code):
@@ -51,20 +53,10 @@ def test_importing_the_trainer_loads_neither_faiss_nor_polars_nor_stage_one():
     assert not [name for name in loaded if name.startswith("gistcache.precompute")]
 
 
-def test_the_command_line_loads_no_stage_before_it_is_called():
-    loaded = run_python("import gistcache.shared.cli.app, sys\nprint(*sys.modules)").split()
-    assert not {"torch", "faiss", "polars", "transformers"} & set(loaded)
-
-
-def test_help_does_not_wait_for_the_libraries_of_a_stage():
-    commands = ["index", "train", "sweep", "mine", "rescore", "verify", "plan", "report", "eval", "doctor"]
-    code = (
-        "import sys\nfrom gistcache.shared.cli.app import app\n"
-        f"for command in {commands}:\n    app.meta([command, '--help'])\nprint('loaded:', *sys.modules)"
-    )
-    told, loaded = run_python(code).split("loaded:")
-    assert all(f"gistcache {command}" in told for command in commands)
-    assert not {"transformers", "sentence_transformers", "faiss", "polars", "datasets"} & set(loaded.split())
+@pytest.mark.parametrize("package", STAGES)
+def test_importing_a_package_loads_no_library(package):
+    loaded = run_python(f"import gistcache.{package}, sys\nprint(*sys.modules)").split()
+    assert not {"torch", "numpy", "pyarrow", "faiss", "polars", "transformers"} & set(loaded)
 
 
 def test_the_files_of_the_reports_page_are_installed():

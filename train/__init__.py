@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..shared.lazy import looked_up
+from ..shared.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from .batches.sampler import PlannedBatches
@@ -12,4 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GuidedContrastiveLoss", "PlannedBatches"]
 
-__getattr__ = looked_up(__name__, {"GuidedContrastiveLoss": "loss.guided_loss", "PlannedBatches": "batches.sampler"})
+__getattr__ = lazy_attributes(
+    __name__, {"GuidedContrastiveLoss": "loss.guided_loss", "PlannedBatches": "batches.sampler"}
+)

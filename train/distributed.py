@@ -25,10 +25,10 @@ def gather(columns: Sequence[Tensor], labels: Tensor) -> tuple[list[Tensor], Ten
 
     Args:
         columns: (B, D) for each column; B is the same for all processes.
-        labels: (B,) pair ids.
+        labels: (B, ...) ids.
 
     Returns:
-        (W * B, D) embeddings of each column of all W processes, with their gradients; (W * B,) pair ids; and which of
+        (W * B, D) embeddings of each column of all W processes, with their gradients; (W * B, ...) ids; and which of
         these rows is this process's first.
     """
     if get_world_size() == 1:
@@ -74,12 +74,12 @@ def main_process_first() -> Iterator[None]:
         wait()
 
 
-def all_reduce_sum(counts: Sequence[int]) -> list[int]:
-    """Each count, summed over the processes; all of them have to ask."""
+def all_reduce_sum(counts: Sequence[float]) -> list[float]:
+    """Sum each count over the processes, exact up to 2**53; every process has to call this."""
     if get_world_size() == 1:
         return list(counts)
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-    summed = torch.tensor(counts, dtype=torch.int64, device=device)
+    summed = torch.tensor(counts, dtype=torch.float64, device=device)
     with _peers_told():
         dist.all_reduce(summed)
     return summed.tolist()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter, Token
 
 from ..shared.data.columns import Columns
-from ..shared.errors import SettingsError, refuse_below, refuse_idle, refuse_url
+from ..shared.errors import SettingsError, flag_of, refuse_below, refuse_idle, refuse_url
 from ..shared.types import PRIMARY_METRIC, JudgeName, MarginStrategy
-from .loss.panel import Vote
 from .run.hub import refuse_no_repository
 
+LossName = Literal["guided", "unguided"]
 Many = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)]
 
 POSITIVE = (
@@ -50,14 +50,14 @@ class HardNegativeSettings:
     """Hard negatives a pair, drawn anew each epoch from the anchor's stored neighbours that the judge lets pass; pairs
     with fewer are listed in few_negatives.parquet."""
     skip_top: int = 0
-    """Leave the closest so many neighbours out, whatever the judge says."""
+    """Leave out this many of the closest neighbours, whatever the judge says."""
     draw: Literal["random", "top", "weighted"] = "random"
-    """`random`: all that pass alike; `top`: the closest; `weighted`: closer ones more often."""
+    """`random`: all that pass are equally likely; `top`: the closest; `weighted`: closer ones are more likely."""
     negative_margin: float | None = None
-    """Choose them by a threshold of their own, so far below the positive's guide score; default: the judge's."""
+    """Let only neighbours pass that score by this margin below the positive; default: as the judge says."""
     negative_margin_strategy: MarginStrategy = "relative"
-    """`relative`: that threshold is score - abs(score) * margin; `absolute`: score - margin. NV-Retriever's
-    TopK-PercPos is relative 0.05."""
+    """`relative`: a neighbour passes up to score - abs(score) * margin, with the positive's score; `absolute`: up to
+    score - margin. NV-Retriever's TopK-PercPos is relative 0.05."""
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -80,7 +80,7 @@ class DistillationSettings:
     kl_student_temperature: float = 0.05
     """The student's similarities are divided by it in that term."""
     margin_mse_weight: float = 0.0
-    """Weight of MarginMSE: the distance between positive and each explicit negative is to be the guide's."""
+    """Weight of MarginMSE: the student learns the guide's margin between positive and each explicit negative."""
     regression_weight: float = 0.0
     """Weight of the regression onto the guide's vectors, through a linear map that is dropped after training."""
 
@@ -96,31 +96,41 @@ class DistillationSettings:
 @Parameter(name="*", group="Loss and judge")
 @dataclass(frozen=True, kw_only=True)
 class JudgeSettings:
-    """Who says what is a false negative."""
+    """Which rule calls a candidate a false negative."""
 
     judge: JudgeName = "positive"
-    """Who is a false negative. `positive`: a candidate closer to the anchor than its own positive, as in the paper;
-    `neighborhood`: pairs as related as an anchor and its positive are, by the scale of each text's neighbourhood."""
+    """Which candidates are false negatives. `positive`: those closer to the anchor than its own positive, as in the
+    paper; `neighborhood`: those of pairs as related as an anchor and its positive, relative to local density."""
     judge_threshold: float | None = None
-    """Relatedness above which --judge neighborhood removes; default: what the index asks for."""
+    """Relatedness above which --judge neighborhood masks; default: chosen from the index."""
     judge_quantile: float = 0.5
-    """What the index asks for: this quantile of how related anchors are to their own positives. Less removes more."""
+    """Choose that threshold at this quantile of how related anchors are to their own positives; less masks more."""
     margin: float = 0.0
-    """How far below the judge's threshold a candidate leaves already; greater removes more."""
+    """How far below the judge's threshold a candidate is masked already; greater masks more."""
     margin_strategy: MarginStrategy = "absolute"
     """`absolute`: score - margin; `relative`: score - abs(score) * margin."""
 
     def __post_init__(self) -> None:
         """Check every value."""
-        refuse_below(self, 0, "margin")
+        _refuse_unknown(self, judge=JudgeName, margin_strategy=MarginStrategy)
+        refuse_below(self, 0, "margin", "judge_quantile")
         if not self.margin:
             refuse_idle(self, ("margin_strategy",), "--margin")
-        refuse_below(self, 0, "judge_quantile")
         if self.judge_quantile > 1:
             raise SettingsError(f"{self.judge_quantile} is no quantile", where="--judge-quantile", fix="give 0 to 1")
-        if self.judge != "neighborhood":
+        if self.judge == "neighborhood":
+            self._refuse_for_neighborhood()
+        else:
             refuse_idle(self, ("judge_threshold", "judge_quantile"), "--judge neighborhood")
-        elif self.judge_threshold is not None and self.judge_quantile != JudgeSettings.judge_quantile:
+
+    def _refuse_for_neighborhood(self) -> None:
+        if self.margin_strategy == "relative":
+            raise SettingsError(
+                "A relative margin needs a positive's score",
+                where="--margin-strategy relative --judge neighborhood",
+                fix="give an absolute margin",
+            )
+        if self.judge_threshold is not None and self.judge_quantile != JudgeSettings.judge_quantile:
             raise SettingsError(
                 "A threshold that is given needs no quantile",
                 where="--judge-threshold --judge-quantile",
@@ -131,18 +141,12 @@ class JudgeSettings:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class LossSettings(JudgeSettings):
-    """What is learnt from a batch."""
+    """What the student learns from a batch: the settings of ``GuidedContrastiveLoss``."""
 
-    loss: Literal["guided", "unguided"] = "guided"
+    loss: LossName = "guided"
     """`unguided` trains without the guide's judgement, for comparison."""
     temperature: float = 0.05
     """Similarities are divided by it. The paper's is 0.01; docs/CHOOSING.md says why it is higher here."""
-    judge_softness: float = 0.0
-    """0 takes false negatives out. Above 0 each candidate stays, with the weight sigmoid((threshold - score) / this):
-    with 0.05 a half at the threshold, and a fiftieth 0.2 above it."""
-    vote: Vote = "mean"
-    """How several guides (--index A --index B) agree: a candidate leaves by `any`, `all`, or the `mean` of their
-    standardised scores."""
     contrast_anchors: bool = True
     """Push anchors apart from anchors."""
     contrast_positives: bool = True
@@ -152,16 +156,39 @@ class LossSettings(JudgeSettings):
     mining: HardNegativeSettings = field(default_factory=HardNegativeSettings)
     """Hard negatives from the stored neighbours."""
     terms: DistillationSettings = field(default_factory=DistillationSettings)
-    """What is learnt from the scores themselves."""
+    """Terms that learn from the guide's scores themselves."""
 
     def __post_init__(self) -> None:
         """Check every value."""
         super().__post_init__()
+        _refuse_unknown(self, loss=LossName)
         refuse_below(self, 0, "temperature", strictly=True)
-        refuse_below(self, 0, "judge_softness", "negatives")
+        refuse_below(self, 0, "negatives")
         if self.loss == "unguided":
-            refuse_idle(
-                self, (*(each.name for each in fields(JudgeSettings)), "judge_softness", "vote"), "--loss guided"
+            refuse_idle(self, [each.name for each in fields(JudgeSettings)], "--loss guided")
+
+    def with_fields(self, **values: Any) -> LossSettings:  # noqa: ANN401 (whatever type the field has)
+        """Replace fields, those of the nested settings by their own names.
+
+        Raises:
+            TypeError: There is no field of that name.
+            SettingsError: A value cannot be used.
+        """
+        nested = {}
+        for name in ("mining", "terms"):
+            part = values.pop(name, getattr(self, name))
+            own = {each.name: values.pop(each.name) for each in fields(part) if each.name in values}
+            nested[name] = replace(part, **own)
+        return replace(self, **nested, **values)
+
+
+def _refuse_unknown(settings: object, **choices: Any) -> None:  # noqa: ANN401 (literal types)
+    """Raise SettingsError where a setting has none of the values that its literal type lists."""
+    for name, choice in choices.items():
+        if (value := getattr(settings, name)) not in get_args(choice):
+            known = " or ".join(get_args(choice))
+            raise SettingsError(
+                f"There is no {name.replace('_', ' ')} {value!r}", where=flag_of(name), fix=f"give {known}"
             )
 
 
@@ -272,8 +299,6 @@ class TrainSettings:
         refuse_below(self, 0, "save_minutes", "epochs", "learning_rate", strictly=True)
         if self.warmup >= 1:
             raise SettingsError(f"{self.warmup} is no share", where="--warmup", fix="give 0 or more, and less than 1")
-        if len(self.index) < 2:
-            refuse_idle(self.objective, ("vote",), "a second --index")
         if self.rescored and self.objective.loss == "unguided":
             raise SettingsError("Unguided training asks no reranker", where="--rescored", fix="leave one of both out")
         if len(self.index) > 1 and self.objective.loss == "unguided":
@@ -308,33 +333,35 @@ class TrainSettings:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class MineSettings:
-    """Everything `gistcache mine` can be told besides the index; choice and drawing as in `gistcache train`."""
+    """The settings of `gistcache mine`; hard negatives are chosen and drawn as in `gistcache train`."""
 
     out: Path
-    """File to write, `.parquet` or `.jsonl`; one that is there is replaced."""
+    """File to write, `.parquet` or `.jsonl`; an existing one is replaced."""
     format: Literal["n-tuple", "flagembedding"] = "n-tuple"
-    """`n-tuple`, sentence-transformers': anchor, positive, negative_1 ... negative_N, a row a pair; pairs with fewer
-    than N are left out and counted. `flagembedding`: query, pos, neg, pos_scores, neg_scores, a row an anchor with the
-    negatives of all its pairs, which may be fewer than N; anchors without any are left out and counted."""
+    """`n-tuple`, for sentence-transformers: anchor, positive, negative_1 ... negative_N, one row a pair; pairs with
+    fewer than N are left out and counted. `flagembedding`: query, pos, neg, pos_scores, neg_scores, one row an anchor
+    with the negatives of all its pairs, which may be fewer than N; anchors without any are left out and counted."""
     mining: HardNegativeSettings = field(default_factory=HardNegativeSettings)
     """Which neighbours become negatives."""
     judging: JudgeSettings = field(default_factory=JudgeSettings)
-    """Which of them are false ones, as for the loss of `gistcache train`; --negative-margin and --rescored say so in
-    its place."""
+    """Which of them are false negatives, as for the loss of `gistcache train`; --negative-margin and --rescored replace
+    it."""
     rescored: Path | None = None
-    """Scores of a reranker, made by `gistcache rescore`: they order the neighbours, say in the judge's place which are
-    false negatives, and are the scores that are written."""
+    """Scores of a reranker, made by `gistcache rescore`: they order the neighbours, decide in the judge's place which
+    are false negatives, and are the scores that are written."""
     seed: int = 0
-    """Seed of the drawing; that of the training run."""
+    """Seed of the drawing; give the training run's."""
     epoch: int = 0
     """Which epoch's negatives to draw, counted from 0."""
 
     def __post_init__(self) -> None:
         """Check every value."""
         if self.mining.hard_negatives < 1:
-            raise SettingsError("How many negatives is not said", where="--hard-negatives", fix="give 1 or more")
+            raise SettingsError(
+                "The number of hard negatives is missing", where="--hard-negatives", fix="give 1 or more"
+            )
         if self.out.suffix not in (".parquet", ".jsonl"):
-            raise SettingsError("The suffix says no format", where=f"--out {self.out}", fix="give .parquet or .jsonl")
+            raise SettingsError("The suffix names no format", where=f"--out {self.out}", fix="give .parquet or .jsonl")
         refuse_url(self.out, "--out")
         refuse_below(self, 0, "seed", "epoch")
 

@@ -1,1 +1,1 @@
-"""Texts -> guide vectors, and vectors taken from an older index."""
+"""Texts -> guide vectors, vectors copied from an older index, and what rounding them changes."""

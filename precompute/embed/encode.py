@@ -1,105 +1,158 @@
-"""Parts of text -> parts of guide vectors, each text through the guide once."""
+"""Shards of texts -> shards of guide vectors; each text goes through the guide once."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
-from ...shared.guide_index.layout import CONTENT
+from ...shared.evaluation.retrieval import RetrievalSet
+from ...shared.guide_index.layout import CONTENT, CONTENT_COLUMNS
 from ...shared.guide_index.memory_map import MappedRows
 from ...shared.guide_index.quantize import quantize
-from ...shared.progress import Advance
-from ...shared.storage.files import FileRecord
-from ...shared.types import VectorDType
+from ...shared.progress import Advance, step
+from ...shared.storage.integrity import FileRecord
+from ...shared.types import Role, VectorDType
+from ..corpus import Corpus
 from ..guides.base import Guide
+from ..output.shards import Shards
 from ..output.store import Store
 from ..run.jobs import ShardResult
-from .reuse import Held, OldVectors
-from .unrounded import Unrounded
+from ..run.local import InProcess
+from .reuse import OldVectors
+from .rounding import SampledPairs, changed_decisions, exact_vectors
 
-COMPUTED, KEPT = "computed", "kept from an earlier run"
+# Where the vector of a text came from, as the summary of a build names it.
+COMPUTED, EXISTING = "computed", "kept from an earlier run"
 SAME_AS_QUERY, FROM_OLD = "same text as an anchor", "taken from the older index"
 
-# Of the texts asked for: their ids, and what they are.
-VectorSource = Callable[[np.ndarray, pl.DataFrame], Held]
+EXPECTED_TEXTS = 8_192
+
+
+# Vectors (rows, dim) as stored, and the stats of the shard's result.
+EncodedShard = tuple[np.ndarray, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """Guide vectors of one part of texts after the other.
+    """Computes the guide vectors of one shard of texts.
 
-    A guide that reads both roles alike embeds a text used in both once: the document's row is copied from the query's,
-    whose part is written before.
+    A guide that reads both roles alike embeds a text used in both once: the document's vector is copied from the
+    query's, whose shard is written before. The stats of a shard are ``sources`` (texts by where their vectors came
+    from) and, of sampled texts that it computes, ``sample_ids`` and ``sample_vectors`` (float32, before rounding).
 
     Attributes:
-        place: Where the parts are and go.
-        guide: The guide; a worker elsewhere loads its own.
-        texts: The parts of texts; each holds one role.
-        contents: Their content ids.
-        queries: How many texts are queries.
-        of_queries: The vectors of all queries; None while those are being made.
-        old: Vectors that need not be computed again.
-        unrounded: Those of the sample, which are computed already.
+        store: Where shards are read and written.
+        guide: The guide; a worker process loads its own copy.
+        texts: The shards of texts; each has one role.
+        contents: Content ids of the texts.
+        queries: The number of queries.
+        query_vectors: The vectors of all queries; None while those are computed.
+        old: Vectors of an older index.
+        sample: (m,) text ids whose vectors are wanted before rounding.
         dtype: How vectors are stored.
     """
 
     with_guide: ClassVar[bool] = True
 
-    place: Store
+    store: Store
     guide: Guide
     texts: list[FileRecord]
     contents: MappedRows
     queries: int
-    of_queries: MappedRows | None
+    query_vectors: MappedRows | None
     old: OldVectors | None
-    unrounded: Unrounded
+    sample: np.ndarray
     dtype: VectorDType
 
-    def compute(self, number: int, advance: Advance) -> tuple[np.ndarray, Counter[str]]:
-        """(rows, dim) of a part, as stored: what the sources hold, the rest computed; and how many came from where."""
-        texts = self.place.frame(self.texts[number], "texts")
-        vectors, counts = np.empty((texts.height, self.guide.dim), dtype=self.dtype), Counter[str]()
+    def compute(self, number: int, advance: Advance) -> EncodedShard:
+        """Copy what there is, and send the rest through the guide."""
+        texts = self.store.frame(self.texts[number], "texts")
+        vectors, sources = np.empty((texts.height, self.guide.dim), dtype=self.dtype), Counter[str]()
         missing = np.arange(texts.height)
-        for name, source in self._sources().items():
-            held, taken = source(texts["text_id"].to_numpy()[missing], texts[missing])
-            vectors[missing[held]] = taken
-            counts[name] += len(taken)
-            advance(len(taken))
-            missing = missing[~held]
-        if missing.size:
-            computed = self.guide.encode(texts["text"][missing].to_list(), texts["role"][0], advance)
+        for source, copy in ((SAME_AS_QUERY, self._from_queries), (FROM_OLD, self._from_old)):
+            existing, copied = copy(texts[missing])
+            vectors[missing[existing]] = copied
+            sources[source] += len(copied)
+            advance(len(copied))
+            missing = missing[~existing]
+        rest = texts[missing]
+        computed = np.empty((0, self.guide.dim), dtype=np.float32)
+        if rest.height:
+            computed = self.guide.encode(rest["text"].to_list(), texts["role"][0], advance)
             vectors[missing] = quantize(computed, self.dtype)
-            counts[COMPUTED] += missing.size
-        return vectors, counts
+            sources[COMPUTED] += rest.height
+        ids = rest["text_id"].to_numpy()
+        sampled = np.isin(ids, self.sample)
+        stats = {"sources": +sources, "sample_ids": ids[sampled], "sample_vectors": computed[sampled]}
+        return vectors, stats
 
-    def commit(self, number: int, value: tuple[np.ndarray, Counter[str]]) -> ShardResult:
-        """Write it."""
-        vectors, counts = value
-        return ShardResult(number, self.place.commit_shard("vectors", number, vectors), counts)
+    def commit(self, number: int, value: EncodedShard) -> ShardResult:
+        """Write the vectors."""
+        vectors, stats = value
+        return ShardResult(number, self.store.commit_shard("vectors", number, vectors), stats)
 
-    def _sources(self) -> dict[str, VectorSource]:
-        sources: dict[str, VectorSource] = {}
-        if self.of_queries is not None and self.guide.same_for_both_roles:
-            sources[SAME_AS_QUERY] = self._of_queries
-        if self.old is not None:
-            old = self.old
-            sources[FROM_OLD] = lambda _, texts: old.take(texts)
-        return sources | {COMPUTED: self._of_sample}
+    def _from_queries(self, texts: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Which texts are a query too, and the vectors of these."""
+        if self.query_vectors is None or not self.guide.same_for_both_roles:
+            return _nothing(texts.height, self.guide.dim)
+        content_ids = self.contents.take(texts["text_id"].to_numpy())[:, CONTENT]
+        existing = content_ids < self.queries
+        return existing, self.query_vectors.take(content_ids[existing])
 
-    def _of_sample(self, ids: np.ndarray, texts: pl.DataFrame) -> Held:
-        del texts
-        keys = self.contents.take(ids)[:, CONTENT] if self.guide.same_for_both_roles else ids
-        held, vectors = self.unrounded.take(keys)
-        return held, quantize(vectors, self.dtype)
+    def _from_old(self, texts: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Which texts the older index has, and their vectors."""
+        return self.old.take(texts) if self.old else _nothing(texts.height, self.guide.dim)
 
-    def _of_queries(self, ids: np.ndarray, texts: pl.DataFrame) -> Held:
-        del texts
-        assert self.of_queries is not None
-        content_ids = self.contents.take(ids)[:, CONTENT]
-        held = content_ids < self.queries
-        return held, self.of_queries.take(content_ids[held])
+
+def _nothing(count: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(count, dtype=bool), np.empty((0, dim))
+
+
+def embed_corpus(
+    shards: Shards, guide: Guide, corpus: Corpus, old: OldVectors | None, dtype: VectorDType
+) -> tuple[Counter[str], dict[str, int] | None]:
+    """Write the guide vectors of the queries, then of the documents.
+
+    Returns:
+        Texts by where their vectors came from, and what rounding changes: of an older index its own figure, if any.
+    """
+    ranges, sources = shards.ranges("texts"), Counter[str]()
+    existing = sum(stop - start for number, (start, stop) in enumerate(ranges) if shards.existing("vectors", number))
+    if existing:
+        sources[EXISTING] = existing
+    query_shards = sum(start < corpus.queries for start, _ in ranges)
+    sample = SampledPairs.draw(corpus, roles_alike=guide.same_for_both_roles)
+    sample_ids, places = np.unique(sample.text_ids, return_inverse=True)
+    job = EncodeJob(
+        shards.store, guide, shards.records["texts"], shards.rows("contents", (CONTENT_COLUMNS,), np.int64),
+        corpus.queries, None, old, sample_ids[:0] if old else sample_ids, dtype,
+    )  # fmt: skip
+    engine = None if guide.runs_in_workers else InProcess()
+    with step("embed texts", corpus.texts.height, "texts", done=existing) as advance:
+        results = shards.fill("vectors", job, range(query_shards), advance, engine)
+        job = replace(job, query_vectors=shards.rows("vectors"))
+        results += shards.fill("vectors", job, range(query_shards, len(ranges)), advance, engine)
+    for result in results:
+        sources.update(result.stats["sources"])
+    if old:
+        return sources, old.rounding
+    exact = exact_vectors(guide, corpus, sample_ids, (result.stats for result in results))
+    stored, pairs = shards.rows("vectors").take(sample_ids), places.reshape(-1, 2)
+    return sources, changed_decisions(sample, exact[pairs], stored[pairs])
+
+
+def expected_texts(
+    corpus: Corpus, held_out: RetrievalSet | None, old: OldVectors | None
+) -> Iterator[tuple[Role, list[str]]]:
+    """Every text that a build sends to its guide: those of the corpus that an older index lacks, and held-out ones."""
+    for role in ("query", "document"):
+        for texts in corpus.texts.filter(pl.col("role") == role).iter_slices(EXPECTED_TEXTS):
+            yield role, texts.filter(~old.has(texts))["text"].to_list() if old else texts["text"].to_list()
+    if held_out:
+        yield "query", list(held_out.queries.values())
+        yield "document", list(held_out.corpus.values())

@@ -1,71 +1,53 @@
-"""Vectors found by text hash: those that an older index of the same guide already holds."""
+"""Vectors that an older index of the same guide has already, looked up by the hash of their text."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
-from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.manifest import refuse_differences
-from ...shared.guide_index.tables import read_table
+from ...shared.guide_index.reusable_vectors import ReusableVectors
 from ...shared.types import VectorDType
-
-if TYPE_CHECKING:
-    from ..guides.base import Guide
-
-
-Held = tuple[np.ndarray, np.ndarray]  # which of the texts asked for, (n,) bool, and their vectors, (held, dim)
-
-
-class RowsOfTexts:
-    """Which row of some vectors belongs to a text, by the text's hash.
-
-    Args:
-        texts: text_hash, and role where a text has a vector for each role; rows in the order of the vectors. Of a text
-            that stands there twice, the first row counts.
-    """
-
-    def __init__(self, texts: pl.DataFrame) -> None:
-        self.key = texts.columns
-        self._rows = texts.with_row_index("row").unique(self.key, keep="first")
-
-    def find(self, texts: pl.DataFrame) -> pl.Series:
-        """The rows of n texts (role, text_hash): (n,), null where a text is not there."""
-        return texts.select(*self.key).join(self._rows, on=self.key, how="left", maintain_order="left")["row"]
+from ..guides.base import Guide
+from ..guides.response_cache import answers_in
+from ..settings import IndexSettings
+from ..text_hash import TextRows
 
 
 class OldVectors:
     """The texts of an older index and where their vectors are.
 
     Args:
-        folder: The older index.
+        folder: The older index, finished.
         guide: The guide of the new one.
 
     Raises:
-        IndexFaultError: It is no finished index, or damaged.
+        IndexFaultError: The folder is no finished index, or is damaged.
     """
 
     def __init__(self, folder: str | Path, guide: Guide) -> None:
-        self._folder, self._index = str(folder), GuideIndex.open(folder)
+        self._folder, self._stored = str(folder), ReusableVectors.open(folder)
         key = ["text_hash"] if guide.same_for_both_roles else ["role", "text_hash"]
-        tables = [
-            pl.from_arrow(read_table(self._index.layout.root, record, "texts", key))
-            for record in self._index.manifest.shards["texts"]
-        ]
-        self._rows = RowsOfTexts(pl.concat([table for table in tables if isinstance(table, pl.DataFrame)]).select(key))
+        texts = pl.from_arrow(pa.concat_tables(self._stored.text_tables(key)).select(key))
+        assert isinstance(texts, pl.DataFrame)
+        self._rows = TextRows(texts)
+
+    @property
+    def rounding(self) -> dict[str, Any] | None:
+        """What rounding its vectors changes, as its build measured it."""
+        return self._stored.measured.get("rounding")
 
     def refuse_other(self, guide: Guide, dtype: VectorDType) -> None:
-        """See that it holds the vectors that a fresh build would give.
+        """Raise StaleIndexError, naming each difference, where guide or stored type are not those of the new index.
 
-        Raises:
-            StaleIndexError: It was made with another guide, or stores vectors as another type, and what is rounded
-                twice is not what a fresh build gives; names each difference.
+        A vector that is rounded twice would not be what a fresh build stores.
         """
         refuse_differences(
-            {"guide": self._index.manifest.request.guide, "settings": {"vector_dtype": self._index.vector_dtype}},
+            {"guide": self._stored.guide, "settings": {"vector_dtype": self._stored.vector_dtype}},
             {"guide": guide.fingerprint(), "settings": {"vector_dtype": dtype}},
             "the older index",
             "The older index holds other vectors",
@@ -73,49 +55,28 @@ class OldVectors:
             fix="give the guide and the settings it was made with, or leave --reuse out",
         )
 
-    def holds(self, texts: pl.DataFrame) -> np.ndarray:
-        """Which of n texts (role, text_hash) it has: (n,) bool."""
-        return self._ids(texts) >= 0
+    def has(self, texts: pl.DataFrame) -> np.ndarray:
+        """Which of n texts (role, text_hash) the older index has: (n,) bool."""
+        return self._rows.find(texts) >= 0
 
-    def take(self, texts: pl.DataFrame) -> Held:
-        """The vectors of those texts that the older index holds.
-
-        Args:
-            texts: n rows with role and text_hash.
+    def take(self, texts: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """The vectors of those of n texts (role, text_hash) that the older index has.
 
         Returns:
-            Which rows it holds, and their vectors as stored.
+            Which texts, (n,) bool, and their m vectors as stored, (m, dim).
         """
-        ids = self._ids(texts)
-        held = ids >= 0
-        return held, self._index.stored_vectors.take(ids[held])
-
-    def unrounded(self, texts: pl.DataFrame) -> Held:
-        """As ``take``, of those texts whose vectors it has from before rounding: float32."""
-        index, records = self._index, self._index.unrounded()
-        pairs = index.pairs(records["pair"], 0)
-        known, ids = np.concatenate([pairs.anchors, pairs.positives]), self._ids(texts)
-        if self._rows.key == ["text_hash"]:
-            known, ids = index.content_ids(known), index.content_ids(ids)
-        return held_in(records, known, ids)
-
-    def _ids(self, texts: pl.DataFrame) -> np.ndarray:
-        """(n,) int64 text ids of the older index, -1 for a text that it lacks."""
-        return self._rows.find(texts).cast(pl.Int64).fill_null(-1).to_numpy()
+        rows = self._rows.find(texts)
+        return rows >= 0, self._stored.vectors.take(rows[rows >= 0])
 
 
-def held_in(records: np.ndarray, keys: np.ndarray, wanted: np.ndarray) -> Held:
-    """Look texts up among the pairs whose vectors are kept before rounding.
+def open_old_vectors(settings: IndexSettings, guide: Guide) -> OldVectors | None:
+    """The vectors of the index that ``--reuse`` names.
 
-    Args:
-        records: (n,) of ``schema.unrounded_rows``.
-        keys: (2n,) int64 that tell their anchors, then their positives.
-        wanted: (m,) int64.
+    None where it has the answers of an endpoint instead, which the guide itself reads.
 
-    Returns:
-        Which of the wanted there are, and their vectors, float32.
+    Raises:
+        IndexFaultError: The folder is no finished index and has no answers, or is damaged.
     """
-    order = np.argsort(keys, kind="stable")
-    places = order[np.minimum(np.searchsorted(keys[order], wanted), len(order) - 1)]
-    held = keys[places] == wanted
-    return held, np.concatenate([records["anchor"], records["positive"]])[places[held]]
+    if settings.reuse is None or (settings.guide.startswith("api:") and answers_in(settings.reuse)):
+        return None
+    return OldVectors(settings.reuse, guide)

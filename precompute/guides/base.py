@@ -1,30 +1,26 @@
-"""The guide behind one small interface: texts of a role in, unit vectors out. Which kind it is, its name says."""
+"""The interface of a guide (texts of a role in, unit vectors out) and what the kinds of guide share."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...shared.errors import ModelError, SettingsError
+from ...shared.errors import ModelError
 from ...shared.guide_index.manifest import refuse_differences
 from ...shared.progress import Advance
 from ...shared.types import Role
-from ..output.lifecycle import has_manifest, read_manifest
-from .response_cache import Answers, answers_in
 
-if TYPE_CHECKING:
-    from ..output.store import Store
-    from ..settings import IndexSettings
+EXCERPT = 80
 
 
 class Guide(Protocol):
-    """What stage 1 asks of a guide. Can be pickled: a worker elsewhere makes its own and sees that it is the same."""
+    """What stage 1 needs of a guide."""
 
     @property
     def dim(self) -> int:
@@ -36,15 +32,20 @@ class Guide(Protocol):
         """Whether a text has one vector whatever its role."""
         ...
 
+    @property
+    def runs_in_workers(self) -> bool:
+        """Whether workers may hold copies of it: such a guide can be pickled. Else the first process alone embeds."""
+        ...
+
     def fingerprint(self) -> dict[str, Any]:
         """All that determines a vector, JSON-ready, with ``dim``; ``name`` informs only."""
         ...
 
     def expect(self, texts: Iterable[tuple[Role, list[str]]]) -> None:
-        """Hear of every text that will be asked for, before the first is.
+        """Look through every text that a build needs, before the first is embedded.
 
         Raises:
-            GistcacheError: The guide can see that it will not do.
+            GistcacheError: The guide cannot embed them all, or they would cost too much.
         """
         ...
 
@@ -53,7 +54,7 @@ class Guide(Protocol):
 
         Args:
             texts: T texts.
-            role: Which prompt, and which route of an asymmetric model.
+            role: Selects the prompt, and the route of an asymmetric model.
             advance: Called with numbers of texts as they are done.
 
         Returns:
@@ -63,40 +64,6 @@ class Guide(Protocol):
             ModelError: A vector is not finite, or of length zero; names the text.
         """
         ...
-
-
-def guide_of(settings: IndexSettings, place: Store) -> Guide:
-    """The guide that the settings name.
-
-    Raises:
-        GistcacheError: It is not there, or not usable; see each kind.
-    """
-    kind, _, name = settings.guide.partition(":")
-    if kind == "api":
-        try:
-            from .embeddings_api import ApiGuide  # an extra
-        except ImportError as error:
-            raise SettingsError(
-                f"The client for embeddings endpoints is not installed ({error})",
-                where=f"--guide {settings.guide}",
-                fix="pip install 'gistcache[api]'",
-            ) from error
-        prompts: dict[Role, str] = {"query": settings.query_prompt or "", "document": settings.document_prompt or ""}
-        answers, dim = Answers(place, answers_in(settings.reuse)), settings.dim or _dim_held(name, place)
-        return ApiGuide(name, prompts, settings.dim, settings.api, answers, dim)
-    if kind == "vectors":
-        from .stored_vectors import VectorsGuide
-
-        return VectorsGuide(name, settings.dim, place.layout.building)
-    from .local_model import ModelGuide
-
-    return ModelGuide(settings)
-
-
-def _dim_held(model: str, place: Store) -> int | None:
-    """How many dimensions an endpoint's model has by a finished index of it: to confirm that one, nothing is sent."""
-    held = read_manifest(place).request.guide if has_manifest(place) else {}
-    return held["dim"] if held.get("api") == model and held.get("dimensions") is None else None
 
 
 def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:
@@ -113,53 +80,42 @@ def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:
     Raises:
         ModelError: A vector is not finite, or of length zero; names the text.
     """
-    vectors = vectors[:, :dim]
-    norms = lengths(vectors)
-    bad = np.flatnonzero(~usable(norms))
-    if bad.size:
+    norms = np.linalg.norm(vectors[:, :dim].astype(np.float64), axis=1, keepdims=True)
+    unusable = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if unusable.size:
+        row = int(unusable[0])
         raise ModelError(
-            f"The guide returned {'a zero' if norms[bad[0]] == 0 else 'a non-finite'} vector",
-            where=f"text {shown(texts[int(bad[0])])}",
+            f"The guide returned {'a zero' if norms[row] == 0 else 'a non-finite'} vector",
+            where=f"text {excerpt(texts[row])}",
             fix="leave the text out; where this machine computes in half precision, --dtype float32 may do better",
         )
-    return (vectors / norms[:, None]).astype(np.float32)
+    return (vectors[:, :dim] / norms).astype(np.float32)
 
 
-def lengths(vectors: np.ndarray) -> np.ndarray:
-    """(T, D) -> (T,) float64; of a vector that is not finite, infinite or no number."""
-    return np.linalg.norm(vectors.astype(np.float64), axis=1)
+def excerpt(text: str) -> str:
+    """The beginning of a text, quoted for a message."""
+    return f"{text[:EXCERPT]!r}{'...' if len(text) > EXCERPT else ''}"
 
 
-def usable(norms: np.ndarray) -> np.ndarray:
-    """Whether a vector of that length can be brought to length one."""
-    return np.isfinite(norms) & (norms > 0)
-
-
-def shown(text: str) -> str:
-    """A text as messages show it."""
-    return f"{text[:80]!r}{'...' if len(text) > 80 else ''}"
-
-
-def kept_dimensions(asked: int | None, full: int) -> int:
-    """How many leading dimensions are kept of vectors that have ``full``: those asked for, by default all.
+def output_dim(requested: int | None, full: int) -> int:
+    """How many leading dimensions to keep of vectors that have ``full``: all where None are requested.
 
     Raises:
-        ModelError: More were asked for than there are.
+        ModelError: More are requested than there are.
     """
-    if asked is not None and asked > full:
-        raise ModelError(
-            f"The guide has {full} dimensions, {asked} were asked for", where="--dim", fix=f"ask for {full} at most"
-        )
-    return asked or full
+    if requested is not None and requested > full:
+        what = f"The guide has {full} dimensions, {requested} were requested"
+        raise ModelError(what, where="--dim", fix=f"give {full} at most")
+    return requested or full
 
 
-def same_guide(kind: Callable[..., Guide], made_of: tuple[Any, ...], fingerprint: dict[str, Any]) -> Guide:
-    """A worker's own guide.
+def load_in_worker(kind: Callable[..., Guide], arguments: tuple[Any, ...], fingerprint: dict[str, Any]) -> Guide:
+    """Make a worker's own copy of a guide, ``kind(*arguments)``, and check its fingerprint.
 
     Raises:
-        ModelError: It is not the one that the first process has; names each difference.
+        ModelError: It is not the first process's guide; names each difference.
     """
-    guide = kind(*made_of)
+    guide = kind(*arguments)
     refuse_differences(
         fingerprint,
         guide.fingerprint(),
@@ -173,7 +129,7 @@ def same_guide(kind: Callable[..., Guide], made_of: tuple[Any, ...], fingerprint
 
 
 class AsModel:
-    """A guide as sentence-transformers' evaluators ask for a model; they see what an index stores, before rounding."""
+    """A guide in the form in which sentence-transformers' evaluators take a model; vectors are not rounded."""
 
     def __init__(self, guide: Guide) -> None:
         self._guide = guide

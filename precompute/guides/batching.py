@@ -1,12 +1,13 @@
-"""Tokenised texts -> embeddings, in passes that fit the device."""
+"""Forward passes of a frozen model: tokenized texts -> embeddings, in batches that fit the device."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...shared.models.device import within_memory
 from ...shared.models.lengths import (
@@ -15,7 +16,6 @@ from ...shared.models.lengths import (
     is_padded_text,
     row_lengths,
     split_by_budget,
-    split_by_width,
     split_flat,
     take_rows,
 )
@@ -26,15 +26,11 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 CPU_BATCH_TOKENS = 1_024
-CPU_LEAST_TOKENS = 256
 ACCELERATOR_BATCH_TOKENS = 65_536
 
 
 class Passes:
-    """The forward passes of a frozen model.
-
-    On a CPU a text's embedding does not depend on the texts computed with it, to the last bit; an accelerator's
-    libraries choose their kernels by the size of a batch.
+    """Embeds texts in batches of similar length, bounded by their padded tokens.
 
     Args:
         model: A SentenceTransformer on its device.
@@ -47,15 +43,15 @@ class Passes:
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else ACCELERATOR_BATCH_TOKENS)
 
     def embed(self, features: Features) -> np.ndarray:
-        """Embed tokenised texts.
+        """Embed tokenized texts.
 
         Args:
-            features: Of R texts, as ``SentenceTransformer.preprocess`` makes them.
+            features: R texts, as ``SentenceTransformer.preprocess`` returns them.
 
         Returns:
-            (R, D) float32, not normalised, rows in their order.
+            (R, D) float32, not normalized, rows in their order.
         """
-        with within_memory("give a smaller --max-length, or --dtype bfloat16; finished parts are kept"):
+        with within_memory("give a smaller --max-length, or --dtype bfloat16; finished shards are kept"):
             while True:
                 try:
                     return self._embed(features)
@@ -71,39 +67,22 @@ class Passes:
         if not is_padded_text(features):
             return self._pass(features)
         lengths = row_lengths(features)
-        batches = self._batches(features, lengths)
-        vectors = [
-            self._pass(take_rows(features, self._filled(rows, lengths), width))[: len(rows)] for rows, width in batches
-        ]
-        return np.concatenate(vectors)[np.argsort(np.concatenate([rows for rows, _ in batches]))]
-
-    def _batches(self, features: Features, lengths: np.ndarray) -> list[tuple[np.ndarray, int]]:
-        """Rows that go through the model together, and how wide they are.
-
-        On a CPU a vector does not depend on the texts computed with it: packed texts are told apart, padded ones get a
-        width of their own.
-        """
-        if self.device == "cpu" and not can_pack(self.model, features):
-            return split_by_width(lengths, self.batch_tokens)
-        return [(batch, int(lengths[batch].max())) for batch in split_by_budget(lengths, self.batch_tokens)]
-
-    def _filled(self, batch: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The rows of a batch, repeated where they are few: small matrices are multiplied in another order of sums."""
-        if self.device != "cpu":
-            return batch
-        return np.resize(batch, max(len(batch), -(-CPU_LEAST_TOKENS // max(1, int(lengths[batch].min())))))
+        batches = split_by_budget(lengths, self.batch_tokens)
+        vectors = [self._pass(take_rows(features, rows, int(lengths[rows].max()))) for rows in batches]
+        return np.concatenate(vectors)[np.argsort(np.concatenate(batches))]
 
     @torch.inference_mode()
     def _pass(self, features: Features) -> np.ndarray:
-        moved = {name: self._moved(value) for name, value in features.items()}
-        packed = can_pack(self.model, moved)
+        moved = {name: self._move(value) if isinstance(value, Tensor) else value for name, value in features.items()}
+        embed = embed_packed if can_pack(self.model, moved) else _embed_padded
         with OneDNNLinear() if self.device == "cpu" else nullcontext():
-            vectors = embed_packed(self.model, moved) if packed else self.model(moved)["sentence_embedding"]
-        return vectors.float().cpu().numpy()
+            return embed(self.model, moved).float().cpu().numpy()
 
-    def _moved(self, value: Any) -> Any:  # noqa: ANN401 (a tensor, or what features hold beside tensors)
-        if not isinstance(value, torch.Tensor):
-            return value
-        if not self.device.startswith("cuda"):
-            return value.to(self.device)
-        return value.pin_memory().to(self.device, non_blocking=True)
+    def _move(self, tensor: Tensor) -> Tensor:
+        if self.device.startswith("cuda"):
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+
+def _embed_padded(model: torch.nn.Module, features: Features) -> Tensor:
+    return model(features)["sentence_embedding"]

@@ -1,10 +1,9 @@
-"""A guide behind an embeddings endpoint: what it will cost is told first, and nothing is paid for twice."""
+"""A guide behind an embeddings endpoint: it prints what it will cost first, and pays for no text twice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from ...shared.errors import ModelError, SettingsError
 from ...shared.progress import Advance, console
 from ...shared.types import Role
 from ..corpus import hash_text
-from ..settings import ApiSettings
-from .base import lengths, unit_vectors, usable
+from ..settings import IndexSettings
+from .base import unit_vectors
 from .endpoint import Endpoint
 from .response_cache import Answers
 
@@ -29,40 +28,28 @@ class ApiGuide:
     dimensions, and neither the URL nor the key. Long texts are cut, or refused, by the endpoint's own rule.
 
     Args:
-        model: Its name.
-        prompts: Put before texts of each role.
-        dimensions: How many to ask for; None takes what the model has.
-        settings: How to ask.
-        answers: Those that were kept, and where to keep more.
-        dim: What the answers have, where that is known; else one word is sent to learn it.
+        settings: The model, its prompts and dimensions, and how to reach it.
+        answers: The cache of its answers.
+        dim: The model's full dimensions, where they are known; else one word is sent to learn them.
 
     Raises:
         SettingsError: The key is missing, or the URL cannot be used.
     """
 
-    def __init__(
-        self,
-        model: str,
-        prompts: dict[Role, str],
-        dimensions: int | None,
-        settings: ApiSettings,
-        answers: Answers,
-        dim: int | None = None,
-    ) -> None:
-        self._model, self._prompts, self._dimensions = model, prompts, dimensions
-        self._endpoint = Endpoint(model, dimensions, settings)
-        self._settings, self._answers = replace(settings, api_base=self._endpoint.url), answers
-        self._dim = dim or dimensions
+    runs_in_workers = False
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A worker elsewhere takes the key from its own environment: none is in here."""
-        return type(self), (self._model, self._prompts, self._dimensions, self._settings, self._answers, self.dim)
+    def __init__(self, settings: IndexSettings, answers: Answers, dim: int | None = None) -> None:
+        self._name, self._model = settings.guide, settings.guide.removeprefix("api:")
+        self._prompts = {"query": settings.query_prompt or "", "document": settings.document_prompt or ""}
+        self._dimensions, self._dim = settings.dim, settings.dim or dim
+        self._endpoint = Endpoint(self._model, settings.dim, settings.api)
+        self._settings, self._answers = settings.api, answers
 
     @property
     def dim(self) -> int:
         """See ``Guide``."""
         if self._dim is None:
-            self._dim = self._endpoint.ask(["dimensions"]).shape[1]
+            self._dim = self._endpoint.embed(["dimensions"]).shape[1]
         return self._dim
 
     @property
@@ -72,79 +59,78 @@ class ApiGuide:
 
     def fingerprint(self) -> dict[str, Any]:
         """See ``Guide``."""
-        asked = {"api": self._model, "prompts": dict(self._prompts), "dimensions": self._dimensions}
-        return {"name": f"api:{self._model}", "dim": self.dim} | asked
+        request = {"api": self._model, "prompts": dict(self._prompts), "dimensions": self._dimensions}
+        return {"name": self._name, "dim": self.dim} | request
 
     def expect(self, texts: Iterable[tuple[Role, list[str]]]) -> None:
-        """Tell how much is to be sent and what it may cost, before anything is.
+        """Print how much is to be sent and what it may cost, before anything is.
 
         Raises:
             SettingsError: It may cost more than the budget.
         """
-        count, size, kept = self._unanswered(texts)
+        count, size, cached = self._unanswered(texts)
         tokens, price, budget = size / BYTES_A_TOKEN, self._settings.api_price, self._settings.api_budget
         cost = tokens * (price or 0) / 1e6
-        told = f"{count:,} texts to send, about {tokens:,.0f} tokens (estimate: {BYTES_A_TOKEN} bytes a token)"
-        told += f", about {cost:,.4f} at {price:g} a million" if price is not None else ""
-        told += f"; {kept:,} texts were answered before" if kept else ""
-        console.print(f"{self._endpoint.url}, model {self._model}: {told}", highlight=False, markup=False)
+        message = f"{count:,} texts to send, about {tokens:,.0f} tokens (estimate: {BYTES_A_TOKEN} bytes a token)"
+        message += f", about {cost:,.4f} at {price:g} a million" if price is not None else ""
+        message += f"; {cached:,} texts were answered before" if cached else ""
+        console.print(f"{self._endpoint.url}, model {self._model}: {message}", highlight=False, markup=False)
         if budget is not None and cost > budget:
-            raise SettingsError(
-                f"This may cost {cost:,.4f}, the budget is {budget:g}; nothing was sent",
-                where="--api-budget",
-                fix="raise it, or give fewer pairs",
-            )
+            what = f"This may cost {cost:,.4f}, the budget is {budget:g}; nothing was sent"
+            raise SettingsError(what, where="--api-budget", fix="raise it, or give fewer pairs")
 
     def _unanswered(self, texts: Iterable[tuple[Role, list[str]]]) -> tuple[int, int, int]:
-        """How many texts are to be sent, their bytes, and how many need not be; each text counts once."""
-        self._answers.refresh()
+        """Count the texts to send, their bytes, and the cached texts; equal requests count once."""
         seen, count, size = set[bytes](), 0, 0
-        each: Iterator[tuple[Role, str]] = ((role, text) for role, part in texts for text in part)
-        for role, text in each:
-            key = self._key(text, role)
-            if key in self._answers:
-                self._dim = self._dim or self._answers.dim(key)
-            elif key not in seen:
-                count, size = count + 1, size + len((self._prompts[role] + text).encode())
-            seen.add(key)
+        for role, part in texts:
+            requests = {self._key(text, role): self._prompts[role] + text for text in part}
+            cached = self._answers.read(requests)
+            self._dim = self._dim or next((len(vector) for vector in cached.values()), None)
+            new = requests.keys() - cached.keys() - seen
+            seen |= requests.keys()
+            count, size = count + len(new), size + sum(len(requests[key].encode()) for key in new)
         return count, size, len(seen) - count
 
     def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
-        """See ``Guide``. What was answered before is read; the rest is asked for, several requests at a time."""
+        """See ``Guide``. Cached answers are read; the rest is requested, several requests at a time."""
         keys = [self._key(text, role) for text in texts]
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        missing = self._answers.fill(keys, vectors)
-        advance(len(texts) - len(missing))
+        cached = {key: vector for key, vector in self._answers.read(keys).items() if len(vector) == self.dim}
+        empty = np.zeros(self.dim, dtype=np.float32)
+        vectors = np.array([cached.get(key, empty) for key in keys], dtype=np.float32).reshape(-1, self.dim)
+        missing = [row for row, key in enumerate(keys) if key not in cached]
         missing.sort(key=lambda row: -len(texts[row]))  # servers pad the texts of a request to the longest
+        advance(len(texts) - len(missing))
         size = self._settings.api_batch
         batches = [missing[start : start + size] for start in range(0, len(missing), size)]
         with ThreadPoolExecutor(self._settings.api_concurrency) as pool:
-            asked = {
-                pool.submit(self._paid, [texts[row] for row in rows], [keys[row] for row in rows], role): rows
+            requests = {
+                pool.submit(self._request, [texts[row] for row in rows], [keys[row] for row in rows], role): rows
                 for rows in batches
             }
             try:
-                for answer in as_completed(asked):
-                    vectors[asked[answer]] = answer.result()
-                    advance(len(asked[answer]))
+                for answer in as_completed(requests):
+                    rows = requests[answer]
+                    vectors[rows] = answer.result()
+                    advance(len(rows))
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # those under way are waited for, and kept
+                pool.shutdown(cancel_futures=True)  # requests under way are waited for, and their answers kept
+                self._answers.upload()
                 raise
         return vectors
 
-    def _paid(self, texts: list[str], keys: list[bytes], role: Role) -> np.ndarray:
-        """One request, its answer on disk before anything else is done with it."""
-        rows = self._endpoint.ask([self._prompts[role] + text for text in texts])
+    def _request(self, texts: list[str], keys: list[bytes], role: Role) -> np.ndarray:
+        """Send one request; its answer is on disk before anything else is done with it."""
+        rows = self._endpoint.embed([self._prompts[role] + text for text in texts])
         if rows.shape[1] != self.dim:
             raise ModelError(
                 f"Vectors of {rows.shape[1]} dimensions came, {self.dim} before",
                 where=f"{self._endpoint.url}, model {self._model}",
                 fix="the endpoint serves another model now: give another --out",
             )
-        good = np.flatnonzero(usable(lengths(rows)))
-        kept = unit_vectors(rows[good], [texts[row] for row in good], self.dim)
-        self._answers.keep([keys[row] for row in good], kept)
-        return kept if len(good) == len(rows) else unit_vectors(rows, texts, self.dim)  # which names the odd text
+        usable = [number for number, row in enumerate(rows) if np.isfinite(row).all() and row.any()]
+        vectors = unit_vectors(rows[usable], [], self.dim)
+        self._answers.add([keys[number] for number in usable], vectors)
+        return vectors if len(usable) == len(rows) else unit_vectors(rows, texts, self.dim)  # which names the text
 
     def _key(self, text: str, role: Role) -> bytes:
         """16 bytes that stand for all that is sent."""

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible embeddings endpoint, asked through the official client: texts in, rows of numbers out."""
+"""An OpenAI-compatible embeddings endpoint, called through the official client: texts in, vectors out."""
 
 from __future__ import annotations
 
@@ -19,96 +19,13 @@ from openai import (
     omit,
 )
 
-from ...shared.errors import GistcacheError, ModelError, SettingsError
+from ...shared.errors import ModelError, SettingsError
 from ..settings import KEY_VARIABLE, ApiSettings
-from .base import shown
+from .base import excerpt
 
-NO_KEY = "none"  # servers of one's own ask for none, and the client insists on one
+NO_KEY = "none"  # servers of one's own need none, and the client insists on one
 MESSAGE_CHARACTERS = 300
 AGAIN = "then run the same command again: what was answered is kept, and not paid for again"
-
-
-class Endpoint:
-    """The endpoint with its key, which comes from the environment and leaves this object for the endpoint only.
-
-    The client itself waits and tries again: as long as ``Retry-After`` says, else exponentially longer.
-
-    Args:
-        model: The endpoint's name of the model.
-        dimensions: How many to ask for; None asks for what the model has.
-        settings: How to ask.
-
-    Raises:
-        SettingsError: The key is missing or cannot be sent.
-    """
-
-    def __init__(self, model: str, dimensions: int | None, settings: ApiSettings) -> None:
-        self._model, self._dimensions, self._settings = model, dimensions, settings
-        self._key = os.environ.get(settings.api_key_env, "").strip()
-        if not (self._key.isascii() and (self._key.isprintable())):
-            raise SettingsError("The key has characters that no key has", where=f"variable {settings.api_key_env}")
-        pace = [Pace(settings.api_requests_per_minute)] if settings.api_requests_per_minute else []
-        try:
-            self._client = OpenAI(
-                api_key=self._key or NO_KEY,
-                base_url=settings.api_base,
-                max_retries=settings.api_retries,
-                timeout=settings.api_timeout,
-                http_client=DefaultHttpxClient(event_hooks={"request": pace}),
-            )
-        except (OpenAIError, ValueError) as error:
-            raise SettingsError(f"The endpoint cannot be used: {self._plain(error)}", where="--api-base") from None
-        self.url = str(self._client.base_url)
-        hosted = (urlsplit(self.url).hostname or "").endswith("openai.com")
-        if not self._key and (hosted or settings.api_key_env != KEY_VARIABLE):
-            raise SettingsError(
-                "There is no key",
-                where=f"environment variable {settings.api_key_env}",
-                fix="export it, name another variable with --api-key-env, or give the --api-base of your own server",
-            )
-
-    def ask(self, texts: list[str]) -> np.ndarray:
-        """Embed texts in one request: (T, D) float32, rows in their order.
-
-        Raises:
-            ModelError: The endpoint refuses, cannot be reached, or answers something else.
-        """
-        try:
-            answer = self._client.embeddings.create(
-                model=self._model, input=texts, dimensions=omit if self._dimensions is None else self._dimensions
-            )
-            rows = {row.index: row.embedding for row in answer.data}
-            vectors = np.array([rows[number] for number in range(len(texts))], dtype=np.float32)
-        except APIError as error:  # without its cause: a traceback would show headers and texts
-            raise self._told(error, texts) from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise self._odd(f"This is no answer to {len(texts)} texts: {self._plain(error)}") from None
-        if vectors.ndim != 2 or (self._dimensions and vectors.shape[1] != self._dimensions):
-            raise self._odd(f"Vectors of {vectors.shape[-1]} dimensions came, {self._dimensions} were asked for")
-        return vectors
-
-    def _odd(self, what: str) -> GistcacheError:
-        fix = "check --api-base, which mostly ends in /v1; leave --dim out where the model cannot be cut"
-        return ModelError(what, where=f"{self.url}, model {self._model}", fix=fix)
-
-    def _told(self, error: APIError, texts: list[str]) -> GistcacheError:
-        status = error.status_code if isinstance(error, APIStatusError) else None
-        what, fix = REFUSALS.get(status, OTHER)
-        if isinstance(error, APITimeoutError):
-            what, fix = f"No answer came in {self._settings.api_timeout:g} s", f"raise --api-timeout, {AGAIN}"
-        elif isinstance(error, APIConnectionError):
-            what, fix = "The endpoint cannot be reached", f"check --api-base and that the server runs, {AGAIN}"
-        return ModelError(
-            f"{what}: {self._plain(error)}",
-            where=f"{self.url}, model {self._model}, {len(texts)} texts, first {shown(texts[0])}",
-            fix=fix.replace("KEY", self._settings.api_key_env),
-        )
-
-    def _plain(self, error: Exception) -> str:
-        """What an error says, on one line and without the key, which some servers repeat."""
-        text = " ".join(str(error).split())
-        return (text.replace(self._key, "[key]") if self._key else text)[:MESSAGE_CHARACTERS]
-
 
 OTHER = ("The endpoint refuses the request", f"see its message, {AGAIN}")
 TOO_MUCH = (
@@ -131,8 +48,89 @@ REFUSALS: dict[int | None, tuple[str, str]] = {
 }
 
 
+class Endpoint:
+    """The endpoint with its key, which comes from the environment and goes to the endpoint only.
+
+    The client itself waits and tries again: as long as ``Retry-After`` says, else exponentially longer.
+
+    Args:
+        model: The endpoint's name of the model.
+        dimensions: How many to request; None requests what the model has.
+        settings: How to reach it.
+
+    Raises:
+        SettingsError: The key is missing or cannot be sent.
+    """
+
+    def __init__(self, model: str, dimensions: int | None, settings: ApiSettings) -> None:
+        self._model, self._dimensions, self._settings = model, dimensions, settings
+        variable = settings.api_key_env
+        self._key = os.environ.get(variable, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise SettingsError("The key has characters that no key has", where=f"variable {variable}")
+        pace = [Pace(settings.api_requests_per_minute)] if settings.api_requests_per_minute else []
+        try:
+            self._client = OpenAI(
+                api_key=self._key or NO_KEY,
+                base_url=settings.api_base,
+                max_retries=settings.api_retries,
+                timeout=settings.api_timeout,
+                http_client=DefaultHttpxClient(event_hooks={"request": pace}),
+            )
+        except (OpenAIError, ValueError) as error:
+            raise SettingsError(f"The endpoint cannot be used: {self._message(error)}", where="--api-base") from None
+        self.url = str(self._client.base_url)
+        hosted = (urlsplit(self.url).hostname or "").endswith("openai.com")
+        if not self._key and (hosted or variable != KEY_VARIABLE):
+            fix = "export it, name another variable with --api-key-env, or give the --api-base of your own server"
+            raise SettingsError("There is no key", where=f"environment variable {variable}", fix=fix)
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """Embed texts in one request: (T, D) float32, rows in their order.
+
+        Raises:
+            ModelError: The endpoint refuses, cannot be reached, or answers something else.
+        """
+        try:
+            answer = self._client.embeddings.create(
+                model=self._model, input=texts, dimensions=omit if self._dimensions is None else self._dimensions
+            )
+            rows = {row.index: row.embedding for row in answer.data}
+            vectors = np.array([rows[number] for number in range(len(texts))], dtype=np.float32)
+        except APIError as error:  # without its cause: a traceback would show headers and texts
+            raise self._refusal(error, texts) from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self._unexpected(f"This is no answer to {len(texts)} texts: {self._message(error)}") from None
+        if vectors.ndim != 2 or (self._dimensions and vectors.shape[1] != self._dimensions):
+            what = f"Vectors of {vectors.shape[-1]} dimensions came, {self._dimensions} were requested"
+            raise self._unexpected(what)
+        return vectors
+
+    def _unexpected(self, what: str) -> ModelError:
+        fix = "check --api-base, which mostly ends in /v1; leave --dim out where the model cannot be cut"
+        return ModelError(what, where=f"{self.url}, model {self._model}", fix=fix)
+
+    def _refusal(self, error: APIError, texts: list[str]) -> ModelError:
+        status = error.status_code if isinstance(error, APIStatusError) else None
+        what, fix = REFUSALS.get(status, OTHER)
+        if isinstance(error, APITimeoutError):
+            what, fix = f"No answer came in {self._settings.api_timeout:g} s", f"raise --api-timeout, {AGAIN}"
+        elif isinstance(error, APIConnectionError):
+            what, fix = "The endpoint cannot be reached", f"check --api-base and that the server runs, {AGAIN}"
+        return ModelError(
+            f"{what}: {self._message(error)}",
+            where=f"{self.url}, model {self._model}, {len(texts)} texts, first {excerpt(texts[0])}",
+            fix=fix.replace("KEY", self._settings.api_key_env),
+        )
+
+    def _message(self, error: Exception) -> str:
+        """An error's message on one line, without the key, which some servers repeat."""
+        text = " ".join(str(error).split())
+        return (text.replace(self._key, "[key]") if self._key else text)[:MESSAGE_CHARACTERS]
+
+
 class Pace:
-    """Spaces the requests of all threads of a process evenly; the client calls it before each, repeated ones too."""
+    """Spaces the requests of all threads evenly; the client calls it before each one, repeated ones too."""
 
     def __init__(self, per_minute: float) -> None:
         self._gap, self._next, self._lock = 60 / per_minute, 0.0, threading.Lock()

@@ -1,110 +1,125 @@
-"""What an endpoint has answered, kept on disk until the index is finished: nothing is paid for twice."""
+"""Answers of an endpoint, kept on disk until the index is finished, so that nothing is paid for twice."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ...shared.errors import IndexFaultError
 from ...shared.guide_index.layout import Layout
-from ...shared.storage.files import atomic_write
-from ...shared.storage.remote import Remote, is_url
+from ...shared.storage.remote import is_url
 from ..output.store import Store
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "answers"
+NAME, VERSION_1 = "answers.sqlite", "answers"
+UPLOAD_SECONDS, UPLOAD_SHARE = 30.0, 0.1  # least time between uploads, and their largest share of all time
+TABLE = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
+INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?)"
 
 
 def answers_in(index: str | Path | None) -> Path | None:
-    """The answers that an unfinished index holds, if it does."""
-    folder = Layout(Path(index)).building / FOLDER if index and not is_url(index) else None
-    return folder if folder and folder.is_dir() else None
+    """The folder of an unfinished index's answers, if it has any."""
+    building = Layout(Path(index)).building if index and not is_url(index) else None
+    return building if building and any((building / name).exists() for name in (NAME, VERSION_1)) else None
 
 
 class Answers:
-    """Vectors by the key of what was sent, one small file an answered request.
+    """Vectors by the key of what was sent: rows of one SQLite file beside the journal, deleted with it.
 
-    A file is written whole and durably as soon as its answer is there, by whichever process got it; its name is the
-    SHA-256 of its content. Only keys stay in memory.
+    An answer is committed before anything else is done with it. Where the index is built for a URL, a copy goes up from
+    time to time, and another machine that takes the build up begins with it. Threads may share an object.
 
     Args:
-        place: The index that is being built; the files lie beside its journal, and go when it does.
-        older: The answers of another unfinished index, which are read too.
+        store: The index that is being built.
+        older: ``answers_in`` another unfinished index, which are copied.
     """
 
-    def __init__(self, place: Store, older: Path | None = None) -> None:
-        self._place, self._older, self._folder = place, older, place.layout.building / FOLDER
-        self._read: set[Path] = set()
-        self._files: dict[bytes, Path] = {}
+    def __init__(self, store: Store, older: Path | None = None) -> None:
+        self._store, self._older, self._path = store, older, store.layout.building / NAME
+        self._lock, self._imported, self._next_upload = threading.Lock(), False, time.monotonic() + UPLOAD_SECONDS
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._place, self._older)
+    def read(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
+        """The vectors, (D,) float32, of those keys that have one."""
+        select = "SELECT vector FROM answers WHERE key = ?"
+        with self._database() as database:
+            rows = {key: database.execute(select, (key,)).fetchone() for key in keys}
+        return {key: np.frombuffer(row[0], dtype="<f4") for key, row in rows.items() if row}
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._files
+    def add(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
+        """Commit an answer: n keys of 16 bytes, and their vectors, (n, D) float32."""
+        with self._database() as database:
+            database.executemany(INSERT, zip(keys, map(bytes, vectors.astype("<f4")), strict=True))
+            database.commit()
+            if time.monotonic() > self._next_upload:
+                self._upload(database)
 
-    def dim(self, key: bytes) -> int:
-        """Dimensions of a vector that is there."""
-        return np.load(self._files[key], allow_pickle=False)["vector"].shape[1]
+    def upload(self) -> None:
+        """Put all answers into the storage, if the index goes there."""
+        with self._database() as database:
+            self._upload(database)
 
-    def refresh(self) -> None:
-        """Find what has been answered since, here and in other processes."""
-        if self._place.remote:
-            self._fetch(self._place.remote)
-        folders = [self._folder, self._older] if self._older else [self._folder]
-        for path in sorted({path for folder in folders for path in folder.glob("*.npy")} - self._read):
-            self._read.add(path)
-            data = path.read_bytes()
-            if hashlib.sha256(data).hexdigest() != path.stem:
-                logger.warning("%s: this answer is damaged; its texts are sent again", path)
-                continue
-            for key in np.load(io.BytesIO(data), allow_pickle=False)["key"]:
-                self._files[key.tobytes()] = path
+    def _upload(self, database: sqlite3.Connection) -> None:
+        if self._store.remote:
+            started, copy = time.monotonic(), self._path.with_suffix(".copy")
+            with closing(sqlite3.connect(copy)) as target:
+                database.backup(target)
+            self._store.remote.put(copy, f"building/{NAME}")
+            seconds = time.monotonic() - started
+            self._next_upload = time.monotonic() + max(UPLOAD_SECONDS, seconds / UPLOAD_SHARE)
 
-    def _fetch(self, remote: Remote) -> None:
-        for name in remote.sizes():
-            path = self._place.root / name
-            if path.parent == self._folder and not path.exists():
-                with atomic_write(path, locked=False) as partial:
-                    remote.get(name, partial)
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """The file, for one thread at a time; it stays open no longer, as the folder is deleted in the end."""
+        with self._lock:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with closing(sqlite3.connect(self._path, check_same_thread=False)) as database:
+                    if not self._imported:
+                        self._import(database)
+                    yield database
+            except sqlite3.DatabaseError as error:
+                raise IndexFaultError(
+                    f"The endpoint's answers cannot be read or written: {error}",
+                    where=str(self._path),
+                    fix="check the disk; if the file is damaged, delete it: its texts are then sent again",
+                ) from error
 
-    def fill(self, keys: Sequence[bytes], vectors: np.ndarray) -> list[int]:
-        """Put the vectors that are there into the rows of their keys.
+    def _import(self, database: sqlite3.Connection) -> None:
+        """Copy the answers of the storage, and those of the older index."""
+        database.execute(TABLE)
+        if self._store.remote and f"building/{NAME}" in self._store.remote.sizes():
+            copy = self._path.with_suffix(".copy")
+            self._store.remote.get(f"building/{NAME}", copy)
+            _import_file(database, copy)
+        if self._older:
+            if (self._older / NAME).exists():
+                _import_file(database, self._older / NAME)
+            for path in sorted((self._older / VERSION_1).glob("*.npy")):
+                database.executemany(INSERT, _version_1_answers(path))
+        database.commit()
+        self._imported = True
 
-        Args:
-            keys: n keys.
-            vectors: (n, dim) float32, written to.
 
-        Returns:
-            The rows whose answers are not there.
-        """
-        self.refresh()
-        rows_of: dict[Path, list[int]] = defaultdict(list)
-        for row, key in enumerate(keys):
-            if key in self._files:
-                rows_of[self._files[key]].append(row)
-        missing = set(range(len(keys)))
-        for path, rows in rows_of.items():
-            answer = np.load(path, allow_pickle=False)
-            place = {key.tobytes(): number for number, key in enumerate(answer["key"])}
-            vectors[rows] = answer["vector"][[place[keys[row]] for row in rows]]
-            missing -= set(rows)
-        return sorted(missing)
+def _import_file(database: sqlite3.Connection, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        database.executemany(INSERT, other.execute("SELECT key, vector FROM answers"))
 
-    def keep(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
-        """Write an answer: n keys of 16 bytes, and their (n, dim) float32."""
-        answer = np.empty(len(keys), dtype=[("key", "V16"), ("vector", "<f4", vectors.shape[1:])])
-        answer["key"], answer["vector"] = np.frombuffer(b"".join(keys), dtype="V16"), vectors
-        content = io.BytesIO()
-        np.save(content, answer, allow_pickle=False)
-        path = self._folder / f"{hashlib.sha256(content.getvalue()).hexdigest()}.npy"
-        with atomic_write(path, locked=False) as partial:
-            partial.write_bytes(content.getvalue())
-        self._place.push(path)
+
+def _version_1_answers(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and vectors of an answer as format version 1 kept it: an array of both, named by its SHA-256."""
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != path.stem:
+        logger.warning("%s: this answer is damaged; its texts are sent again", path)
+        return
+    for row in np.load(io.BytesIO(data), allow_pickle=False):
+        yield row["key"].tobytes(), row["vector"].tobytes()

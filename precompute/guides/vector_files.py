@@ -1,8 +1,8 @@
-"""Vectors that exist already, as files have them: which text each row belongs to, and the rows, mapped."""
+"""Files of vectors that exist already: the text that each row belongs to, and the rows, memory-mapped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from ...shared.data.inputs import find_sources, unreadable
-from ...shared.data.readers import Fields, read_rows
+from ...shared.data.readers import read_rows
 from ...shared.errors import InputError
 from ...shared.storage.files import atomic_write
-from ..corpus import hash_text
+from ..text_hash import hash_text
 
 TEXT, ROLE, EMBEDDING = "text", "role", "embedding"
 ARRAY, TEXTS = "vectors.npy", ("texts.parquet", "texts.jsonl")
@@ -30,11 +30,11 @@ FORMS = (
 
 
 @dataclass(frozen=True)
-class GivenVectors:
+class VectorFiles:
     """The files of a locator.
 
     Attributes:
-        array: The ``.npy`` with one row a text; None where the vectors stand in the Parquet files of the texts.
+        array: The ``.npy`` with one row a text; None where the vectors are a column of the texts' Parquet files.
         texts: The files of texts, in order.
     """
 
@@ -42,7 +42,7 @@ class GivenVectors:
     texts: list[Path]
 
     @classmethod
-    def find(cls, locator: str) -> GivenVectors:
+    def find(cls, locator: str) -> VectorFiles:
         """The files that a path means.
 
         Raises:
@@ -51,137 +51,115 @@ class GivenVectors:
         path = Path(locator)
         array = path / ARRAY if path.is_dir() else path
         if array.suffix == ".npy" and array.is_file():
-            beside = [array.parent / name for name in TEXTS if (array.parent / name).is_file()]
-            if len(beside) != 1:
-                raise InputError(f"{len(beside)} files of texts stand beside the vectors", where=str(array), fix=FORMS)
-            return cls(array, beside)
+            texts = [array.parent / name for name in TEXTS if (array.parent / name).is_file()]
+            if len(texts) != 1:
+                raise InputError(f"{len(texts)} files of texts stand beside the vectors", where=str(array), fix=FORMS)
+            return cls(array, texts)
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not files or not all(file.is_file() and file.suffix == ".parquet" for file in files):
             raise InputError("There are no vectors here", where=locator, fix=FORMS)
         return cls(None, files)
 
     @property
-    def files(self) -> list[Path]:
+    def paths(self) -> list[Path]:
         """All files."""
         return [self.array, *self.texts] if self.array else self.texts
 
     def read_texts(self) -> pl.DataFrame:
-        """text_hash of every row in order, and role where the files have that column.
+        """Read text_hash of every row in order, and role where the files have that column.
 
         Raises:
             InputError: A row has no text, or no role where others have one.
         """
-        rows, chunks = self._rows(), []
+        rows, schema = self._rows(), {ROLE: pl.String, "text_hash": pl.Binary}
+        chunks = [pl.DataFrame(schema=schema)]
         while chunk := list(islice(rows, CHUNK_ROWS)):
-            chunks.append(pl.DataFrame(chunk, schema={ROLE: pl.String, "text_hash": pl.Binary}, orient="row"))
-        if not chunks:
-            raise InputError("The files hold no text", where=str(self.texts[0]), fix=FORMS)
+            chunks.append(pl.DataFrame(chunk, schema=schema, orient="row"))
         texts = pl.concat(chunks)
-        without = texts[ROLE].null_count()
-        if 0 < without < texts.height:
-            raise InputError(f"{without:,} rows of {texts.height:,} have no role", where=str(self.texts[0]), fix=FORMS)
-        return texts.drop(ROLE) if without else texts
+        missing, first = texts[ROLE].null_count(), str(self.texts[0])
+        if texts.is_empty():
+            raise InputError("The files hold no text", where=first, fix=FORMS)
+        if 0 < missing < texts.height:
+            raise InputError(f"{missing:,} rows of {texts.height:,} have no role", where=first, fix=FORMS)
+        return texts.drop(ROLE) if missing else texts
 
     def _rows(self) -> Iterator[tuple[str | None, bytes]]:
         for source in find_sources(str(path) for path in self.texts):
             for line, row in read_rows(source, {TEXT, ROLE}.__contains__):
+                text, role = (None, None) if isinstance(row, str) else (row.get(TEXT), row.get(ROLE))
                 try:
-                    yield _keyed(row)
-                except (ValueError, TypeError, KeyError) as error:
-                    raise InputError(
-                        f"A row has no usable text and role: {error!r}", where=f"{source.name}, line {line}", fix=FORMS
-                    ) from None
+                    if not isinstance(text, str) or role not in (None, "query", "document"):
+                        raise ValueError
+                    yield role, hash_text(text)
+                except ValueError:  # also of half a surrogate, which cannot be encoded
+                    problem = row if isinstance(row, str) else f"text {text!r}, role {role!r}"
+                    where = f"{source.name}, line {line}"
+                    raise InputError(f"A row has no usable text and role: {problem}", where=where, fix=FORMS) from None
 
-    def mapped(self, scratch: Path, name: str) -> np.ndarray:
-        """The vectors, (rows, D), mapped from disk.
+    def open(self, scratch: Path, name: str) -> np.ndarray:
+        """Memory-map the vectors, (rows, D).
 
         Args:
-            scratch: Where Parquet is laid out as an array once; the folder goes when the index is finished.
-            name: Names the content, so that no other is taken for it.
+            scratch: Folder in which Parquet is laid out as an array once; it is deleted when the index is finished.
+            name: Identifies the files' content.
         """
         if self.array:
-            return _map(self.array)
+            return _memory_map(self.array)
         path = scratch / f"given-{name}.npy"
         scratch.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():
-                _lay_out(self.texts, path)
-        return _map(path)
+                self._lay_out(path)
+        return _memory_map(path)
 
     def dim(self) -> int:
-        """How many dimensions the vectors have."""
+        """Dimensions of a vector."""
         if self.array:
-            return _map(self.array).shape[1]
-        for batch in _batches(self.texts):
-            return len(batch[0])
-        return 0
+            return _memory_map(self.array).shape[1]
+        return next((batch.shape[1] for _, batch in self._batches()), 0)
+
+    def _lay_out(self, to: Path) -> None:
+        """Write the embeddings of the Parquet files as one array of float32."""
+        shape = (sum(pq.read_metadata(path).num_rows for path in self.texts), self.dim())
+        with atomic_write(to) as partial:
+            array, start = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape), 0
+            for path, batch in self._batches():
+                if batch.shape[1] != shape[1]:
+                    what = f"Embeddings have {batch.shape[1]} dimensions, those before have {shape[1]}"
+                    raise InputError(what, where=str(path), fix="give files of one model alone")
+                array[start : start + len(batch)] = batch
+                start += len(batch)
+            array.flush()
+
+    def _batches(self) -> Iterator[tuple[Path, np.ndarray]]:
+        """The embeddings of Parquet files, (rows, D), batch by batch."""
+        for path in self.texts:
+            try:
+                with pq.ParquetFile(path) as file:
+                    if EMBEDDING not in file.schema_arrow.names:
+                        raise InputError(f"There is no column {EMBEDDING}", where=str(path), fix=FORMS)
+                    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[EMBEDDING]):
+                        yield path, _dense(batch.column(EMBEDDING), path)
+            except (pa.ArrowException, OSError) as error:
+                raise unreadable(str(path), error) from error
 
 
-def _keyed(row: Fields | str) -> tuple[str | None, bytes]:
-    """Role and text hash of a row; ValueError, TypeError or KeyError where it has none."""
-    if isinstance(row, str):
-        raise ValueError(row)
-    if row.get(ROLE) not in (None, "query", "document"):
-        raise ValueError(f"role {row[ROLE]!r}")
-    if not isinstance(text := row[TEXT], str):
-        raise TypeError(f"text {text!r}")
-    return row.get(ROLE), hash_text(text)
-
-
-def _map(path: Path) -> np.ndarray:
+def _memory_map(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise unreadable(str(path), error) from error
     if array.ndim != 2 or not array.shape[1] or array.dtype.kind != "f":
-        raise InputError(
-            f"The array is {array.dtype} of shape {array.shape}", where=str(path), fix="give rows of floats"
-        )
+        what = f"The array is {array.dtype} of shape {array.shape}"
+        raise InputError(what, where=str(path), fix="give rows of floats")
     return array
 
 
-def _lay_out(files: Sequence[Path], to: Path) -> None:
-    """Write the embeddings of Parquet files as one array of float32."""
-    count = sum(pq.read_metadata(file).num_rows for file in files)
-    dim, start = 0, 0
-    with atomic_write(to) as partial:
-        out = None
-        for file, batch in ((each, batch) for each in files for batch in _batches([each])):
-            if out is None:
-                out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(count, batch.shape[1]))
-                dim = batch.shape[1]
-            if batch.shape[1] != dim:
-                raise InputError(
-                    f"Embeddings have {batch.shape[1]} dimensions, those before have {dim}",
-                    where=str(file),
-                    fix="give files of one model alone",
-                )
-            out[start : start + len(batch)] = batch
-            start += len(batch)
-        assert out is not None
-        out.flush()
-
-
-def _batches(files: Sequence[Path]) -> Iterator[np.ndarray]:
-    """The embeddings, (rows, D), batch by batch."""
-    for path in files:
-        try:
-            with pq.ParquetFile(path) as file:
-                if EMBEDDING not in file.schema_arrow.names:
-                    raise InputError(f"There is no column {EMBEDDING}", where=str(path), fix=FORMS)
-                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[EMBEDDING]):
-                    yield _dense(batch.column(EMBEDDING), path)
-        except (pa.ArrowException, OSError) as error:
-            raise unreadable(str(path), error) from error
-
-
 def _dense(column: pa.Array, path: Path) -> np.ndarray:
+    """A column of lists of floats as (rows, D)."""
     lengths = set(pc.call_function("list_value_length", [column]).to_pylist())
     values = column.flatten()
     if len(lengths) != 1 or lengths & {None, 0} or values.null_count or not pa.types.is_floating(values.type):
-        raise InputError(
-            f"The column {EMBEDDING} is {column.type}, with rows of lengths {sorted(map(str, lengths))[:5]}",
-            where=str(path),
-            fix="give lists of floats, all of one length",
-        )
+        what = f"The column {EMBEDDING} is {column.type}, with rows of lengths {sorted(map(str, lengths))[:5]}"
+        raise InputError(what, where=str(path), fix="give lists of floats, all of one length")
     return values.to_numpy(zero_copy_only=False).reshape(len(column), -1)

@@ -1,1 +1,1 @@
-"""Where an index is written, and how a build begins, continues and finishes."""
+"""Where an index is written, its shards, and how a build begins, resumes and finishes."""

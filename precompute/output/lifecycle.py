@@ -1,4 +1,4 @@
-"""A folder on its way from nothing to an index: one writer, what an earlier run has left, and the manifest last."""
+"""How a build begins, resumes and finishes: one writer at a time, and the manifest last."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any
 from ...shared.errors import IndexFaultError
 from ...shared.guide_index.layout import Layout
 from ...shared.guide_index.manifest import Manifest, Request, refuse_differences, refuse_other_format
+from ...shared.guide_index.remote_copy import copy_of
 from ...shared.progress import console
-from ...shared.storage.checksummed_json import read_checksummed, write_checksummed
-from ...shared.storage.files import FileRecord, Journal, atomic_write
-from ...shared.storage.integrity import refuse_damaged
+from ...shared.storage.files import atomic_write, cache_folder
+from ...shared.storage.integrity import FileRecord, read_checksummed, refuse_damaged, write_checksummed
+from ...shared.storage.journal import Journal
 from ...shared.storage.lock import folder_lock
-from ...shared.storage.remote import cache_folder, copy_of
+from ...shared.storage.remote import Remote
 from .store import Store
 
 PUSH_SECONDS = 30.0
@@ -27,14 +28,14 @@ REQUEST, JOURNAL = "request.json", "journal.jsonl"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a place is to hold, in the words of messages.
+    """What a command writes to a store, in the words of its messages.
 
     Attributes:
-        name: What it is called.
-        holder: What is said to have something else than a command asks for.
-        stale: What is said where it was made of something else.
+        name: Its name.
+        holder: The subject of "... has X, command asks for Y".
+        stale: The message where the store was made from something else.
         fix: What to do then.
-        refuse_other_format: Refuses a request, which stands at a path, of another format version.
+        refuse_other_format: Refuses the request (read from a path) of another format version.
     """
 
     name: str
@@ -43,9 +44,9 @@ class Contents:
     fix: str
     refuse_other_format: Callable[[dict[str, Any], Path], None]
 
-    def refuse_other(self, place: Store, held: dict[str, Any], asked: dict[str, Any]) -> None:
-        """Raise StaleIndexError naming each difference between the request of what is held and the one asked for."""
-        refuse_differences(held, asked, self.holder, self.stale, where=str(place), fix=self.fix)
+    def refuse_other(self, store: Store, existing: dict[str, Any], requested: dict[str, Any]) -> None:
+        """Raise StaleIndexError naming each difference between two requests."""
+        refuse_differences(existing, requested, self.holder, self.stale, where=str(store), fix=self.fix)
 
 
 INDEX = Contents(
@@ -58,109 +59,108 @@ INDEX = Contents(
 )
 
 
-def has_manifest(place: Store) -> bool:
-    """Whether something finished is there, of whatever request."""
-    return "manifest.json" in place.remote.sizes() if place.remote else place.layout.manifest.exists()
+def has_manifest(store: Store) -> bool:
+    """Whether the store holds something finished, of whatever request."""
+    return "manifest.json" in store.remote.sizes() if store.remote else store.layout.manifest.exists()
 
 
-def read_manifest(place: Store) -> Manifest:
-    """The manifest of something finished.
+def read_manifest(store: Store) -> Manifest:
+    """The manifest of a finished index.
 
     Raises:
-        IndexFaultError: It is damaged, or of something else.
+        IndexFaultError: The manifest is damaged, or of another format version.
     """
-    if place.remote:
-        with atomic_write(place.layout.manifest) as partial:
-            place.remote.get("manifest.json", partial)
-    manifest = Manifest.load(place.layout)
-    if place.remote:  # the storage alone says what it holds
-        place.layout.manifest.unlink()
+    if store.remote:
+        with atomic_write(store.layout.manifest) as partial:
+            store.remote.get("manifest.json", partial)
+    manifest = Manifest.load(store.layout)
+    if store.remote:  # the storage alone decides whether the index is finished
+        store.layout.manifest.unlink()
     return manifest
 
 
-def finished(place: Store, request: Request) -> Manifest | None:
-    """The manifest, where the place holds a finished index of this request.
+def finished(store: Store, request: Request) -> Manifest | None:
+    """The manifest of a finished index of this request; None where the store holds no finished index.
 
     Raises:
-        StaleIndexError: It holds a finished index of another request; names each difference.
-        IndexFaultError: It is damaged, or the place holds something else.
+        StaleIndexError: The store holds a finished index of another request; names each difference.
+        IndexFaultError: The index is damaged, or the store holds something else.
     """
-    layout = place.layout
-    names = place.remote.sizes() if place.remote else {}
-    there = "manifest.json" in names if place.remote else layout.manifest.exists() and not layout.building.exists()
-    if not there:
-        refuse_foreign(place, INDEX, names)
+    layout, sizes = store.layout, store.remote.sizes() if store.remote else {}
+    if not ("manifest.json" in sizes or (layout.manifest.exists() and not layout.building.exists())):
+        refuse_foreign(store, INDEX)
         return None
-    manifest = read_manifest(place)
-    INDEX.refuse_other(place, asdict(manifest.request), asdict(request))
-    if place.remote:
-        _refuse_missing(place, manifest, names)
+    manifest = read_manifest(store)
+    INDEX.refuse_other(store, asdict(manifest.request), asdict(request))
+    if store.remote:
+        _refuse_missing(store, manifest, sizes)
     else:
         refuse_damaged(layout.root, list(manifest.records))
-    console.print(f"{place} already holds this index, nothing to do", highlight=False)
+    console.print(f"{store} already holds this index, nothing to do", highlight=False)
     return manifest
 
 
-def refuse_foreign(place: Store, contents: Contents, names: dict[str, int]) -> None:
-    """Raise IndexFaultError where a place that is not begun holds something; ``names`` are the storage's files."""
-    root, building = place.root, place.layout.building
-    foreign = bool(names) and f"building/{REQUEST}" not in names
-    if not place.remote:
-        foreign = root.exists() and not building.is_dir() and any(root.iterdir())
+def refuse_foreign(store: Store, contents: Contents) -> None:
+    """Raise IndexFaultError where a store holds files, and neither something finished nor a build to resume."""
+    if store.remote:
+        sizes = store.remote.sizes()
+        foreign = bool(sizes) and f"building/{REQUEST}" not in sizes
+    else:
+        foreign = store.root.exists() and not store.layout.building.is_dir() and any(store.root.iterdir())
     if foreign:
         raise IndexFaultError(
             f"The folder is not empty and holds no {contents.name}",
-            where=str(place),
+            where=str(store),
             fix="give another --out, or empty the folder",
         )
 
 
-def _refuse_missing(place: Store, manifest: Manifest, names: dict[str, int]) -> None:
-    missing = [record.path for record in manifest.records if names.get(record.path) != record.bytes]
+def _refuse_missing(store: Store, manifest: Manifest, sizes: dict[str, int]) -> None:
+    missing = [record.path for record in manifest.records if sizes.get(record.path) != record.bytes]
     if missing:
         raise IndexFaultError(
             f"{len(missing)} files of the index are missing or of another size, first {missing[0]}",
-            where=str(place),
+            where=str(store),
             fix="delete the folder and make it again, or copy it again from where it came",
         )
 
 
 @contextmanager
-def unfinished(place: Store, request: dict[str, Any], contents: Contents = INDEX) -> Iterator[Journal]:
-    """Hold the place for writing; yields the journal of the parts that are there already.
+def unfinished(store: Store, request: dict[str, Any], contents: Contents = INDEX) -> Iterator[Journal]:
+    """Lock the store for writing, begin or resume a build; yields the journal of the files that are committed already.
 
     Raises:
-        StaleIndexError: It was begun with another request; names each difference.
+        StaleIndexError: The build was begun with another request; names each difference.
+        FolderLockedError: Another process is writing.
     """
-    with folder_lock(place.layout.building):
-        if place.remote:
-            _take_up(place)
-        path = place.layout.building / REQUEST
+    with folder_lock(store.layout.building):
+        if store.remote:
+            _fetch_unfinished(store, store.remote)
+        path = store.layout.building / REQUEST
         if path.exists():
-            held = read_checksummed(path, "unfinished build's request")
-            contents.refuse_other_format(held, path)
-            contents.refuse_other(place, held, request)
+            existing = read_checksummed(path, "unfinished build's request")
+            contents.refuse_other_format(existing, path)
+            contents.refuse_other(store, existing, request)
         else:
             write_checksummed(path, request)
-            place.push(path)
-        yield _journal(place)
+            store.push(path)
+        yield _journal(store)
 
 
-def _take_up(place: Store) -> None:
-    """Bring what an unfinished build has left in the storage; forget what was of another one."""
-    assert place.remote
-    building, names = place.layout.building, place.remote.sizes()
-    theirs = building / f"their-{REQUEST}"
-    if there := f"building/{REQUEST}" in names:
-        place.remote.get(f"building/{REQUEST}", theirs)
-    ours = building / REQUEST
-    if not there or not ours.exists() or ours.read_bytes() != theirs.read_bytes():
-        _empty(place.layout)
-    if there:
+def _fetch_unfinished(store: Store, remote: Remote) -> None:
+    """Fetch request and journal of a build that the storage has; empty the local folder where it is of another one."""
+    building, sizes = store.layout.building, remote.sizes()
+    ours, theirs = building / REQUEST, building / f"their-{REQUEST}"
+    begun = f"building/{REQUEST}" in sizes
+    if begun:
+        remote.get(f"building/{REQUEST}", theirs)
+    if not begun or not ours.exists() or ours.read_bytes() != theirs.read_bytes():
+        _empty(store.layout)
+    if begun:
         theirs.replace(ours)
-        if not (building / JOURNAL).exists() and f"building/{JOURNAL}" in names:
+        if not (building / JOURNAL).exists() and f"building/{JOURNAL}" in sizes:
             with atomic_write(building / JOURNAL) as partial:
-                place.remote.get(f"building/{JOURNAL}", partial)
+                remote.get(f"building/{JOURNAL}", partial)
 
 
 def _empty(layout: Layout) -> None:
@@ -171,43 +171,43 @@ def _empty(layout: Layout) -> None:
         (layout.building / name).unlink(missing_ok=True)
 
 
-def _journal(place: Store) -> Journal:
-    path = place.layout.building / JOURNAL
-    if not place.remote:
-        return Journal(path, place.root)
-    names = place.remote.sizes()
-    journal = _PushedJournal(path, place, names)
+def _journal(store: Store) -> Journal:
+    path = store.layout.building / JOURNAL
+    if not store.remote:
+        return Journal(path, store.root)
+    sizes = store.remote.sizes()
+    journal = _PushedJournal(path, store, sizes)
     for record in journal.done.values():
-        if names.get(record.path) != record.bytes:
-            place.push(place.root / record.path)
+        if sizes.get(record.path) != record.bytes:
+            store.push(store.root / record.path)
     return journal
 
 
 class _PushedJournal(Journal):
-    """A journal of which the storage has a copy, half a minute older at most: another machine can go on from there."""
+    """A journal that is copied to the storage every half minute, so that another machine can resume the build."""
 
-    def __init__(self, path: Path, place: Store, elsewhere: dict[str, int]) -> None:
-        super().__init__(path, place.root, elsewhere)
-        self._place, self._pushed = place, 0.0
+    def __init__(self, path: Path, store: Store, elsewhere: dict[str, int]) -> None:
+        super().__init__(path, store.root, elsewhere)
+        self._store, self._pushed = store, 0.0
 
     def record(self, record: FileRecord) -> None:
         """See ``Journal``."""
         super().record(record)
         if time.monotonic() - self._pushed > PUSH_SECONDS:
-            self._place.push(self.path)
+            self._store.push(self.path)
             self._pushed = time.monotonic()
 
 
-def finish(place: Store, manifest: Manifest) -> None:
-    """Write the manifest: from then on the place holds an index."""
-    manifest.save(place.layout)
-    place.push(place.layout.manifest)
-    place.drop(place.layout.building)
-    if place.remote:  # what was made here need not be fetched again to be read here
-        copy = copy_of(cache_folder("indexes", place.remote.url), place.layout.manifest)
-        place.layout.manifest.unlink()
+def finish(store: Store, manifest: Manifest) -> None:
+    """Write the manifest; from then on the store holds an index."""
+    manifest.save(store.layout)
+    store.push(store.layout.manifest)
+    store.drop(store.layout.building)
+    if store.remote:  # a reader on this machine need not fetch what was built here
+        copy = copy_of(cache_folder("indexes", store.remote.url), store.layout.manifest)
+        store.layout.manifest.unlink()
         if copy.exists():
-            shutil.rmtree(place.root)
+            shutil.rmtree(store.root)
         else:
             copy.parent.mkdir(parents=True, exist_ok=True)
-            place.root.rename(copy)
+            store.root.rename(copy)

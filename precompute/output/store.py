@@ -1,4 +1,4 @@
-"""Where an index is being written: a folder, and the object storage that gets a copy of every part."""
+"""Where an index is written: a folder, and the object storage that gets a copy of every file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from ...shared.errors import IndexFaultError, SettingsError
 from ...shared.guide_index.layout import Layout, ShardKind
 from ...shared.guide_index.memory_map import MappedRows
 from ...shared.guide_index.tables import read_table
-from ...shared.storage.files import FileRecord, commit, commit_array, commit_table, size_fault
-from ...shared.storage.remote import Remote, cache_folder, is_url
+from ...shared.storage.files import cache_folder
+from ...shared.storage.integrity import FileRecord, size_fault
+from ...shared.storage.journal import commit, commit_array, commit_table
+from ...shared.storage.remote import Remote, is_url
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Store:
-    """Files of one index, by their records.
+    """The files of one index, by their records.
 
-    With a remote, a part is committed when it lies there too, and a part that another machine has made is fetched from
-    there when it is asked for. Without one, every machine that works on the index sees the same folder.
+    With a remote, a file is committed once the remote has it too, and a file that another machine has written is
+    fetched from there when it is needed. Without one, every machine that works on the index must see the same folder.
     """
 
     root: Path
@@ -36,31 +38,33 @@ class Store:
 
     @classmethod
     def of(cls, out: str | Path) -> Store:
-        """The place that ``--out`` names: a folder, or a URL, whose parts are kept in the user's cache meanwhile.
+        """The store that ``--out`` names: a folder, or a URL, whose files are built in the user's cache.
 
         Raises:
-            SettingsError: It is a file, or is inside of one.
+            SettingsError: ``out`` is a file, or is inside of one.
         """
-        if not is_url(out):
-            root = Path(out).absolute()
-            if file := next((path for path in (root, *root.parents) if path.is_file()), None):
-                raise SettingsError(
-                    f"{file} is a file", where=f"--out {out}", fix="give a folder; it is made if need be"
-                )
-            return cls(root)
-        remote = Remote.of(out)
-        return cls(cache_folder("building", remote.url) / "index", remote)
+        if is_url(out):
+            remote = Remote.of(out)
+            return cls(cache_folder("building", remote.url) / "index", remote)
+        root = Path(out).absolute()
+        if file := next((path for path in (root, *root.parents) if path.is_file()), None):
+            raise SettingsError(f"{file} is a file", where=f"--out {out}", fix="give a folder; it is made if need be")
+        return cls(root)
 
     @property
     def layout(self) -> Layout:
-        """The folder's files."""
+        """The folder's paths."""
         return Layout(self.root)
 
     def __str__(self) -> str:
         return self.remote.url if self.remote else str(self.root)
 
+    def name(self, path: Path) -> str:
+        """A file's path as records have it: relative to the index, with slashes."""
+        return path.relative_to(self.root).as_posix()
+
     def commit(self, path: Path, rows: int, write: Callable[[Path], None]) -> FileRecord:
-        """Write one file through ``write(temporary path)``; see ``parts.commit``."""
+        """Write one file whole through ``write(temporary path)``."""
         return self._pushed(commit(self.root, path, rows, write))
 
     def commit_table(self, path: Path, table: pa.Table) -> FileRecord:
@@ -68,43 +72,42 @@ class Store:
         return self._pushed(commit_table(self.root, path, table))
 
     def commit_shard(self, kind: ShardKind, number: int, content: pa.Table | np.ndarray) -> FileRecord:
-        """Write a part of the index: an Arrow table, or a NumPy array, first axis rows."""
+        """Write a shard: an Arrow table, or a NumPy array whose first axis is rows."""
         path = self.layout.shard(kind, number)
         if isinstance(content, pa.Table):
             return self.commit_table(path, content)
         return self._pushed(commit_array(self.root, path, content))
 
     def _pushed(self, record: FileRecord) -> FileRecord:
-        if self.remote:
-            self.remote.put(self.root / record.path, record.path)
+        self.push(self.root / record.path)
         return record
 
     def push(self, path: Path) -> None:
-        """Copy a file that is no part to the remote, whole."""
+        """Copy a file to the remote, if there is one."""
         if self.remote:
-            self.remote.put(path, path.relative_to(self.root).as_posix())
+            self.remote.put(path, self.name(path))
 
-    def fetched(self, record: FileRecord) -> Path:
-        """The file of a record, fetched if it is not here.
+    def fetch(self, record: FileRecord) -> Path:
+        """The file of a record, fetched from the remote where this machine lacks it.
 
         Raises:
-            IndexFaultError: It is nowhere, or not the one recorded.
+            IndexFaultError: Neither has the file that is recorded.
         """
         if size_fault(self.root, record) and self.remote:
             self.remote.fetch(self.root, record)
         if fault := size_fault(self.root, record):
             raise IndexFaultError(
-                f"A part of the unfinished index cannot be found: {fault}",
+                f"A shard of the unfinished index cannot be found: {fault}",
                 where=str(self.root),
                 fix="every machine that takes part must see the folder under this path; or give --out s3://...",
             )
         return self.root / record.path
 
     def frame(self, record: FileRecord, kind: ShardKind, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """The table of a part, or some of its columns, fetched if it is not here."""
-        import polars as pl  # `--help` of rescore, which writes at a place too, needs none
+        """The table of a shard, or some of its columns."""
+        import polars as pl  # `rescore` writes to a store too, and its --help needs no Polars
 
-        self.fetched(record)
+        self.fetch(record)
         frame = pl.from_arrow(read_table(self.root, record, kind, columns))
         assert isinstance(frame, pl.DataFrame)
         return frame
@@ -112,11 +115,11 @@ class Store:
     def rows(
         self, records: list[FileRecord], shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
     ) -> MappedRows:
-        """The rows of parts, each fetched when rows of it are asked for."""
-        return MappedRows(self.fetched, records, shape, dtype)
+        """The rows of array shards; a shard is fetched when one of its rows is read."""
+        return MappedRows(self.fetch, records, shape, dtype)
 
     def drop(self, folder: Path) -> None:
-        """Delete a folder of the index, here and there."""
+        """Delete a folder of the index, here and on the remote."""
         shutil.rmtree(folder, ignore_errors=True)
         if self.remote:
-            self.remote.remove(folder.relative_to(self.root).as_posix())
+            self.remote.remove(self.name(folder))

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ...shared.cli.output import CommandResult
 from ...shared.errors import SettingsError, refuse_below
-from ...shared.progress import waiting
+from ...shared.progress import spinner
 
 LIBRARIES = ("plotly", "jinja2")
 MOST_RUNS = 100
@@ -59,7 +59,7 @@ def report(index: str, *, settings: ReportSettings = ReportSettings()) -> Comman
 
     opened = GuideIndex.open(index)
     runs = read_runs(settings.runs, opened)
-    with waiting("report"):
+    with spinner("report"):
         page = render(f"Guide index {Path(index).name}", report_sections(opened, runs, settings.sample))
     with atomic_write(settings.out.absolute(), locked=False) as partial:
         partial.write_text(page, encoding="utf-8", errors="replace")

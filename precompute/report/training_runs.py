@@ -11,7 +11,7 @@ from typing import Any
 from ...shared.errors import IndexFaultError, InputError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.manifest import named_differences
-from ...shared.storage.checksummed_json import parse_object
+from ...shared.storage.integrity import parse_object
 from ...shared.types import PRIMARY_METRIC
 
 CURVES = ("loss", PRIMARY_METRIC, "removed_share")

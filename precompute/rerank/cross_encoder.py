@@ -1,23 +1,22 @@
-"""The reranker behind one small interface: pairs of texts in, scores out."""
+"""The reranker: a cross-encoder that takes pairs of texts and returns scores."""
 
 from __future__ import annotations
 
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...shared.errors import ModelError
 from ...shared.models.device import pick_device, within_memory
-from ...shared.models.load import find_model, fingerprint_files, load_reranker
+from ...shared.models.load import load_reranker
+from ...shared.models.locate import find_model, fingerprint_files
 from ...shared.models.onednn import OneDNNLinear
+from .settings import RescoreSettings
 
-if TYPE_CHECKING:
-    from .command import RescoreSettings
-
-# What transformers calls a model that gives scores, or the yes and no that sentence-transformers makes scores of.
+# Names of transformers' models with scores, or with the yes and no that sentence-transformers turns into scores.
 SCORING = ("ForSequenceClassification", "ForCausalLM")
 
 
@@ -25,7 +24,7 @@ class Reranker:
     """A frozen cross-encoder.
 
     Args:
-        settings: Which model, and how and where it reads.
+        settings: Which model, its limit of tokens, number type and device.
 
     Raises:
         ModelError: The model is not found, is not safe to load, or is no reranker.
@@ -40,7 +39,7 @@ class Reranker:
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that determines a score, JSON-ready; ``name`` informs only."""
+        """List all that determines a score, JSON-ready; ``name`` does not, and is there for people."""
         return {
             "name": self.settings.reranker,
             "files": fingerprint_files(self.folder),
@@ -50,46 +49,45 @@ class Reranker:
         }
 
     def scores(self, anchors: list[str], documents: list[str]) -> np.ndarray:
-        """The score of each anchor with its document, after the model's own activation: (n,) float32.
+        """Score each anchor with its document, after the model's own activation: (n,) float32.
 
         Raises:
             ModelError: A score is not finite; names the text.
         """
-        pairs = list(zip(anchors, documents, strict=True))
-        linear = OneDNNLinear() if self.device == "cpu" else nullcontext()
-        with (
-            linear,
-            within_memory("give a smaller --batch-size, then run the same command again: finished parts are kept"),
-        ):
-            scores = self.model.predict(pairs, batch_size=self.settings.batch_size, show_progress_bar=False)
+        advice = "give a smaller --batch-size, then run the same command again: finished shards are kept"
+        with OneDNNLinear() if self.device == "cpu" else nullcontext(), within_memory(advice):
+            scores = self.model.predict(
+                list(zip(anchors, documents, strict=True)), batch_size=self.settings.batch_size, show_progress_bar=False
+            )
         scores = np.asarray(scores, dtype=np.float32)
-        if bad := np.flatnonzero(~np.isfinite(scores)).tolist():
+        if not (finite := np.isfinite(scores)).all():
             raise ModelError(
                 "The reranker returned a score that is not finite",
-                where=f"text {documents[bad[0]][:80]!r}",
+                where=f"text {documents[int(finite.argmin())][:80]!r}",
                 fix="try --dtype float32",
             )
         return scores
 
 
 def _refuse_without_scores(folder: Path, locator: str) -> None:
-    """Raise ModelError where sentence-transformers would put a head of random weights on the model, and tell no one."""
+    """Raise ModelError where sentence-transformers would silently put a head of random weights on the model."""
     if (folder / "modules.json").is_file():  # its own format, for every kind of model; before 5.0 it named no kind
-        kind = _read(folder / "config_sentence_transformers.json").get("model_type", "SentenceTransformer")
-        scores, found = kind == "CrossEncoder", str(kind)
+        kind = _read_object(folder / "config_sentence_transformers.json").get("model_type", "SentenceTransformer")
+        has_head, architecture = kind == "CrossEncoder", str(kind)
     else:
-        names = _read(folder / "config.json").get("architectures") or []
-        scores = any(str(name).endswith(SCORING) for name in names)
-        found = ", ".join(map(str, names)) or "config.json names none"
-    if not scores:
+        names = _read_object(folder / "config.json").get("architectures") or []
+        has_head = any(str(name).endswith(SCORING) for name in names)
+        architecture = ", ".join(map(str, names)) or "config.json names none"
+    if not has_head:
         raise ModelError(
-            f"The model has no trained scoring head: it is an embedding model ({found})",
+            f"The model has no trained scoring head: it is an embedding model ({architecture})",
             where=locator,
             fix="give a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2; an embedding model is a --guide",
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where there is no file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where the parts of a step are computed: in this process, or in several on this machine. Ray is in ray_engine.py."""
+"""Engines of this machine: this process alone, or several worker processes, one a GPU where there are GPUs."""
 
 from __future__ import annotations
 
@@ -7,30 +7,19 @@ import os
 import pickle
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 import torch
 
 from ...shared.errors import GistcacheError
 from ...shared.progress import Advance
 from ..settings import IndexSettings
-from .jobs import Job, ShardResult, Value
-
-if TYPE_CHECKING:
-    from multiprocessing.sharedctypes import Synchronized
-
-
-class Engine(Protocol):
-    """Runs jobs."""
-
-    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[ShardResult]:
-        """Make parts, each whole or not at all; yields them as they come, in any order."""
-        ...
+from .jobs import OUT_OF_MEMORY, Engine, Job, ShardResult, Value, Worker
 
 
 def engine_of(settings: IndexSettings) -> Engine:
@@ -39,16 +28,23 @@ def engine_of(settings: IndexSettings) -> Engine:
         from .ray import RayEngine  # an extra
 
         return RayEngine(settings.num_workers, settings.ray_address)
-    gpus = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
-    count = settings.num_workers or max(1, gpus)
+    gpus = _visible_gpus() if settings.device in ("auto", "cuda") else []
+    count = settings.num_workers or max(1, len(gpus))
     return InProcess() if count == 1 else Processes(count, gpus)
 
 
-class InProcess:
-    """Part after part, here; one thread writes while the next part is computed."""
+def _visible_gpus() -> list[str]:
+    """The GPUs of this machine by the names that CUDA_VISIBLE_DEVICES takes: numbers or UUIDs."""
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return visible.split(",")[:count]
+
+
+class InProcess(Engine):
+    """Computes shard after shard in this process; one thread writes while the next shard is computed."""
 
     def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[ShardResult]:
-        """See ``Engine``. Leaving the generator waits for what is being written, also on an interruption."""
+        """See ``Engine``. Leaving the generator waits for the shard being written, also on an interruption."""
         writing: Future[ShardResult] | None = None
         with ThreadPoolExecutor(1) as writer:
             for number in numbers:
@@ -60,88 +56,90 @@ class InProcess:
                 yield writing.result()
 
 
-class Processes:
-    """Parts shared out among processes of this machine, one a GPU where there are GPUs."""
+class Processes(Engine):
+    """Shares shards out among worker processes of this machine, which are started for each job.
 
-    def __init__(self, count: int, gpus: int) -> None:
-        self.count, self.gpus = count, gpus
+    Args:
+        count: How many workers.
+        gpus: Names of the GPUs, which the workers take in turn; where there are none, they share the cores.
+    """
+
+    def __init__(self, count: int, gpus: Sequence[str]) -> None:
+        threads = max(1, (os.cpu_count() or 1) // count)
+        self.places = [gpus[rank % len(gpus)] if gpus else threads for rank in range(count)]
 
     def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[ShardResult]:
         """See ``Engine``."""
-        if len(numbers) < 2:  # one part needs no other process
+        if len(numbers) < 2:  # one shard needs no other process
             yield from InProcess().run(job, numbers, advance)
             return
-        context = _fresh_processes(self.gpus)
-        turn = context.Value("i", 0)
-        count = min(self.count, len(numbers)) or 1
-        threads = max(1, (os.cpu_count() or 1) // count)
-        with ProcessPoolExecutor(count, context, _begin, (pickle.dumps(job), turn, self.gpus, threads)) as pool:
-            try:
-                for future in as_completed([pool.submit(_make, number) for number in numbers]):
-                    made = future.result()
-                    advance(made.record.rows if made.record else 0)
-                    yield made
-            except BrokenProcessPool as error:
-                raise GistcacheError(
-                    "A worker process was killed",
-                    where=f"one of {count}",
-                    fix="the machine may be short of memory: give a smaller --num-workers, then run the same command "
-                    "again; finished parts are kept",
-                ) from error
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in list((pool._processes or {}).values()):
-                    process.terminate()
-                raise
+        waiting, pickled = list(reversed(numbers)), pickle.dumps(job)
+        workers = dict(_start(pickled, place) for place in self.places[: len(numbers)])
+        try:
+            for connection in workers:
+                connection.send(waiting.pop())
+            busy = set(workers)
+            while busy:
+                for connection in busy.intersection(wait(busy)):
+                    result = connection.recv()
+                    if isinstance(result, GistcacheError):
+                        raise result
+                    if waiting:
+                        connection.send(waiting.pop())
+                    else:
+                        busy.remove(connection)
+                    advance(result.rows)
+                    yield result
+        except (EOFError, OSError) as error:  # the pipe's other end is closed
+            raise GistcacheError("A worker was killed", where=f"one of {len(workers)}", fix=OUT_OF_MEMORY) from error
+        finally:
+            for connection, process in workers.items():
+                connection.close()
+                process.terminate()
+                process.join()
 
 
-def _fresh_processes(gpus: int) -> BaseContext:
-    """How workers begin: not from this process, as one with threads, or with CUDA, must not be forked.
+def _start(pickled: bytes, place: str | int) -> tuple[Any, BaseProcess]:
+    """Start a worker; returns this process's end of its pipe, and the worker.
 
-    On a CPU they are forked from a process that has the libraries and nothing else, which every step of a build
-    shares. With GPUs, where a library may ask CUDA something while it is imported, or on Windows, each loads them anew.
+    On a CPU workers are forked from a server that has imported the libraries and nothing else, never from this process,
+    which has threads. With GPUs, where a library may ask CUDA something while it is imported, or on Windows, each
+    worker imports them anew.
     """
-    if gpus or "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    loaded = [name for name in ("sentence_transformers",) if name in sys.modules]  # only if the guide is such a model
+    forks = isinstance(place, int) and "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+    loaded = {"sentence_transformers"} & sys.modules.keys()  # only where the guide is such a model
     context.set_forkserver_preload([str(__package__).replace(".run", ".build"), *loaded])
-    return context
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, pickled, place), daemon=True)
+    process.start()
+    theirs.close()  # the worker alone has this end now, so that its death ends the pipe
+    return ours, process
 
 
-_pickled: list[bytes] = []  # of a worker process: what it was started with ...
-_job: list[Job[Any]] = []  # ... and what that is, once it was needed
+def _work(connection: Connection, pickled: bytes, place: str | int) -> None:
+    """What a worker process does: it answers each number of a shard with the shard's result.
 
+    It ends when the first process closes its end of the pipe, or is killed; also in the middle of a shard, so that it
+    writes no file that a build begun since may be writing too.
 
-def _begin(pickled: bytes, turn: Synchronized[int], gpus: int, threads: int) -> None:
-    """Begin a worker process."""
+    Args:
+        connection: Its end of the pipe.
+        pickled: The job.
+        place: The name of its GPU, or how many threads it may use.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers for Ctrl-C
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if gpus:
-        with turn.get_lock():
-            os.environ["CUDA_VISIBLE_DEVICES"] = _visible()[turn.value % gpus]
-            turn.value += 1
+    if isinstance(place, str):
+        os.environ["CUDA_VISIBLE_DEVICES"] = place
     else:
-        torch.set_num_threads(threads)
-    _pickled.append(pickled)
+        torch.set_num_threads(place)
 
+    def advance(rows: int) -> None:
+        del rows
+        if connection.poll():  # no number comes before the last one's result: this is the pipe's end
+            raise EOFError
 
-def _visible() -> list[str]:
-    """The GPUs of this machine by the names CUDA takes."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
-
-
-def _make(number: int) -> ShardResult:
-    if not _job:
-        _job.append(pickle.loads(_pickled[0]))  # from the first process, never from a file
-    job = _job[0]
-    return job.commit(number, job.compute(number, lambda rows: None))
+    worker = Worker()
+    with suppress(EOFError, ConnectionError):
+        while True:
+            connection.send(worker.run("job", pickled, connection.recv(), advance))

@@ -1,1 +1,1 @@
-"""Neighbours, FAISS files, local density and scores, computed from the stored guide vectors."""
+"""Neighbors, FAISS files, local density and scores, computed from the stored guide vectors."""

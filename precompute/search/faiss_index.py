@@ -1,8 +1,9 @@
-"""Which FAISS index for how many documents; build it, tune it, search it, measure it."""
+"""A FAISS index of one document shard: build it, tune it, search it, measure it, write and read it."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import numpy as np
 from ...shared.errors import IndexFaultError
 from ...shared.guide_index.memory_map import MappedVectors
 from ...shared.sampling import sample_of
-from ...shared.scaling import inverted_lists
-from ...shared.storage.files import FileRecord, content_fault
-from .exact import BLOCK_ROWS, Found
+from ...shared.storage.integrity import FileRecord, content_fault
+from .exact import BLOCK_ROWS, SearchResult
 
+EXACT_CODES = "SQfp16"  # all vectors in float16, as most are stored
+LISTS_A_ROOT = 4  # inverted lists: this many times the square root of the number of documents
 TRAIN_PER_LIST = 64
 TARGET_RECALL = 0.95
-SAMPLE_QUERIES = 1_000
 LEAST_LOOP_LIMIT = 1_000_000
 
 
@@ -30,14 +31,14 @@ def build(vectors: MappedVectors, start: int, stop: int, *, exact: bool, seed: i
         vectors: All guide vectors.
         start: First document's text id.
         stop: Last document's text id plus one.
-        exact: A flat index of all vectors; else inverted lists over float16 vectors.
+        exact: Whether a search compares all documents; else inverted lists. Codes are float16 in both.
         seed: Draws the training sample of the inverted lists.
     """
     count, dim = stop - start, vectors.dim
     if exact:
-        index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+        index = faiss.index_factory(dim, f"IDMap2,{EXACT_CODES}", faiss.METRIC_INNER_PRODUCT)
     else:
-        lists = inverted_lists(count)
+        lists = min(count, int(LISTS_A_ROOT * math.sqrt(count)))
         index: Any = faiss.index_factory(dim, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
         index.cp.seed = seed + 1
         index.cp.min_points_per_centroid = 1
@@ -63,15 +64,15 @@ def tune(index: faiss.IndexIVF, queries: np.ndarray, truth: np.ndarray) -> None:
 
 def recall(index: faiss.Index, queries: np.ndarray, truth: np.ndarray) -> float:
     """Share of the ids in ``truth`` (n, k) that the index finds among its own top k."""
-    found = search(index, queries, truth.shape[1]).ids
-    hits = [len(np.intersect1d(row, right[right >= 0])) for row, right in zip(found, truth, strict=True)]
+    ids = search(index, queries, truth.shape[1]).ids
+    hits = [len(np.intersect1d(row, right[right >= 0])) for row, right in zip(ids, truth, strict=True)]
     return float(sum(hits) / max(1, int((truth >= 0).sum())))
 
 
-def search(index: faiss.Index, queries: np.ndarray, k: int) -> Found:
-    """Find k documents a query: scores and text ids, best first."""
+def search(index: faiss.Index, queries: np.ndarray, k: int) -> SearchResult:
+    """The k documents closest to each query (n, dim): scores and text ids, best first."""
     scores, ids = index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
-    return Found(scores, ids)
+    return SearchResult(scores, ids)
 
 
 def on_gpu(index: faiss.Index) -> faiss.Index:
@@ -85,7 +86,7 @@ def write(index: faiss.Index, path: Path) -> None:
     """Write the index to a file.
 
     Raises:
-        OSError: The disk is full or cannot be written; FAISS itself says so in a RuntimeError.
+        OSError: The disk is full or cannot be written, for which FAISS raises RuntimeError.
     """
     try:
         faiss.write_index(index, str(path))
@@ -96,7 +97,7 @@ def write(index: faiss.Index, path: Path) -> None:
 
 
 def read(root: Path, record: FileRecord) -> faiss.Index:
-    """Read the index file, after its checksum has been compared and with FAISS's limits set to what it can hold.
+    """Read an index file, once its checksum is compared, with FAISS's limits set to the size recorded.
 
     Raises:
         IndexFaultError: The file is not the one recorded, or claims more than it can hold.
@@ -115,14 +116,4 @@ def describe(index: faiss.Index) -> dict[str, Any]:
     """Kind and search settings, JSON-ready."""
     if isinstance(index, faiss.IndexIVF):
         return {"kind": "IVF,SQfp16", "lists": int(index.nlist), "probes": int(index.nprobe)}
-    return {"kind": "Flat"}
-
-
-def kmeans(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """Spherical k-means centroids: (clusters, dim) float32 from a sample (n, dim)."""
-    model = faiss.Kmeans(
-        vectors.shape[1], clusters, niter=20, seed=seed + 1, spherical=True, min_points_per_centroid=1, gpu=False
-    )
-    model.train(np.ascontiguousarray(vectors, dtype=np.float32))
-    assert model.centroids is not None
-    return model.centroids
+    return {"kind": EXACT_CODES}

@@ -1,4 +1,4 @@
-"""The `gistcache` command; a stage is loaded only when it is called."""
+"""The `gistcache` command: its subcommands, each imported when it is called, its global flags and its exit codes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,30 @@ from typing import Annotated
 
 import cyclopts
 from cyclopts import App, Group, Parameter
+from rich.text import Text
 
 from ..errors import GistcacheError, StoppedEarly
 from ..progress import console, shows_bars
-from .config_file import as_toml, read_toml
-from .main import told_to_stop
-from .output import CommandResult, show
+from .config_file import as_toml, read_toml, refuse_renamed
+from .output import CommandResult, print_result
+from .signals import received_signal
 
-PACKAGE = (__package__ or "gistcache.shared.cli").rpartition(".shared")[0]
+COMMANDS = {
+    "index": ("precompute.command:index", "Embed pairs with a guide, once: stage 1."),
+    "rescore": ("precompute.rerank.command:rescore", "Score neighbors with a reranker."),
+    "train": ("train.command:train", "Train a student against a guide index: stage 2."),
+    "mine": ("train.batches.mine:mine", "Write hard negatives as Parquet or JSONL."),
+    "verify": ("shared.cli.verify:verify", "Check every file of a guide index."),
+    "report": ("precompute.report.command:report", "Write a page about an index and training runs."),
+    "eval": ("shared.cli.evaluate:evaluate", "Evaluate a model on pairs, STS or MTEB."),
+    "sweep": ("train.sweep.command:sweep", "Train many students against one index; rank them."),
+    "doctor": ("shared.cli.doctor:doctor", "Show what is installed, and what is missing."),
+}
 EXIT_CODES = (
-    "0 done, or told to end with a checkpoint kept; 1 other errors, failed runs of a sweep, faults that doctor found; "
+    "0 success, or stopped with a checkpoint saved; 1 other errors, failed runs of a sweep, faults that doctor found; "
     "2 flags and settings; 3 input files; 4 models; 5 the index is absent or damaged; 6 the folder holds something "
-    "else than was asked for; 7 another process is writing; 8 object storage; 130 Ctrl-C; 143 SIGTERM"
+    "else than was requested; 7 another process is writing; 8 object storage; 130 Ctrl-C; 143 SIGTERM"
 )
-# Tables of a sweep file, which is no settings file.
-OF_A_SWEEP: dict[str, str] = dict.fromkeys(
-    ("settings", "grid", "runs"), "a sweep file is given to `gistcache sweep FILE`"
-)
-
 GLOBAL = Group("Of every command")
 
 
@@ -47,25 +53,13 @@ app = App(
     help="Guided contrastive fine-tuning of small embedding models, with the guide run once, offline.",
     help_epilogue=f"Exit codes: {EXIT_CODES}.",
     version_flags=["--version"],
-    suppress_keyboard_interrupt=False,  # launch.py answers for it
+    suppress_keyboard_interrupt=False,  # main.py handles it
     default_parameter=Parameter(show_default=_default_in_help),
 )
 app.meta.suppress_keyboard_interrupt = False
 app.meta.result_action = "return_value"
-app.command(f"{PACKAGE}.precompute.command:index", name="index", help="Embed pairs with a guide, once: stage 1.")
-app.command(f"{PACKAGE}.precompute.rerank.command:rescore", name="rescore", help="Score neighbours with a reranker.")
-app.command(f"{PACKAGE}.train.command:train", name="train", help="Train a student against a guide index: stage 2.")
-app.command(f"{PACKAGE}.train.batches.mine:mine", name="mine", help="Write hard negatives as Parquet or JSONL.")
-app.command(f"{PACKAGE}.shared.cli.verify:verify", name="verify", help="Check every part of a guide index.")
-app.command(f"{PACKAGE}.shared.cli.plan_command:plan", name="plan", help="What an index of a given size will take.")
-app.command(
-    f"{PACKAGE}.precompute.report.command:report", name="report", help="One page of an index and of training runs."
-)
-app.command(f"{PACKAGE}.shared.cli.evaluate:evaluate", name="eval", help="Evaluate a model on pairs, STS or MTEB.")
-app.command(
-    f"{PACKAGE}.train.sweep.command:sweep", name="sweep", help="Train many students against one index; rank them."
-)
-app.command(f"{PACKAGE}.shared.cli.doctor:doctor", name="doctor", help="What is installed here, and what is missing.")
+for _name, (_function, _help) in COMMANDS.items():
+    app.command(f"gistcache.{_function}", name=_name, help=_help)
 app.register_install_completion_command(help="Let the shell complete commands and flags (bash, zsh, fish).")
 
 
@@ -85,7 +79,7 @@ def _launch(
     config
         TOML file with a table for each command; flags on the command line win.
     as_json
-        Print what the command found out as one JSON object, not as a table.
+        Print the command's result as one JSON object, not as a table.
     quiet
         Print errors only: no progress, no table.
     print_config
@@ -94,9 +88,9 @@ def _launch(
         Show tracebacks.
     """
     del debug
+    refuse_renamed((token for token in tokens if token.startswith("--")), "the command line")
     if config is not None:
-        commands = [name for name in app if not name.startswith("-")]
-        read_toml(config, commands, OF_A_SWEEP)  # its faults, told in our own way
+        read_toml(config, COMMANDS)  # refuses a faulty file with our own errors
         app.config = cyclopts.config.Toml(config)
     command, bound, _ = app.parse_args(tokens)
     if isinstance(getattr(command, "__self__", None), App):  # --help, --version
@@ -106,17 +100,41 @@ def _launch(
         bound.apply_defaults()
         sys.stdout.write(as_toml(app.parse_commands(tokens)[0][0], bound.arguments))
         return 0
-    with redirect_stdout(sys.stderr):  # what libraries print is progress, not a result
-        outcome = command(*bound.args, **bound.kwargs)
-    if (
-        not isinstance(outcome, CommandResult) or os.environ.get("RANK", "0") != "0"
-    ):  # of a run's processes the first speaks
+    with redirect_stdout(sys.stderr):  # what libraries print is no result
+        result = command(*bound.args, **bound.kwargs)
+    if not isinstance(result, CommandResult):
         return 0
-    return show(outcome, as_json=as_json, quiet=quiet)
+    if os.environ.get("RANK", "0") == "0":
+        print_result(result, as_json=as_json, quiet=quiet)
+    return result.exit_code
 
 
-def _hush(quiet: bool) -> None:
-    """Keep libraries' warnings and bars away where they have no place; they read this when they are loaded."""
+def run() -> int:
+    """Run a command: an error of the product becomes one message and an exit code, never a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # Every batch has new shapes, and oneDNN would keep the working memory of 1,024 of them. Read when torch starts.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _silence_libraries("--quiet" in sys.argv)
+    try:
+        return app.meta(sys.argv[1:]) or 0  # --help returns None
+    except StoppedEarly as stopped:
+        console.print(Text(str(stopped)), soft_wrap=True)
+        return stopped.exit_code
+    except (GistcacheError, OSError) as error:
+        if received_signal() is not None:
+            raise KeyboardInterrupt from error
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        ours = error if isinstance(error, GistcacheError) else _system_error(error)
+        console.quiet = False  # also on ranks that print nothing else
+        console.print(Text.assemble(("error:", "bold red"), f" {ours}"), soft_wrap=True)
+        return ours.exit_code
+
+
+def _silence_libraries(quiet: bool) -> None:
+    """Turn off libraries' warnings with --quiet, and their bars off a terminal; they read this when imported."""
     console.quiet = quiet
     if quiet:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -126,39 +144,10 @@ def _hush(quiet: bool) -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
 
 
-def run() -> int:
-    """Run a command: errors of the product become one message and an exit code, never a traceback."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # Every batch has new shapes, and oneDNN would hold the working memory of 1,024 of them. Read before torch starts.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    _hush("--quiet" in sys.argv)
-    try:
-        return app.meta(sys.argv[1:]) or 0  # --help hands nothing back
-    except StoppedEarly as stopped:
-        console.print(_plain(str(stopped)), highlight=False, soft_wrap=True)
-        return stopped.exit_code
-    except (GistcacheError, OSError) as error:
-        if told_to_stop():
-            raise KeyboardInterrupt from error
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        console.quiet = False  # also where another process of the run does the talking
-        told = error if isinstance(error, GistcacheError) else _of_the_system(error)
-        console.print(f"[bold red]error:[/] {_plain(str(told))}", highlight=False, soft_wrap=True)
-        return told.exit_code
-
-
-def _of_the_system(error: OSError) -> GistcacheError:
-    """A full disk, a folder that may not be written or went away: what the system says, and where."""
+def _system_error(error: OSError) -> GistcacheError:
+    """A full disk, a folder that is not writable or went away: what the system says, and where."""
     return GistcacheError(
         error.strerror or str(error),
         where=str(error.filename or ""),
-        fix="check the disk and the folder's permissions, then run the same command again: finished parts are kept",
+        fix="check the disk and the folder's permissions, then run the same command again: finished shards are kept",
     )
-
-
-def _plain(text: str) -> str:
-    """Text with rich's markup switched off."""
-    return text.replace("[", "\\[")

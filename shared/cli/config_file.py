@@ -1,4 +1,4 @@
-"""TOML files of settings: read, and written so that `--config` reads them back."""
+"""TOML files of settings: read, refused where a key has another name now, and written so that --config reads them."""
 
 from __future__ import annotations
 
@@ -12,52 +12,71 @@ from typing import Any
 
 from ..errors import SettingsError
 
+# Flags and TOML keys of earlier versions, and what to do instead.
+RENAMED = {
+    "part-rows": "give --shard-rows",
+    "slice-rows": "give --document-shard-rows",
+    "scale-k": "give --density-k",
+    "clusters": "leave it out: anchors are not clustered any more",
+    "vote": "leave it out, and give one --index: several guides gained nothing",
+    "judge-softness": "leave it out: a false negative is always masked",
+}
 
-def read_toml(path: Path, tables: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The content of a TOML file that may have these tables; ``elsewhere`` says what to do where it has others.
+
+def read_toml(path: Path, tables: Iterable[str]) -> dict[str, Any]:
+    """Read a TOML file that may have these tables.
 
     Raises:
-        SettingsError: There is none, it is no TOML (says where it goes wrong), or it has another table.
+        SettingsError: The file is missing, is not TOML (says where), or has an unknown table or a renamed key.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError("There is no such file", where=str(path)) from None
     except (ValueError, OSError) as error:
-        raise SettingsError("The file is no TOML that can be read", where=f"{path}: {error}") from error
-    for name in content:
-        if name not in (known := sorted(tables)):
+        raise SettingsError("The file cannot be read as TOML", where=f"{path}: {error}") from error
+    known = sorted(tables)
+    for name, table in content.items():
+        if name not in known:
             close = get_close_matches(name, known, 1)
-            fix = f"did you mean [{close[0]}]?" if close else f"tables are {', '.join(known)}"
-            fix = (elsewhere or {}).get(name, fix)
+            fix = f"did you mean [{close[0]}]?" if close else f"its tables may be {', '.join(known)}"
             raise SettingsError(f"There is no table [{name}]", where=str(path), fix=fix)
+        for each in table if isinstance(table, list) else [table]:
+            refuse_renamed(each if isinstance(each, dict) else (), f"{path} [{name}]")
     return content
 
 
-def flat(settings: object) -> Iterator[tuple[str, Any]]:
-    """Each flag and its value of a settings object; the flags of nested ones stand beside their own."""
+def refuse_renamed(names: Iterable[str], where: str) -> None:
+    """Raise SettingsError where a flag (``--part-rows``, ``--part-rows=3``) or key (``part_rows``) is an old one."""
+    for name in names:
+        flag = name.partition("=")[0].lstrip("-").replace("_", "-")
+        if flag in RENAMED:
+            raise SettingsError(f"{flag} is no setting any more", where=where, fix=RENAMED[flag])
+
+
+def flatten(settings: object) -> Iterator[tuple[str, Any]]:
+    """Yield each flag of a settings object and its value; flags of nested objects stand beside its own."""
     for field in fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, field.name)
         if is_dataclass(value):
-            yield from flat(value)
+            yield from flatten(value)
         else:
             yield field.name.replace("_", "-"), value
 
 
 def as_toml(command: str, arguments: Mapping[str, Any]) -> str:
-    """A command's arguments, settings objects among them, as a TOML table; what has no value is left out."""
+    """A command's arguments, settings objects among them, as a TOML table; what is None is left out."""
     lines = [f"[{command}]"]
-    for name, value in arguments.items():
-        for flag, one in flat(value) if is_dataclass(value) else [(name.replace("_", "-"), value)]:
-            if one is not None:
-                lines.append(f"{flag} = {_value(one)}")
+    for name, argument in arguments.items():
+        flags = flatten(argument) if is_dataclass(argument) else [(name.replace("_", "-"), argument)]
+        lines += [f"{flag} = {_toml_value(value)}" for flag, value in flags if value is not None]
     return "\n".join(lines) + "\n"
 
 
-def _value(value: object) -> str:
-    """A value in TOML, whose strings are JSON's but for DEL."""
+def _toml_value(value: object) -> str:
+    """A value in TOML, whose strings are those of JSON but for DEL."""
     if isinstance(value, (tuple, list)):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(_toml_value, value))}]"
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, Path):

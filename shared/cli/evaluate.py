@@ -1,20 +1,15 @@
-"""`gistcache eval`: retrieval on held-out pairs, STS on a scored file, and MTEB, of any model."""
+"""`gistcache eval`: scores of any model in retrieval on held-out pairs, STS on a scored file, and MTEB."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from ..data.columns import Columns
 from ..errors import SettingsError
-from ..evaluation.mteb import evaluate_tasks, find_tasks
-from ..evaluation.retrieval import RetrievalSet, evaluate_sts
-from ..models.device import pick_device, within_memory
-from ..models.load import find_model, load_model, set_prompts
-from ..storage.files import write_json
 from .output import CommandResult
 
 
@@ -48,27 +43,35 @@ def evaluate(
     max_length
         Tokens after which a text is cut; default: the model's own limit.
     device
-        Where the model runs: auto, cpu, cuda.
+        Device that the model runs on: auto, cpu, cuda.
     out
-        Write the figures to this JSON file too.
+        Write the scores to this JSON file too.
     """
     if not pairs and sts is None and not mteb:
         raise SettingsError("There is nothing to evaluate on", fix="give --pairs FILE, --sts FILE or --mteb TASK")
+    from ..evaluation.mteb import evaluate_tasks, find_tasks
+    from ..evaluation.retrieval import RetrievalSet
+    from ..evaluation.sts import evaluate_sts
+    from ..models.device import pick_device, within_memory
+    from ..models.load import load_model, set_prompts
+    from ..models.locate import find_model
+    from ..storage.files import write_json
+
     tasks = find_tasks(mteb) if mteb else []
     held_out = RetrievalSet.read(pairs, columns) if pairs else None
     loaded = load_model(find_model(model), device=pick_device(device), max_length=max_length)
     set_prompts(loaded, None, None)
-    figures: dict[str, Any] = {}
+    scores: dict[str, float] = {}
     with within_memory("give a smaller --max-length, or --device cpu"):
         if held_out:
-            figures |= held_out.evaluate(loaded)
+            scores |= held_out.evaluate(loaded)
         if sts is not None:
-            figures |= evaluate_sts(loaded, sts)
+            scores |= evaluate_sts(loaded, sts)
         if tasks:
-            figures |= evaluate_tasks(loaded, tasks)
+            scores |= evaluate_tasks(loaded, tasks)
     table = Table(title=model, show_header=False)
-    for name, value in figures.items():
+    for name, value in scores.items():
         table.add_row(name, f"{value:.4f}")
     if out is not None:
-        write_json(out, figures)
-    return CommandResult({"model": model, **figures}, (table,))
+        write_json(out, scores)
+    return CommandResult({"model": model, **scores}, (table,))

@@ -1,4 +1,4 @@
-"""What a command has found out: on stdout, as a table for people or as one JSON object for machines."""
+"""The result of a command, on stdout: a table for people, or one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-results = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+stdout = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command hands back to the command line.
+    """What a command returns to the command line.
 
     Attributes:
-        figures: JSON-ready; what --json prints.
-        shown: What a person reads instead, in order.
-        exit_code: 0 where all is well.
+        data: JSON-ready; what --json prints.
+        text: What a person reads instead, in order.
+        exit_code: 0 for success.
     """
 
-    figures: Mapping[str, Any]
-    shown: tuple[RenderableType, ...]
+    data: Mapping[str, Any]
+    text: tuple[RenderableType, ...]
     exit_code: int = 0
 
 
-def show(outcome: CommandResult, *, as_json: bool, quiet: bool) -> int:
-    """Print an outcome; with ``quiet`` nothing but faults. Returns the exit code."""
+def print_result(result: CommandResult, *, as_json: bool, quiet: bool) -> None:
+    """Print a result; with ``quiet`` only one that reports faults."""
     if as_json:
-        sys.stdout.write(json.dumps(outcome.figures, ensure_ascii=False, default=str) + "\n")
-    elif not quiet or outcome.exit_code:
-        for part in outcome.shown:
-            results.print(part, soft_wrap=isinstance(part, Text))  # a command to copy stays in one piece
-    return outcome.exit_code
+        sys.stdout.write(json.dumps(result.data, ensure_ascii=False, default=str) + "\n")
+    elif not quiet or result.exit_code:
+        for block in result.text:
+            stdout.print(block, soft_wrap=isinstance(block, Text))  # a command to copy stays on one line

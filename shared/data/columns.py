@@ -1,4 +1,4 @@
-"""Which columns of an input file hold the texts."""
+"""Which columns of the input hold the texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cyclopts import Parameter
 @Parameter(name="*", group="Columns of the pairs")
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns hold the texts, where their names do not tell."""
+    """Which columns hold the texts, where they do not have the usual names."""
 
     anchor_column: str | None = None
     """Column with the anchor; default: `anchor`, else `query`."""

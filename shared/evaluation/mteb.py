@@ -1,4 +1,4 @@
-"""MTEB (Muennighoff et al. 2022, arXiv 2210.07316): its tasks, fetched from the hub and scored by its own code."""
+"""MTEB (Muennighoff et al. 2022, arXiv 2210.07316): tasks are fetched from the hub and scored by its own code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def find_tasks(names: Sequence[str]) -> list[AbsTask]:
-    """The tasks of these names.
+    """Return the tasks of these names.
 
     Raises:
         SettingsError: mteb is not installed, or has no such task.
@@ -24,7 +24,7 @@ def find_tasks(names: Sequence[str]) -> list[AbsTask]:
         import mteb
     except ImportError as error:
         raise SettingsError(
-            "mteb, which has the tasks, is not installed",
+            "mteb is not installed",
             where=f"--mteb {' '.join(names)}",
             fix="pip install 'gistcache[mteb]'",
         ) from error
@@ -37,9 +37,9 @@ def find_tasks(names: Sequence[str]) -> list[AbsTask]:
 
 
 def evaluate_tasks(model: SentenceTransformer, tasks: Sequence[AbsTask]) -> dict[str, float]:
-    """Each task's main score, the mean over its subsets and splits, by the task's name.
+    """Return each task's main score, the mean over its subsets and splits, by the task's name.
 
-    Prompts are the model's own, named ``query`` and ``document``; nothing is read from mteb's cache of results.
+    The model's own prompts for ``query`` and ``document`` are used, and mteb's cache of results is not.
 
     Raises:
         InputError: A task's data cannot be fetched.
@@ -53,6 +53,6 @@ def evaluate_tasks(model: SentenceTransformer, tasks: Sequence[AbsTask]) -> dict
         raise InputError(
             "The data of an MTEB task cannot be fetched",
             where=first_line(error),
-            fix="check the network, and for gated data `hf auth login`; what has been fetched once is kept",
+            fix="check the network, and for gated data `hf auth login`; what was fetched once is cached",
         ) from error
     return {result.task_name: float(result.get_score()) for result in results.task_results}

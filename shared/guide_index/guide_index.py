@@ -7,58 +7,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import IndexFaultError
-from ..storage.checksummed_json import parse_object
-from ..storage.integrity import refuse_damaged
-from ..storage.remote import local_copy
-from ..types import VectorDType
-from .layout import CONTENT, Layout
+from ..storage.integrity import FileRecord, parse_object, refuse_damaged
+from .hf_dataset import PairIds, pair_dataset
+from .layout import CONTENT, ShardKind
 from .manifest import Manifest
 from .memory_map import MappedRows, MappedVectors
 from .ragged import runs
+from .remote_copy import LocalCopy
 from .tables import read_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-
-class PairIds(NamedTuple):
-    """The text ids of B pairs.
-
-    Attributes:
-        anchors: (B,) int64.
-        positives: (B,) int64.
-        negatives: (B, K) int64; -1 where a pair has fewer than K.
-    """
-
-    anchors: np.ndarray
-    positives: np.ndarray
-    negatives: np.ndarray
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """Text ids (B,) of each data-set column: anchor, positive, negative_1 ...
-
-        A pair with fewer negatives has its positive in their place; the loss leaves these cells out.
-        """
-        filled = np.where(self.negatives < 0, self.positives[:, None], self.negatives)
-        named = {f"negative_{k + 1}": filled[:, k] for k in range(filled.shape[1])}
-        return {"anchor": self.anchors, "positive": self.positives} | named
+# Most trainers read none of these, so they are fetched from a URL when they are first asked for.
+FETCHED_LATER: frozenset[ShardKind] = frozenset({"faiss", "scores"})
 
 
 class GuideIndex:
-    """A guide index folder; make one with ``GuideIndex.open``."""
+    """A guide index folder; ``GuideIndex.open`` opens one.
 
-    def __init__(self, layout: Layout, manifest: Manifest) -> None:
-        self.layout, self.manifest = layout, manifest
-        forms = manifest.row_forms
-        self._rows = {kind: MappedRows(layout.file, manifest.shards[kind], *form) for kind, form in forms.items()}
-        self.stored_vectors = self._rows["vectors"]
-        self._vectors = MappedVectors(self.stored_vectors)
+    Attributes:
+        layout: The folder, or the local copy of a URL.
+        manifest: What it was made of, its files, and what was measured.
+    """
+
+    def __init__(self, copy: LocalCopy, manifest: Manifest) -> None:
+        self._copy, self.layout, self.manifest = copy, copy.layout, manifest
+        self._rows = {
+            kind: MappedRows(self.layout.file, manifest.shards[kind], *form)
+            for kind, form in manifest.row_forms.items()
+        }
+        self._vectors = MappedVectors(self._rows["vectors"])
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool | None = None) -> GuideIndex:
@@ -67,7 +52,8 @@ class GuideIndex:
         Sizes and the checksums of the small files are always compared.
 
         Args:
-            path: The folder, or a URL, of which a local copy is made once.
+            path: The folder, or a URL, whose files are copied to this machine once: scores and FAISS files when first
+                asked for, all others now.
             verify: Whether to compare the checksums of the large files too, which reads the whole index; by default
                 those that this machine has not compared since they were last written.
 
@@ -75,10 +61,15 @@ class GuideIndex:
             IndexFaultError: The folder is no finished index, of another format version, or a file is damaged.
             StorageError: The URL cannot be read.
         """
-        layout = Layout(local_copy(path))
-        manifest = Manifest.load(layout)
-        refuse_damaged(layout.root, list(manifest.records), verify=verify)
-        return cls(layout, manifest)
+        return cls._of(LocalCopy.of(path), verify=verify)
+
+    @classmethod
+    def _of(cls, copy: LocalCopy, *, verify: bool | None = None) -> GuideIndex:
+        manifest = Manifest.load(copy.layout)
+        records = manifest.records_without(FETCHED_LATER if copy.remote else ())
+        copy.fetch(records)
+        refuse_damaged(copy.layout.root, records, verify=verify)
+        return cls(copy, manifest)
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -88,29 +79,22 @@ class GuideIndex:
         return f"GuideIndex({str(self.layout.root)!r}, pairs={len(self)}, texts={len(self._vectors)}, dim={self.dim})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return GuideIndex.open, (str(self.layout.root),)
+        return GuideIndex._of, (self._copy,)
 
     @property
     def dim(self) -> int:
         """Dimensions of a guide vector."""
         return int(self.manifest.request.guide["dim"])
 
-    @property
-    def vector_dtype(self) -> VectorDType:
-        """Number type that guide vectors are stored in."""
-        return self.manifest.request.settings["vector_dtype"]
-
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """Guide vectors of unit length up to rounding: text ids (n,) -> (n, dim) float16, float32 from stored int8."""
         return self._vectors.take(ids)
 
-    def unrounded(self) -> np.ndarray:
-        """The pairs whose vectors are kept before rounding, (n,) records of ``schema.unrounded_rows``."""
-        rows = self._rows["unrounded"]
-        return rows.take(np.arange(len(rows)))
-
     def density(self, ids: np.ndarray) -> np.ndarray:
-        """Each text's guide score with its K-th nearest other text: (n,) -> (n,) float32."""
+        """Local density, each text's guide score with its K-th nearest other text: text ids (n,) -> (n,) float32.
+
+        ``manifest.measured["density"]`` has K and how many texts it was measured against.
+        """
         return self._rows["density"].take(ids)
 
     def pairs(self, pair_ids: np.ndarray, negatives: int | None = None) -> PairIds:
@@ -119,6 +103,9 @@ class GuideIndex:
         Args:
             pair_ids: (B,) int64.
             negatives: K, the width of the negatives; default: the most that any pair of the index has.
+
+        Raises:
+            IndexFaultError: A pair id is outside the index.
         """
         pair_ids = np.asarray(pair_ids, dtype=np.int64)
         if pair_ids.size and not (pair_ids.min() >= 0 and pair_ids.max() < len(self)):
@@ -141,7 +128,7 @@ class GuideIndex:
         return int(self.manifest.request.corpus["max_negatives"])
 
     def content_ids(self, ids: np.ndarray) -> np.ndarray:
-        """The smallest text id with the same text, so that equal texts of both roles are told by id.
+        """The smallest text id with the same text: equal texts of both roles have one content id.
 
         Args:
             ids: Text ids of any shape; -1 for none stays -1.
@@ -149,8 +136,8 @@ class GuideIndex:
         Returns:
             int64 of the same shape.
         """
-        found = self._rows["contents"].take(np.maximum(ids, 0).ravel())[:, CONTENT].reshape(np.shape(ids))
-        return np.where(ids < 0, -1, found)
+        contents = self._rows["contents"].take(np.maximum(ids, 0).ravel())[:, CONTENT].reshape(np.shape(ids))
+        return np.where(ids < 0, -1, contents)
 
     def known_positives(self, pair_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Every positive, anywhere in the index, of each pair's anchor.
@@ -170,21 +157,33 @@ class GuideIndex:
         return self._rows["lookup"].take(pair_ids)["task"].copy()
 
     def scores(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The score shards, part by part in the order of pair ids, see ``schema.SCORES``.
+        """Yield the score shards in the order of pair ids, see ``layout.SCORES``.
 
         Args:
             columns: Which to read; default: all.
         """
-        for record in self.manifest.shards["scores"]:
+        for record in self._fetched("scores"):
             yield read_table(self.layout.root, record, "scores", columns)
 
+    def faiss_files(self) -> list[Path]:
+        """The FAISS files, one a document shard; their ids are text ids."""
+        return [self.layout.file(record) for record in self._fetched("faiss")]
+
+    def _fetched(self, kind: ShardKind) -> list[FileRecord]:
+        records = self.manifest.shards[kind]
+        if self._copy.remote:  # the files of a local folder were compared when it was opened
+            self._copy.fetch(records)
+            refuse_damaged(self.layout.root, records)
+        return records
+
     def summary(self) -> dict[str, Any] | None:
-        """What building this very index took (``<index>.summary.json``); None where that is no longer there."""
+        """What building this very index took (``<index>.summary.json``); None where that file is missing or older."""
+        self._copy.fetch_summary()
         try:
-            held = parse_object(self.layout.summary, "summary")
+            summary = parse_object(self.layout.summary, "summary")
         except (OSError, IndexFaultError):
             return None
-        return held if held.get("manifest") == self.manifest.key else None
+        return summary if summary.get("manifest") == self.manifest.key else None
 
     def to_dataset(self, negatives: int | None = None) -> Dataset:
         """The pairs as a ``datasets.Dataset`` with columns anchor, positive, negative_1 ..., label (the pair id).
@@ -194,8 +193,6 @@ class GuideIndex:
 
         Args:
             negatives: Negative columns; default: the most that any pair has. A pair with fewer repeats its positive
-                there, which the loss leaves out.
+                there, which the loss masks.
         """
-        from .hf_dataset import pair_dataset
-
         return pair_dataset(self, self.max_negatives if negatives is None else negatives)

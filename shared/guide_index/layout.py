@@ -1,39 +1,28 @@
-"""What a guide index folder holds: its files, its Arrow schemas and its format version."""
+"""The files of a guide index: their places, Arrow schemas and row types, and the format version."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-if TYPE_CHECKING:
-    from ..storage.files import FileRecord
+from ..storage.integrity import FileRecord
 
 FORMAT_VERSION = 2
 
 ShardKind = Literal[
-    "texts",
-    "contents",
-    "pairs",
-    "lookup",
-    "negatives",
-    "unrounded",
-    "vectors",
-    "density",
-    "faiss",
-    "scores",
-    "rescored",
+    "texts", "contents", "pairs", "lookup", "negatives", "vectors", "density", "faiss", "scores", "rescored"
 ]
 
-# What tells that two text ids are one text, (texts, 2) int64: the smallest id with the same text in either role, and
-# the id of the same text in the other role (-1 where there is none).
+# Which text ids stand for one text, (texts, 2) int64: the smallest id with the same text in either role, and the id of
+# the same text in the other role (-1 where there is none).
 CONTENT_COLUMNS = 2
 CONTENT, TWIN = range(CONTENT_COLUMNS)
 
-# The pairs in rows of fixed width, so that a trainer maps them: pairs of one anchor stand together.
+# The pairs in rows of fixed width, so that a trainer can map them. Pairs of one anchor have consecutive ids.
 LOOKUP = np.dtype(
     [
         ("anchor", "<i8"),
@@ -46,67 +35,58 @@ LOOKUP = np.dtype(
     ]
 )
 
-# Pairs whose guide vectors are kept as the guide gave them, to tell what rounding them changes.
-UNROUNDED_PAIRS = 512
 
-
-def unrounded_rows(dim: int) -> np.dtype[np.void]:
-    """One such pair: its id, and the unit vectors of its texts before they are rounded."""
-    return np.dtype([("pair", "<i8"), ("anchor", "<f4", (dim,)), ("positive", "<f4", (dim,))])
-
-
-def _rows(**columns: pa.DataType) -> pa.Schema:
+def _columns(**columns: pa.DataType) -> pa.Schema:
     """Columns without nulls."""
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
 
 _IDS, _SCORES = pa.list_(pa.int64()), pa.list_(pa.float32())
 
-# A part of texts may hold more than 2 GiB of them.
-TEXTS = _rows(text_id=pa.int64(), role=pa.string(), text=pa.large_string(), text_hash=pa.binary(16))
+# A shard of texts may hold more than 2 GiB of them.
+TEXTS = _columns(text_id=pa.int64(), role=pa.string(), text=pa.large_string(), text_hash=pa.binary(16))
 
-PAIRS = _rows(pair_id=pa.int64(), anchor_id=pa.int64(), positive_id=pa.int64(), negative_ids=_IDS).append(
+PAIRS = _columns(pair_id=pa.int64(), anchor_id=pa.int64(), positive_id=pa.int64(), negative_ids=_IDS).append(
     pa.field("task", pa.string())
 )
 
-SCORES = _rows(
+SCORES = _columns(
     pair_id=pa.int64(),
     positive_score=pa.float32(),
     negative_scores=_SCORES,
     neighbor_ids=_IDS,
     neighbor_scores=_SCORES,
     positive_rank=pa.int64(),
-    cluster=pa.int32(),
 )
 
-RESCORED = _rows(pair_id=pa.int64(), positive_score=pa.float32(), negative_scores=_SCORES, neighbor_scores=_SCORES)
+RESCORED = _columns(pair_id=pa.int64(), positive_score=pa.float32(), negative_scores=_SCORES, neighbor_scores=_SCORES)
 
-REJECTED = _rows(file=pa.string(), line=pa.int64(), reason=pa.string())
+REJECTED = _columns(file=pa.string(), line=pa.int64(), reason=pa.string())
 
-# The kinds of part that are tables; the others are arrays, FAISS's files apart. Rescored ones have a folder of their
-# own, see rescored.py.
+# The kinds that are tables; the others are arrays or FAISS files. Rescored shards lie in a folder of their own, see
+# reranker_scores.py.
 SCHEMAS: dict[ShardKind, pa.Schema] = {"texts": TEXTS, "pairs": PAIRS, "scores": SCORES, "rescored": RESCORED}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of an index folder. Paths inside the manifest are relative to ``root``."""
+    """The places of an index folder. Paths in the manifest are relative to ``root``."""
 
     root: Path
 
     @property
     def manifest(self) -> Path:
-        """The file whose presence makes the folder an index; written last."""
+        """The file whose presence makes the folder an index; it is written last."""
         return self.root / "manifest.json"
 
     @property
     def rejected(self) -> Path:
-        """Input rows refused, with file, line and reason."""
+        """The input rows that were refused, with file, line and reason."""
         return self.root / "rejected.parquet"
 
     @property
     def building(self) -> Path:
-        """Where an unfinished build keeps its request and its journal; gone when the manifest is there."""
+        """The folder where an unfinished build has its request and its journal; finishing deletes it."""
         return self.root / "building"
 
     @property
@@ -119,6 +99,6 @@ class Layout:
         return self.root / record.path
 
     def shard(self, kind: ShardKind, number: int) -> Path:
-        """Part ``number`` of ``kind``."""
+        """The file of shard ``number`` of ``kind``."""
         suffix = "parquet" if kind in SCHEMAS else "faiss" if kind == "faiss" else "npy"
         return self.root / kind / f"shard-{number:05d}.{suffix}"

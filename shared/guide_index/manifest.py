@@ -1,8 +1,9 @@
-"""What an index was made of: the request that fixed it, the table of its parts, and how two requests differ."""
+"""The manifest of an index: the request that determines it, the records of its files, and how two requests differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,19 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..errors import GistcacheError, IndexFaultError, StaleIndexError
-from ..storage.checksummed_json import checksum, read_checksummed, write_checksummed
-from ..storage.files import FileRecord, count_of
-from .layout import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, UNROUNDED_PAIRS, Layout, ShardKind, unrounded_rows
+from ..storage.integrity import FileRecord, checksum, count_of, read_checksummed, write_checksummed
+from .layout import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, Layout, ShardKind
 from .quantize import VECTOR_DTYPES
 
-# Fields of a request that inform the reader and do not make two indexes different.
+# Fields of a request that only inform the reader: two indexes that differ in nothing else are the same.
 INFORMATION = frozenset({"guide.name", "reranker.name"})
 MOST_DIMENSIONS = 2**20
+OLDER_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that determines the bytes of an index.
+    """Everything that determines the contents of an index.
 
     Attributes:
         guide: Fingerprint of the guide: file hashes, prompts, pooling, max length, dtype, dimensions.
@@ -40,7 +41,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole ``manifest.json``: the request, the part table, and what was measured while building."""
+    """The content of ``manifest.json``.
+
+    Attributes:
+        request: What the index was made of.
+        shards: The records of each kind, in the order of their ids; kinds of later releases may be among them.
+        files: The records of other files.
+        measured: Figures that were measured while building, by name.
+        libraries: Versions of the libraries that built it.
+    """
 
     request: Request
     shards: dict[ShardKind, list[FileRecord]]
@@ -49,27 +58,28 @@ class Manifest:
     libraries: dict[str, str] = field(default_factory=dict)
 
     @property
-    def records(self) -> Iterator[FileRecord]:
-        """Every file the index vouches for."""
-        for kind in self.shards:
-            yield from self.shards[kind]
-        yield from self.files
+    def records(self) -> list[FileRecord]:
+        """Every file of the index."""
+        return self.records_without(())
+
+    def records_without(self, kinds: Collection[ShardKind]) -> list[FileRecord]:
+        """Every file of the index that is not a shard of these kinds."""
+        shards = [record for kind, records in self.shards.items() if kind not in kinds for record in records]
+        return [*shards, *self.files]
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows by kind of part."""
+        """Rows by kind of shard."""
         return {kind: sum(record.rows for record in records) for kind, records in self.shards.items()}
 
     @property
     def row_forms(self) -> dict[ShardKind, tuple[tuple[int, ...], DTypeLike]]:
         """Shape and type of a row of each kind of array."""
-        dim = int(self.request.guide["dim"])
         return {
             "contents": ((CONTENT_COLUMNS,), np.int64),
             "lookup": ((), LOOKUP),
             "negatives": ((), np.int64),
-            "unrounded": ((), unrounded_rows(dim)),
-            "vectors": ((dim,), self.request.settings["vector_dtype"]),
+            "vectors": ((int(self.request.guide["dim"]),), self.request.settings["vector_dtype"]),
             "density": ((), np.float32),
         }
 
@@ -83,12 +93,8 @@ class Manifest:
         return checksum(self._content())
 
     def _content(self) -> dict[str, Any]:
-        return asdict(self.request) | {
-            "shards": {kind: [asdict(record) for record in records] for kind, records in self.shards.items()},
-            "files": [asdict(record) for record in self.files],
-            "measured": self.measured,
-            "libraries": self.libraries,
-        }
+        content = asdict(self)
+        return content.pop("request") | content
 
     @classmethod
     def load(cls, layout: Layout) -> Manifest:
@@ -97,83 +103,93 @@ class Manifest:
         Raises:
             IndexFaultError: The folder is no finished index, or of another format version, or the file is damaged.
         """
-        _refuse_unfinished(layout)
-        content = read_checksummed(layout.manifest, "manifest")
+        content = read_finished(layout)
         refuse_other_format(content, layout.manifest)
-        try:
+        with refuse_unusable(layout.manifest):
             manifest = cls(
-                request=request_from_json(content),
+                request=Request(dict(content["guide"]), dict(content["corpus"]), dict(content["settings"])),
                 shards={kind: [FileRecord.from_json(r) for r in rows] for kind, rows in content["shards"].items()},
                 files=[FileRecord.from_json(record) for record in content["files"]],
                 measured=dict(content["measured"]),
                 libraries=dict(content["libraries"]),
             )
             manifest._check()
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise IndexFaultError(
-                "The manifest cannot be used",
-                where=f"{layout.manifest}: {error!r}",
-                fix="it was changed, or made by another build of gistcache: build the index again",
-            ) from error
         return manifest
 
     def _check(self) -> None:
-        """Whether the part table agrees with itself and with the corpus; raises ValueError or KeyError."""
+        """Compare the shards' rows with the corpus; raises ValueError or KeyError. Unknown kinds may have any."""
         corpus, rows = self.request.corpus, self.rows
         texts = count_of(corpus, "queries") + count_of(corpus, "documents")
-        pairs = count_of(corpus, "pairs")
-        expected = {kind: texts for kind in ("texts", "contents", "vectors", "density")}
-        expected |= {kind: pairs for kind in ("pairs", "lookup", "scores")}
-        expected |= {"unrounded": min(UNROUNDED_PAIRS, count_of(corpus, "queries"))}
+        expected: dict[str, int] = {kind: texts for kind in ("texts", "contents", "vectors", "density")}
+        expected |= {kind: count_of(corpus, "pairs") for kind in ("pairs", "lookup", "scores")}
         expected |= {"faiss": corpus["documents"], "negatives": count_of(corpus, "negatives")}
-        if rows != expected:
+        if not expected.items() <= rows.items():
             raise ValueError(f"rows {rows} recorded, {expected} expected")
         if count_of(corpus, "max_negatives") > count_of(corpus, "negatives"):
             raise ValueError(f"{corpus['max_negatives']} negatives of one pair, {corpus['negatives']} of all")
-        if not 0 < count_of(self.request.guide, "dim") <= MOST_DIMENSIONS:
-            raise ValueError(f"a guide of {self.request.guide['dim']} dimensions")
-        if self.request.settings["vector_dtype"] not in VECTOR_DTYPES:
-            raise ValueError(f"vectors stored as {self.request.settings['vector_dtype']!r}")
+        check_vectors(self.request.guide, self.request.settings)
 
 
-def _refuse_unfinished(layout: Layout) -> None:
-    if layout.manifest.is_file():
+def check_vectors(guide: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise ValueError or KeyError where dimensions or type of the stored vectors are none."""
+    if not 0 < count_of(guide, "dim") <= MOST_DIMENSIONS:
+        raise ValueError(f"a guide of {guide['dim']} dimensions")
+    if settings["vector_dtype"] not in VECTOR_DTYPES:
+        raise ValueError(f"vectors stored as {settings['vector_dtype']!r}")
+
+
+def read_finished(layout: Layout) -> dict[str, Any]:
+    """Read the manifest of a finished index of any format version.
+
+    Raises:
+        IndexFaultError: The folder is no finished index, or the manifest is damaged.
+    """
+    if not layout.manifest.is_file():
+        unfinished = layout.building.is_dir()
+        raise IndexFaultError(
+            "The index is not finished" if unfinished else "There is no guide index here",
+            where=str(layout.root),
+            fix="run the same `gistcache index` command again: it keeps every finished shard"
+            if unfinished
+            else "make one with `gistcache index PAIRS --guide MODEL --out DIR`",
+        )
+    return read_checksummed(layout.manifest, "manifest")
+
+
+@contextmanager
+def refuse_unusable(path: Path) -> Iterator[None]:
+    """Turn what an intact manifest with missing or impossible fields raises into an IndexFaultError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise IndexFaultError(
+            "The manifest cannot be used",
+            where=f"{path}: {error!r}",
+            fix="it was changed, or made by another build of gistcache: build the index again",
+        ) from error
+
+
+def refuse_other_format(content: dict[str, Any], path: Path, versions: tuple[int, ...] = (FORMAT_VERSION,)) -> None:
+    """Raise IndexFaultError where a manifest, or the request of an unfinished build, is of another format version."""
+    if (version := content.get("format")) in versions:
         return
-    unfinished = layout.building.is_dir()
+    fix = "build the index again with `gistcache index`, or use the release of gistcache that wrote it"
+    if version == OLDER_VERSION and path.name == Layout(path.parent).manifest.name:
+        fix = "`gistcache index PAIRS --guide MODEL --reuse OLD --out NEW` keeps its vectors"
     raise IndexFaultError(
-        "The index is not finished" if unfinished else "There is no guide index here",
-        where=str(layout.root),
-        fix="run the same `gistcache index` command again: it keeps every finished part"
-        if unfinished
-        else "make one with `gistcache index PAIRS --guide MODEL --out DIR`",
+        f"The index has format version {version!r}; this program reads {FORMAT_VERSION}", where=str(path), fix=fix
     )
 
 
-def refuse_other_format(content: dict[str, Any], path: Path) -> None:
-    """Raise IndexFaultError where a manifest or request is of another format version."""
-    if content.get("format") != FORMAT_VERSION:
-        raise IndexFaultError(
-            f"The index has format version {content.get('format')!r}; this program reads {FORMAT_VERSION}",
-            where=str(path),
-            fix="build the index again with `gistcache index`",
-        )
-
-
-def request_from_json(content: dict[str, Any]) -> Request:
-    """Take the request's fields out of a manifest or of an unfinished build's ``request.json``."""
-    guide, corpus, settings = (dict(content[name]) for name in ("guide", "corpus", "settings"))
-    return Request(guide, corpus, settings, int(content["format"]))
-
-
-def named_differences(held: dict[str, Any], asked: dict[str, Any], holder: str) -> list[str]:
+def named_differences(existing: dict[str, Any], requested: dict[str, Any], holder: str) -> list[str]:
     """Each field in which two JSON objects differ, as ``guide.prompts.query: index has 'a', command asks for 'b'``.
 
     Args:
-        held: What there is.
-        asked: What a command asks for.
-        holder: What is said to have the first: ``index``.
+        existing: What exists.
+        requested: What a command asks for.
+        holder: What messages call the owner of the first: ``index``.
     """
-    old, new = dict(_flat("", held)), dict(_flat("", asked))
+    old, new = dict(_flat("", existing)), dict(_flat("", requested))
     return [
         f"{name}: {holder} has {old.get(name, 'nothing')!r}, command asks for {new.get(name, 'nothing')!r}"
         for name in sorted(old.keys() | new.keys())
@@ -182,8 +198,8 @@ def named_differences(held: dict[str, Any], asked: dict[str, Any], holder: str) 
 
 
 def refuse_differences(
-    held: dict[str, Any],
-    asked: dict[str, Any],
+    existing: dict[str, Any],
+    requested: dict[str, Any],
     holder: str,
     what: str,
     *,
@@ -192,8 +208,8 @@ def refuse_differences(
     error: type[GistcacheError] = StaleIndexError,
 ) -> None:
     """Raise ``error`` naming each field in which two JSON objects differ, if any does; see ``named_differences``."""
-    if found := named_differences(held, asked, holder):
-        raise error(f"{what}:\n    " + "\n    ".join(found), where=where, fix=fix)
+    if differences := named_differences(existing, requested, holder):
+        raise error(f"{what}:\n    " + "\n    ".join(differences), where=where, fix=fix)
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (any JSON value)

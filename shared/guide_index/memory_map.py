@@ -1,8 +1,8 @@
-"""Rows of an index on disk as one array, mapped part by part: pages are read when rows are asked for."""
+"""Rows of an index on disk as one array, mapped shard by shard: pages are read when rows are asked for."""
 
 from __future__ import annotations
 
-import mmap
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,20 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..errors import IndexFaultError
-from ..storage.files import FileRecord
+from ..storage.integrity import FileRecord
 from .quantize import dequantize
 
-
-def let_go(mapped: np.ndarray) -> None:
-    """Give the pages of a mapped file back once its rows are copied out.
-
-    They stay in the system's cache, but no longer count as memory of this process: one row can map megabytes around it.
-    """
-    if isinstance(mapped.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.base.madvise(mmap.MADV_DONTNEED)
+VERIFY_FIX = "run `gistcache verify`"
 
 
 class MappedRows:
-    """The rows of consecutive ``.npy`` parts, addressed by one row number (the text id).
+    """The rows of consecutive ``.npy`` shards, addressed by one row number (the text id, the pair id).
 
     Args:
-        path_of: Says where the file of a part is, and may fetch it.
-        records: The parts, in order.
+        path_of: Returns the file of a shard, and may fetch it.
+        records: The shards, in order.
         shape: Of one row, where it is known beforehand.
-        dtype: Of the parts, where it is known beforehand.
+        dtype: Of the shards, where it is known beforehand.
     """
 
     def __init__(
@@ -42,7 +35,7 @@ class MappedRows:
         dtype: DTypeLike | None = None,
     ) -> None:
         self._path_of, self._records, self._shape, self._dtype = path_of, records, shape, dtype
-        self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(np.int64)
+        self._starts = np.cumsum([0, *(record.rows for record in records)])
         self._maps: list[np.ndarray | None] = [None] * len(records)
 
     def __len__(self) -> int:
@@ -51,33 +44,27 @@ class MappedRows:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._path_of, self._records, self._shape, self._dtype)
 
-    @property
-    def _row(self) -> np.ndarray:
-        """A row that shows shape and type of all."""
-        known = self._shape is not None and self._dtype is not None
-        return np.empty(self._shape or (), dtype=self._dtype) if known else np.empty_like(self.part(0)[0])
-
-    def part(self, number: int) -> np.ndarray:
-        """Part ``number``, mapped read-only."""
+    def shard(self, number: int) -> np.ndarray:
+        """Shard ``number``, (rows, ...), mapped read-only."""
         mapped = self._maps[number]
         if mapped is None:
-            record = self._records[number]
-            path = self._path_of(record)
-            try:
-                mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise IndexFaultError(
-                    f"A part cannot be read: {error}", where=str(path), fix="run `gistcache verify`"
-                ) from error
-            shape = (record.rows, *(mapped.shape[1:] if self._shape is None else self._shape))
-            dtype = mapped.dtype if self._dtype is None else np.dtype(self._dtype)
-            if mapped.shape != shape or mapped.dtype != dtype:
-                raise IndexFaultError(
-                    f"A part holds {mapped.dtype} of shape {mapped.shape}, {dtype} of {shape} is recorded",
-                    where=str(path),
-                    fix="run `gistcache verify`",
-                )
-            self._maps[number] = mapped
+            mapped = self._maps[number] = self._map(self._records[number])
+        return mapped
+
+    def _map(self, record: FileRecord) -> np.ndarray:
+        path = self._path_of(record)
+        try:
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise IndexFaultError(f"A shard cannot be read: {error}", where=str(path), fix=VERIFY_FIX) from error
+        shape = (record.rows, *(mapped.shape[1:] if self._shape is None else self._shape))
+        dtype = mapped.dtype if self._dtype is None else np.dtype(self._dtype)
+        if mapped.shape != shape or mapped.dtype != dtype:
+            raise IndexFaultError(
+                f"A shard holds {mapped.dtype} of shape {mapped.shape}, {dtype} of {shape} is recorded",
+                where=str(path),
+                fix=VERIFY_FIX,
+            )
         return mapped
 
     def take(self, ids: np.ndarray) -> np.ndarray:
@@ -88,20 +75,25 @@ class MappedRows:
 
         Returns:
             (n, ...) in the stored dtype.
+
+        Raises:
+            IndexFaultError: A row number is outside the index, or a shard cannot be read.
         """
         ids = np.asarray(ids, dtype=np.int64)
         if ids.size and not (ids.min() >= 0 and ids.max() < len(self)):
-            raise IndexFaultError(
-                f"A text id is outside the index (0 to {len(self) - 1})", fix="run `gistcache verify`"
-            )
-        parts = np.searchsorted(self._starts, ids, side="right") - 1
-        rows = np.empty((len(ids), *self._row.shape), dtype=self._row.dtype)
-        for number in np.unique(parts):
-            chosen = parts == number
-            part = self.part(number)
-            rows[chosen] = part[ids[chosen] - self._starts[number]]
-            let_go(part)
+            raise IndexFaultError(f"A text id is outside the index (0 to {len(self) - 1})", fix=VERIFY_FIX)
+        numbers = np.searchsorted(self._starts, ids, side="right") - 1
+        rows = self._empty(len(ids))
+        for number in np.unique(numbers):
+            chosen = numbers == number
+            rows[chosen] = self.shard(number)[ids[chosen] - self._starts[number]]
         return rows
+
+    def _empty(self, count: int) -> np.ndarray:
+        if self._shape is not None and self._dtype is not None:
+            return np.empty((count, *self._shape), dtype=self._dtype)
+        first = self.shard(0)
+        return np.empty((count, *first.shape[1:]), dtype=first.dtype)
 
 
 class MappedVectors:
@@ -120,7 +112,7 @@ class MappedVectors:
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
-        return self.rows.part(0).shape[1]
+        return self.rows.shard(0).shape[1]
 
     def take(self, ids: np.ndarray) -> np.ndarray:
         """Text ids (n,) -> unit vectors (n, dim): float16, or float32 where int8 is stored."""
@@ -131,3 +123,9 @@ class MappedVectors:
         for begin in range(start, stop, size):
             ids = np.arange(begin, min(begin + size, stop))
             yield ids, self.take(ids)
+
+
+def temporary_array(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Make an array of zeros in an unnamed temporary file, for what grows with the index and may not fit in memory."""
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)

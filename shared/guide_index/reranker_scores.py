@@ -1,45 +1,49 @@
-"""A folder of a reranker's scores of one index: parts of ``schema.RESCORED``, and a manifest that says whose they are.
+"""A folder of a reranker's scores of one index, as `gistcache rescore` writes it.
 
-Each pair's row has the scores of its anchor with the positive, with the pair's own negatives and with the stored
-neighbours, in the index's order.
+A row of a pair has the scores of its anchor with the positive, with the pair's own negatives and with the anchor's
+stored neighbours, in the index's order; the manifest says which index and which reranker they belong to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ..errors import IndexFaultError, StaleIndexError
-from ..storage.checksummed_json import checksum, read_checksummed
-from ..storage.files import FileRecord
-from ..storage.integrity import refuse_damaged
+from ..storage.integrity import FileRecord, checksum, read_checksummed, refuse_damaged
 from .guide_index import GuideIndex
 from .layout import Layout
+from .memory_map import temporary_array
+from .ragged import padded
 from .tables import read_table
 
 RESCORED_FORMAT = 1
 
 
 @dataclass(frozen=True)
-class RescoredFolder:
-    """A finished folder.
+class RerankerScores:
+    """A finished folder of scores, read by pair id.
 
     Attributes:
         root: The folder.
-        request: What determines its scores: the index's key, the reranker's fingerprint, the settings.
-        parts: Its parts, in the order of pair ids.
+        index: The guide index that the scores are used with.
+        request: What determines the scores, JSON-ready: the index's key, the reranker's fingerprint, the settings.
+        shards: The files of scores, in the order of pair ids.
     """
 
     root: Path
+    index: GuideIndex
     request: dict[str, Any]
-    parts: list[FileRecord]
+    shards: list[FileRecord]
 
     @classmethod
-    def load(cls, root: Path) -> RescoredFolder:
+    def load(cls, root: Path, index: GuideIndex) -> RerankerScores:
         """Read the manifest and compare the files with it.
 
         Raises:
@@ -50,30 +54,31 @@ class RescoredFolder:
             raise IndexFaultError(
                 "There are no finished scores of a reranker here",
                 where=str(root),
-                fix="make them with `gistcache rescore INDEX --reranker MODEL --out FOLDER`; it keeps finished parts",
+                fix="make them with `gistcache rescore INDEX --reranker MODEL --out FOLDER`; it keeps finished shards",
             )
         content = read_checksummed(path, "manifest")
         refuse_other_scores_format(content, path)
-        parts = [FileRecord.from_json(record) for record in content.pop("parts")]
-        refuse_damaged(root, parts)
-        return cls(root, content, parts)
+        shards = [FileRecord.from_json(record) for record in content.pop("parts")]
+        refuse_damaged(root, shards)
+        return cls(root, index, content, shards)
 
     @classmethod
-    def open(cls, root: Path, index: GuideIndex) -> RescoredFolder:
-        """As ``load``, of scores that are to be used with an index.
+    def open(cls, root: Path, index: GuideIndex) -> RerankerScores:
+        """Load the scores of this very index.
 
         Raises:
-            StaleIndexError: They were made of another one.
+            StaleIndexError: They were made from another one.
+            IndexFaultError: As ``load``.
         """
-        folder = cls.load(root)
-        if (made_of := folder.request["index"]["manifest"]) != index.manifest.key:
+        scores = cls.load(root, index)
+        if (made_from := scores.request["index"]["manifest"]) != index.manifest.key:
             raise StaleIndexError(
-                f"The reranker's scores are of another index: its manifest is {made_of}, "
+                f"The reranker's scores are of another index: its manifest is {made_from}, "
                 f"that of this one {index.manifest.key}",
                 where=f"{root} and {index.layout.root}",
-                fix="give the index they were made of, or rescore this one with `gistcache rescore`",
+                fix="give the index they were made from, or rescore this one with `gistcache rescore`",
             )
-        return folder
+        return scores
 
     @property
     def key(self) -> str:
@@ -81,13 +86,53 @@ class RescoredFolder:
         return checksum(self.request)
 
     def tables(self) -> Iterator[pa.Table]:
-        """Part by part, see ``schema.RESCORED``."""
-        for record in self.parts:
+        """Yield shard by shard, see ``layout.RESCORED``."""
+        for record in self.shards:
             yield read_table(self.root, record, "rescored")
+
+    def positive_scores(self, pair_ids: np.ndarray) -> np.ndarray:
+        """Read the scores of pairs (B,) themselves, anchor with positive: (B,) float32."""
+        return np.asarray(self._scores[pair_ids, 0])
+
+    def documents(self, pair_ids: np.ndarray) -> np.ndarray:
+        """List what the reranker has read with the anchors of pairs (B,) besides their positives.
+
+        Returns:
+            (B, W) int64 text ids: the stored neighbours, then the pair's own negatives; -1 for none.
+        """
+        return np.column_stack([self._neighbors[pair_ids], self.index.pairs(pair_ids).negatives])
+
+    def scores(self, pair_ids: np.ndarray) -> np.ndarray:
+        """Read the scores of ``documents``: (B, W) float32."""
+        return np.asarray(self._scores[pair_ids, 1:])
+
+    @cached_property
+    def _neighbors(self) -> np.ndarray:
+        """Stored neighbours of all pairs, (pairs, neighbours) int64."""
+        ids = temporary_array((len(self.index), self._width), np.int64)
+        for table in self.index.scores(["pair_id", "neighbor_ids"]):
+            ids[table["pair_id"].to_numpy()] = padded(table["neighbor_ids"], self._width, -1, np.int64)
+        return ids
+
+    @cached_property
+    def _scores(self) -> np.ndarray:
+        """Scores of all pairs, (pairs, 1 + neighbours + negatives) float32."""
+        negatives = self.index.max_negatives
+        scores = temporary_array((len(self.index), 1 + self._width + negatives), np.float32)
+        for table in self.tables():
+            lists = (table["neighbor_scores"], self._width), (table["negative_scores"], negatives)
+            columns = [padded(values, width, 0, np.float32) for values, width in lists]
+            scores[table["pair_id"].to_numpy()] = np.column_stack([table["positive_score"].to_numpy(), *columns])
+        return scores
+
+    @property
+    def _width(self) -> int:
+        """How many stored neighbours an anchor has at most."""
+        return int(self.index.manifest.request.settings["neighbors"])
 
 
 def refuse_other_scores_format(content: dict[str, Any], path: Path) -> None:
-    """Raise IndexFaultError where a manifest or request is of other scores, or of none."""
+    """Raise IndexFaultError where a manifest or request is not one of reranker scores of this format."""
     if content.get("rescored_format") != RESCORED_FORMAT:
         raise IndexFaultError(
             f"The folder holds no scores of format version {RESCORED_FORMAT} of a reranker",

@@ -1,4 +1,4 @@
-"""The device that a model runs on: which one is at hand, and what to do when its memory is full."""
+"""The device that a model runs on: the best one available, and an error when its memory is full."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ from ..errors import GistcacheError, SettingsError, first_line
 
 
 def pick_device(device: str) -> str:
-    """Resolve ``auto`` to the best device at hand; return anything else as it is.
+    """Resolve ``auto`` to the best available device; return anything else unchanged.
 
     Raises:
         SettingsError: The device is not available.
     """
     if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without the device
         raise SettingsError(
             f"Device {device!r} is not available: {first_line(error)}",
             where="--device",
-            fix="give auto for the best at hand; `gistcache doctor` lists the devices",
+            fix="give auto for the best one available; `gistcache doctor` lists the devices",
         ) from error
     return device
 
 
 @contextmanager
 def within_memory(fix: str) -> Iterator[None]:
-    """Turn a device's running out of memory into an error that says what to do about it.
+    """Turn torch's out-of-memory error into one of our own that says what to do.
 
     Raises:
-        GistcacheError: It ran out.
+        GistcacheError: The device ran out of memory inside the block.
     """
     try:
         yield

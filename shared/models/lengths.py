@@ -1,4 +1,4 @@
-"""Tokenised texts as the models take them: how long each row is, and batches of rows cut to their own length.
+"""Tokenized texts as the models take them: the length of each row, and batches of rows cut to their own length.
 
 Rows of similar length go through the model together, so that little of what is computed is padding.
 """
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Features = dict[str, Any]
@@ -18,7 +17,6 @@ Features = dict[str, Any]
 # that was measured on a student 384 wide, in float32 and in half precision (docs/BENCHMARKS.md).
 CPU_PASS_TOKENS = 48
 ACCELERATOR_PASS_TOKENS, HALF_PASS_TOKENS, MEASURED_WIDTH = 10_700, 65_000, 384
-WIDTH_STEP = 8
 
 
 def is_padded_text(features: Features) -> bool:
@@ -47,21 +45,22 @@ def split_flat(features: Features, budget: int) -> list[Features]:
     while first < len(starts) - 1:
         fitting = int(np.searchsorted(starts, starts[first] + budget, side="right")) - 1
         last = max(first + 1, fitting)
-        pieces.append(_flat_piece(features, first, last, slice(int(starts[first]), int(starts[last]))))
+        pieces.append(_texts_of_flat(features, first, last))
         first = last
     return pieces
 
 
-def _flat_piece(features: Features, first: int, last: int, tokens: slice) -> Features:
-    """Texts ``first`` to ``last - 1``, which hold the given tokens."""
+def _texts_of_flat(features: Features, first: int, last: int) -> Features:
+    """Texts ``first`` to ``last - 1``."""
+    starts = features["cu_seq_lens_q"]
+    tokens = slice(int(starts[first]), int(starts[last]))
     piece = dict(features)
-    width = features["input_ids"].shape[1]
     for name, value in features.items():
         if name.startswith("cu_seq_lens"):
             piece[name] = value[first : last + 1] - value[first]
         elif name.startswith("max_length"):
-            piece[name] = int(features["cu_seq_lens_q"][first : last + 1].diff().max())
-        elif isinstance(value, Tensor) and value.shape == (1, width):
+            piece[name] = int(starts[first : last + 1].diff().max())
+        elif isinstance(value, Tensor) and value.shape == features["input_ids"].shape:
             piece[name] = value[:, tokens] - (first if name == "seq_idx" else 0)
     return piece
 
@@ -77,18 +76,14 @@ def take_rows(features: Features, rows: np.ndarray, width: int) -> Features:
     Args:
         features: Padded text features of R rows and L tokens.
         rows: (r,) row numbers.
-        width: At least the tokens of the longest of these rows; beyond L, masked tokens are added.
+        width: At least the tokens of the longest of these rows, at most L.
     """
-    shape = features["input_ids"].shape
-    index = torch.as_tensor(rows, device=features["input_ids"].device)
     mask = features["attention_mask"]
-    left_padded = shape[1] > 0 and not bool(mask[:, 0].all()) and bool(mask[:, -1].all())
-    columns = slice(max(0, shape[1] - width), shape[1]) if left_padded else slice(0, width)
-    added = max(0, width - shape[1])
+    index = torch.as_tensor(rows, device=mask.device)
+    left_padded = mask.shape[1] > 0 and not bool(mask[:, 0].all()) and bool(mask[:, -1].all())
+    columns = slice(mask.shape[1] - width, None) if left_padded else slice(width)
     return {
-        name: F.pad(value[index, columns], (added, 0) if left_padded else (0, added))
-        if isinstance(value, Tensor) and value.shape == shape
-        else value
+        name: value[index, columns] if isinstance(value, Tensor) and value.shape == mask.shape else value
         for name, value in features.items()
     }
 
@@ -110,27 +105,6 @@ def split_by_budget(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
         batches.append(order[start : start + count])
         start += count
     return batches
-
-
-def split_by_width(lengths: np.ndarray, budget: int) -> list[tuple[np.ndarray, int]]:
-    """Cut rows into batches whose width follows from each row alone: its tokens, rounded up to WIDTH_STEP.
-
-    What a row is computed with does not change how wide it is, and so not one bit of what comes out.
-
-    Args:
-        lengths: (rows,) int64 tokens a row.
-        budget: Most padded tokens of a batch; a single row may be over it.
-
-    Returns:
-        Row numbers and width, a batch each, widest first; together every row once.
-    """
-    widths = -(-lengths // WIDTH_STEP) * WIDTH_STEP
-    return [
-        (rows[batch], int(width))
-        for width in np.unique(widths)[::-1]
-        for rows in [np.flatnonzero(widths == width)]
-        for batch in split_by_budget(widths[rows], budget)
-    ]
 
 
 def pass_tokens(device: str, width: int | None = None, *, half: bool = False) -> int:
@@ -164,15 +138,13 @@ def split_by_cost(lengths: np.ndarray, pass_cost: int) -> list[np.ndarray]:
     order = np.argsort(lengths, kind="stable")
     widths, counts = np.unique(lengths, return_counts=True)
     ends = np.concatenate([[0], np.cumsum(counts)])  # rows up to and with each distinct length
-    best = np.zeros(len(ends), dtype=np.int64)
-    cut = np.zeros(len(ends), dtype=np.int64)
+    best, cut = np.zeros((2, len(ends)), dtype=np.int64)
     for end in range(1, len(ends)):
         costs = best[:end] + (ends[end] - ends[:end]) * widths[end - 1] + pass_cost
-        cut[end] = int(np.argmin(costs))
+        cut[end] = np.argmin(costs)
         best[end] = costs[cut[end]]
     buckets, end = [], len(ends) - 1
     while end > 0:
-        start = int(cut[end])
-        buckets.append(order[ends[start] : ends[end]])
-        end = start
+        buckets.append(order[ends[cut[end]] : ends[end]])
+        end = int(cut[end])
     return buckets[::-1]

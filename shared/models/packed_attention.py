@@ -129,23 +129,20 @@ def packed_attention(
     """
     del module, attention_mask, kwargs
     sizes = [count * length for count, length in packed_runs]
-    split = [each[0].transpose(0, 1).split(sizes) for each in (query, key, value)]
+    split = [tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)]
     outputs = [
         _attend(*(_by_text(part, run) for part in parts), dropout=dropout, scaling=scaling)
-        .transpose(1, 2)
-        .flatten(0, 1)
         for run, *parts in zip(packed_runs, *split, strict=True)
     ]
-    return torch.cat(outputs)[None], None
+    return torch.cat([output.transpose(1, 2).flatten(0, 1) for output in outputs])[None], None
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None) -> Tensor:
-    """Attention of texts of one length; with dropout, step by step, as torch's own is on a CPU then."""
+    """Attention of texts of one length; with dropout as torch's own on a CPU, less one scaling."""
     if dropout == 0:
         return F.scaled_dot_product_attention(query, key, value, scale=scaling)
-    factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-    weights = ((query * factor) @ key.transpose(-1, -2)).softmax(-1)
-    return F.dropout(weights, dropout) @ value
+    scores = query * (query.shape[-1] ** -0.5 if scaling is None else scaling) @ key.transpose(-1, -2)
+    return F.dropout(scores.softmax(-1), dropout) @ value
 
 
 def _by_text(tokens: Tensor, run: Run) -> Tensor:

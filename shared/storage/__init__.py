@@ -1,1 +1,1 @@
-"""Files written whole, their checksums, the build journal, the folder lock, and object storage."""
+"""Files written atomically, their checksums, the build journal, the folder lock, and object storage."""

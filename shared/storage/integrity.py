@@ -1,23 +1,31 @@
-"""Whether files are those that a manifest vouches for: small ones are read on every opening, large ones once a machine.
+"""Checksums: JSON that carries its own, records of files with theirs, and the comparison of files with their records.
 
-What has been read and found right is remembered in the user's cache folder, by size, time of change and inode.
+Small files are read on every comparison. Large ones are read once a machine: that they were intact is remembered in
+the user's cache folder, by size, time of change and inode.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..errors import IndexFaultError
-from .checksummed_json import DAMAGED_FIX
-from .files import FileRecord, content_fault, size_fault, write_json
-from .remote import cache_folder
+from .files import cache_folder, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
+CHECKSUM_KEY = "sha256_of_the_rest"
+DAMAGED_FIX = "delete the folder and make it again, or copy it again from where it came"
+LINE_CHECKSUM_DIGITS = 16
+SHA256 = re.compile("[0-9a-f]{64}")
+MOST_COUNTED = 2**62
 SMALL_BYTES = 2**20
 READERS = 4
 FAULTS_SHOWN = 20
@@ -25,8 +33,118 @@ FAULTS_SHOWN = 20
 Stamp = list[int]  # bytes, time of change in nanoseconds, inode
 
 
+def checksum(content: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object with sorted keys, in hex."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_checksummed(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object and its checksum, whole or not at all."""
+    write_json(path, content | {CHECKSUM_KEY: checksum(content)})
+
+
+def read_checksummed(path: Path, name: str) -> dict[str, Any]:
+    """Read a JSON object that ``write_checksummed`` wrote.
+
+    Args:
+        path: The file.
+        name: What messages call it: ``manifest``.
+
+    Raises:
+        IndexFaultError: It cannot be read, is no JSON object, or its checksum differs.
+        OSError: It cannot be opened.
+    """
+    content = parse_object(path, name)
+    if content.pop(CHECKSUM_KEY, None) != checksum(content):
+        raise IndexFaultError(
+            f"The {name} is damaged: its checksum differs from the one it carries", where=str(path), fix=DAMAGED_FIX
+        )
+    return content
+
+
+def parse_object(path: Path, name: str) -> dict[str, Any]:
+    """Read the JSON object in a file without comparing checksums; raises as ``read_checksummed``."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise IndexFaultError(
+            f"The {name} is not readable as JSON", where=f"{path}: {error}", fix=DAMAGED_FIX
+        ) from error
+    if not isinstance(content, dict):
+        raise IndexFaultError(f"The {name} is not a JSON object", where=str(path), fix=DAMAGED_FIX)
+    return content
+
+
+def checksummed_line(content: dict[str, Any]) -> bytes:
+    """A JSON object in one line, after the first digits of the line's SHA-256 and a space."""
+    text = json.dumps(content, sort_keys=True).encode()
+    return _line_checksum(text) + b" " + text
+
+
+def intact_lines(data: bytes) -> Iterator[dict[str, Any]]:
+    """The objects of those lines whose checksum is right; a line that a crash cut short is skipped."""
+    for line in data.split(b"\n"):
+        digits, _, text = line.partition(b" ")
+        if text and digits == _line_checksum(text):
+            yield json.loads(text)
+
+
+def _line_checksum(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:LINE_CHECKSUM_DIGITS].encode()
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A committed file: path relative to its root folder (POSIX), rows, bytes and SHA-256 in hex."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> FileRecord:
+        """Read a record back; refuse paths that would leave the folder."""
+        try:
+            record = cls(fields["path"], count_of(fields, "rows"), count_of(fields, "bytes"), fields["sha256"])
+            path = PurePosixPath(record.path)
+            plain = isinstance(record.sha256, str) and SHA256.fullmatch(record.sha256) and "\0" not in record.path
+        except (KeyError, TypeError, ValueError) as error:
+            raise IndexFaultError("A file record is not readable", where=repr(fields)[:200]) from error
+        if not plain or path.is_absolute() or ".." in path.parts or "\\" in record.path or not path.name:
+            raise IndexFaultError("A file record names no path inside the index folder", where=repr(fields)[:200])
+        return record
+
+
+def count_of(fields: dict[str, Any], name: str) -> int:
+    """A count read from JSON; ValueError where it is none."""
+    value = fields[name]
+    if type(value) is not int or not 0 <= value < MOST_COUNTED:
+        raise ValueError(f"{name} is {value!r}, no count")
+    return value
+
+
+def size_fault(root: Path, record: FileRecord) -> str | None:
+    """Say that a file is missing or of another size than recorded; None where it is neither."""
+    path = root / record.path
+    if not path.is_file():
+        return f"{record.path}: missing"
+    if (size := path.stat().st_size) != record.bytes:
+        return f"{record.path}: {size} bytes, {record.bytes} recorded"
+    return None
+
+
+def content_fault(root: Path, record: FileRecord) -> str | None:
+    """As ``size_fault``, and compare the checksum too, which reads the whole file."""
+    if fault := size_fault(root, record):
+        return fault
+    if sha256_of(root / record.path) != record.sha256:
+        return f"{record.path}: checksum differs from the one recorded"
+    return None
+
+
 def refuse_damaged(root: Path, records: Sequence[FileRecord], *, verify: bool | None = None) -> None:
-    """Raise IndexFaultError naming each file of an index that ``damage`` finds; see there."""
+    """Raise IndexFaultError naming each file that ``damage`` finds; see there."""
     if faults := damage(root, records, verify=verify):
         more = [f"... and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
         raise IndexFaultError(
@@ -37,11 +155,11 @@ def refuse_damaged(root: Path, records: Sequence[FileRecord], *, verify: bool | 
 
 
 def damage(root: Path, records: Sequence[FileRecord], *, verify: bool | None = None) -> list[str]:
-    """What is wrong with committed files: missing, of another size, of another checksum; one line each.
+    """Compare files with their records; returns one line for each that is missing or differs in size or checksum.
 
     Args:
         root: The folder that the records are relative to.
-        records: What was committed.
+        records: The committed files.
         verify: True reads every file, False those of up to SMALL_BYTES, None also the larger ones that this machine has
             not read since they were last written.
     """
@@ -56,14 +174,14 @@ def damage(root: Path, records: Sequence[FileRecord], *, verify: bool | None = N
 def _large_faults(root: Path, records: Sequence[FileRecord], *, again: bool) -> list[str]:
     memory = _memory_file(root, records)
     stamps = {record.path: _stamp(root / record.path) for record in records}
-    known = {} if again else _remembered(memory)
-    unread = [record for record in records if known.get(record.path) != stamps[record.path]]
+    verified = {} if again else _verified_before(memory)
+    unread = [record for record in records if verified.get(record.path) != stamps[record.path]]
     faults = _content_faults(root, unread)
     if unread and not faults:
         try:
             write_json(memory, stamps, locked=False)
         except OSError as error:
-            logger.info("the files found right cannot be remembered: %s", error)
+            logger.info("what was verified cannot be remembered: %s", error)
     return faults
 
 
@@ -73,17 +191,17 @@ def _content_faults(root: Path, records: Iterable[FileRecord]) -> list[str]:
 
 
 def _stamp(path: Path) -> Stamp:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
 def _memory_file(root: Path, records: Sequence[FileRecord]) -> Path:
-    """Where it is remembered; another folder and other contents have another place."""
+    """The file that remembers what was verified; another folder and other contents have another one."""
     table = sorted((record.path, record.sha256) for record in records)
     return cache_folder("checked", json.dumps([str(root.resolve()), table])).with_suffix(".json")
 
 
-def _remembered(memory: Path) -> dict[str, Stamp]:
+def _verified_before(memory: Path) -> dict[str, Stamp]:
     try:
         content = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):

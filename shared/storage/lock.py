@@ -1,4 +1,4 @@
-"""One writer a folder: a lock that says who holds it and goes away with its process."""
+"""One writer a folder: a lock that names its holder and that the operating system drops when the holder dies."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ HOLDER = "holder.json"
 
 @contextmanager
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold ``folder`` for writing.
-
-    The operating system drops the lock when its process dies, so a dead holder never blocks.
+    """Lock ``folder`` for writing.
 
     Args:
-        folder: ShardResult if it is not there.
-        wait: Whether to wait for another holder to finish.
+        folder: The folder; it is created if it does not exist.
+        wait: Whether to wait until another holder has finished.
 
     Raises:
-        FolderLockedError: Another live process holds it; the message names host, process and since when.
+        FolderLockedError: Another live process holds the lock; the message names host, process and since when.
     """
     folder.mkdir(parents=True, exist_ok=True)
     holder = folder / HOLDER
@@ -49,7 +47,7 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def was_held(folder: Path) -> bool:
-    """Whether a folder is held now, or was held before."""
+    """Whether a folder's lock is held now, or was held before."""
     return (folder / HOLDER).is_file()
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from bench_data import GUIDE, index_of, pairs_file
 from gistcache.shared.models.onednn import onednn_pays
-from gistcache.train.batches.sampler import plan_of_index
+from gistcache.train.batches.plan import PlanSettings, plan_of_index
 from gistcache.train.student import forward
 from interleaved import Figures, by_turns, ratio, spread
 from training_step import OURS, stepper
@@ -30,7 +30,7 @@ CHANGES: dict[str, tuple[str, Callable[..., object]]] = {
 def measure(rounds: int) -> Figures:
     """Seconds a step at batch 64 of every variant."""
     index = index_of(pairs_file(), GUIDE, "index-mpnet")
-    plan = plan_of_index(index, np.arange(len(index)), 64, seed=0, epoch=0, negatives=0)
+    plan = plan_of_index(index, np.arange(len(index)), PlanSettings(64))
     variants: dict[str, Callable[[int], None]] = {AS_IS: stepper(OURS, index, plan)}
     for name, (part, instead) in CHANGES.items():
         variants[name] = _with(stepper(OURS, index, plan), {part: instead})

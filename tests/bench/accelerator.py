@@ -21,8 +21,9 @@ from bench_data import STUDENT
 from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.models.load import find_model, load_model
-from gistcache.train.batches.sampler import plan_of_index
+from gistcache.shared.models.load import load_model
+from gistcache.shared.models.locate import find_model
+from gistcache.train.batches.plan import PlanSettings, plan_of_index
 from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 from interleaved import WORK, Figures, by_turns, machine, median, ratio, say, spread
 from neighbors import NEIGHBORS, clustered
@@ -59,7 +60,7 @@ def training_step(device: str, batch_size: int, rounds: int, layers: int) -> Fig
     if not (out / "manifest.json").is_file():
         gistcache("index", pairs_of(100_000), "--guide", hashing_guide(), "--out", out)
     index = GuideIndex.open(out)
-    plan = plan_of_index(index, np.arange(len(index)), batch_size, seed=0, epoch=0, negatives=0)
+    plan = plan_of_index(index, np.arange(len(index)), PlanSettings(batch_size))
     rows = index.to_dataset(0)
     guide = load_model(guide_folder(layers), device=device, dtype="bfloat16").eval()
     losses: dict[str, Callable[[SentenceTransformer], torch.nn.Module]] = {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from banking77_scores import make_pairs, read_questions
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.models.load import load_model
+from gistcache.shared.models.locate import find_model
 from interleaved import REPOSITORY, WORK
 
 PUBLIC = REPOSITORY / "data" / "public"  # docs/RESULTS.md says what belongs there

@@ -44,7 +44,7 @@ def plan_seconds() -> Figures:
     positives[shared] = random.integers(PLAN_PAIRS // 20, size=int(shared.sum()))
     texts = np.column_stack([positives, np.arange(PLAN_PAIRS) + PLAN_PAIRS])
     begun = time.perf_counter()
-    plan = batch_plan(texts, np.zeros(PLAN_PAIRS, dtype=np.int32), PLAN_BATCH, seed=0, epoch=0)
+    plan = batch_plan(texts, np.zeros(PLAN_PAIRS, dtype=np.int32), PLAN_BATCH, np.random.default_rng(0))
     return {"seconds": time.perf_counter() - begun, "batches": len(plan)}
 
 

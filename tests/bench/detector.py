@@ -20,7 +20,8 @@ from detector_cells import changed_by_rounding, detector_figures
 from detector_page import page
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.device import pick_device
-from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.models.load import load_model
+from gistcache.shared.models.locate import find_model
 from gistcache.shared.storage.files import sha256_of
 from interleaved import REPOSITORY, say
 from results_file import Results

@@ -15,7 +15,7 @@ import torch
 from gistcache.shared.candidates import BatchTexts, Blocks, PairVectors, same_text, similarities
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.types import MarginStrategy
-from gistcache.train.batches.sampler import plan_of_index
+from gistcache.train.batches.plan import PlanSettings, plan_of_index
 from gistcache.train.loss.judges import thresholds
 from torch import Tensor
 
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 def batches(index: GuideIndex, batch_size: int, seed: int) -> Iterator[Batch]:
     """The first epoch's batches, as the trainer plans them."""
     labels = np.arange(len(index))
-    for batch in plan_of_index(index, labels, batch_size, seed, 0, 0):
+    for batch in plan_of_index(index, labels, PlanSettings(batch_size, seed)):
         yield _batch(index, labels[batch])
 
 
@@ -52,7 +52,7 @@ def _batch(index: GuideIndex, labels: np.ndarray) -> Batch:
     anchor_texts, positive_texts, known, known_rows = arrays
     texts = BatchTexts(anchor_texts, positive_texts, none, none.bool(), known, known_rows)
     # A row's own texts and its target are among these: a text against itself, and a known positive.
-    return Batch(labels, scores, same_text(texts, torch.arange(len(labels)), scores).each(torch.logical_not))
+    return Batch(labels, scores, same_text(texts, torch.arange(len(labels)), scores).map(torch.logical_not))
 
 
 def all_scores(vectors: PairVectors) -> Blocks:

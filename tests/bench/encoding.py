@@ -18,7 +18,8 @@ from bench_data import BANKING, DOCS, GUIDE, MAX_LENGTH, STUDENT
 from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.models.lengths import row_lengths
-from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.models.load import load_model
+from gistcache.shared.models.locate import find_model
 from gistcache.shared.models.onednn import OneDNNLinear
 from interleaved import Figures, by_turns, median, ratio, spread
 

@@ -18,7 +18,6 @@ import torch
 from banking77_scores import make_pairs, read_questions
 from bench_data import DOCS, PUBLIC, STUDENT, gistcache
 from gistcache.shared.candidates import PairVectors
-from gistcache.shared.guide_index.decisions import above_positive
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.train.loss.judges import GuideView, relatedness
 from interleaved import WORK
@@ -89,7 +88,9 @@ class Corpus:
 
     def paper(self) -> torch.Tensor:
         """(3, n, n): the cells of anchors with positives, of anchors, and of positives."""
-        return torch.from_numpy(above_positive(*(side[self.sample].numpy() for side in self.sides)))
+        anchors, positives = (side[self.sample].float() for side in self.sides)
+        scores = torch.stack([anchors @ positives.T, anchors @ anchors.T, positives @ positives.T])
+        return scores > scores[0].diagonal()[:, None]
 
     def summary(self, removed: torch.Tensor) -> str:
         counted = self.counted.expand_as(removed)

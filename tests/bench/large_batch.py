@@ -14,7 +14,7 @@ import torch
 from bench_data import gistcache, student
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.timing import peak_memory_bytes
-from gistcache.train.batches.sampler import plan_of_index
+from gistcache.train.batches.plan import PlanSettings, plan_of_index
 from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 from interleaved import WORK, Figures, in_own_process
 from scale import hashing_guide, pairs_of
@@ -39,7 +39,7 @@ def one_step(batch_size: int, tokens: int | None) -> Figures:
     model = student()
     loss = GuidedContrastiveLoss(model, index, temperature=0.05, mini_batch_num_tokens=tokens)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, fused=True)
-    plan = plan_of_index(index, np.arange(len(index)), batch_size, seed=0, epoch=0, negatives=0)
+    plan = plan_of_index(index, np.arange(len(index)), PlanSettings(batch_size))
     rows = index.to_dataset(0)[plan[0].tolist()]
     begun = time.perf_counter()
     features = [model.preprocess(rows[column]) for column in ("anchor", "positive")]

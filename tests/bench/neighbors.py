@@ -20,7 +20,7 @@ from gistcache.precompute.search import faiss_index
 from gistcache.precompute.search.exact import BLOCK_ROWS, exact_search
 from gistcache.shared.guide_index.layout import Layout
 from gistcache.shared.guide_index.memory_map import MappedRows, MappedVectors
-from gistcache.shared.storage.files import commit_array
+from gistcache.shared.storage.journal import commit_array
 from gistcache.shared.timing import peak_memory_bytes
 from interleaved import Figures
 

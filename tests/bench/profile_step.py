@@ -10,7 +10,7 @@ import json
 import numpy as np
 import torch
 from bench_data import GUIDE, index_of, pairs_file
-from gistcache.train.batches.sampler import plan_of_index
+from gistcache.train.batches.plan import PlanSettings, plan_of_index
 from interleaved import Figures
 from torch.profiler import ProfilerActivity, profile
 from training_step import OURS, stepper
@@ -37,7 +37,7 @@ PARTS = {
 def measure() -> Figures:
     """Milliseconds a step of each part, on the CPU."""
     index = index_of(pairs_file(), GUIDE, "index-mpnet")
-    step = stepper(OURS, index, plan_of_index(index, np.arange(len(index)), 64, seed=0, epoch=0, negatives=0))
+    step = stepper(OURS, index, plan_of_index(index, np.arange(len(index)), PlanSettings(64)))
     for number in range(3):
         step(number)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:

@@ -30,9 +30,11 @@ from at_once import run_at_once
 from banking77_scores import Question, accuracy, make_pairs, read_questions
 from bench_data import GUIDE as GUIDE_FOLDER
 from bench_data import MAX_LENGTH, PUBLIC, STUDENT, gistcache, gistcache_here
-from gistcache.shared.evaluation.retrieval import RetrievalSet, evaluate_sts
+from gistcache.shared.evaluation.retrieval import RetrievalSet
+from gistcache.shared.evaluation.sts import evaluate_sts
 from gistcache.shared.models.device import pick_device
-from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.models.load import load_model
+from gistcache.shared.models.locate import find_model
 from gistcache.shared.storage.files import sha256_of
 from interleaved import REPOSITORY, say
 from recipes import PLANS, RECIPES, SEEDS, Recipe, Task, last_of_each

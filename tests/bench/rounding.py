@@ -20,7 +20,8 @@ from banking77_scores import make_pairs, read_questions
 from bench_data import BANKING, DOCS, GUIDE, MAX_LENGTH, STUDENT
 from gistcache.shared.candidates import PairVectors
 from gistcache.shared.guide_index.quantize import LARGEST, dequantize, quantize
-from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.models.load import load_model
+from gistcache.shared.models.locate import find_model
 from gistcache.train.loss.judges import GuideView, Judge, NeighborhoodJudge, PositiveJudge
 from interleaved import REPOSITORY, WORK, say
 from judges import closest_scores

@@ -23,7 +23,8 @@ from gistcache.precompute.corpus import read_corpus
 from gistcache.shared.data.columns import Columns
 from gistcache.shared.data.pairs import read_pairs
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.models.load import load_model
+from gistcache.shared.models.locate import find_model
 from gistcache.shared.timing import peak_memory_bytes
 from gistcache.train.batches.sampler import PlannedBatches
 from gistcache.train.run.trainer import build_trainer

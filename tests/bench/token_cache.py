@@ -14,7 +14,8 @@ import time
 import torch
 from bench_data import STUDENT, index_of, pairs_file, student
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.models.load import find_model, load_model
+from gistcache.shared.models.load import load_model
+from gistcache.shared.models.locate import find_model
 from gistcache.train.run.trainer import build_trainer
 from gistcache.train.settings import TrainSettings
 from interleaved import WORK, Figures, ratio, say, spread

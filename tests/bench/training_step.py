@@ -15,7 +15,7 @@ import torch
 from bench_data import GUIDE, guide, index_of, pairs_file, student
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.timing import peak_memory_bytes
-from gistcache.train.batches.sampler import plan_of_index
+from gistcache.train.batches.plan import PlanSettings, plan_of_index
 from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 from gistcache.train.settings import LossSettings
 from interleaved import WORK, Figures, by_turns, in_own_process, median, ratio, spread
@@ -73,7 +73,7 @@ def measure(
 ) -> Figures:
     """Seconds a step of each loss, and the peak memory of a process that does nothing else."""
     index = index_of(pairs_file(), GUIDE, "index-mpnet")
-    plan = plan_of_index(index, np.arange(len(index)), batch_size, seed=0, epoch=0, negatives=0)
+    plan = plan_of_index(index, np.arange(len(index)), PlanSettings(batch_size))
     seconds = by_turns({name: stepper(name, index, plan) for name in names}, rounds)
     peaks = {name: in_own_process("training_step.py", "--peak", name, "--batch-size", batch_size) for name in names}
     return {"seconds": seconds, "peak": {name: figures["peak"] for name, figures in peaks.items()}}
@@ -82,7 +82,7 @@ def measure(
 def peak(name: str, batch_size: int, steps: int = 2) -> int:
     """Peak resident bytes of a few steps."""
     index = GuideIndex.open(WORK / "index-mpnet")
-    plan = plan_of_index(index, np.arange(len(index)), batch_size, seed=0, epoch=0, negatives=0)
+    plan = plan_of_index(index, np.arange(len(index)), PlanSettings(batch_size))
     step = stepper(name, index, plan)
     for number in range(steps):
         step(number)

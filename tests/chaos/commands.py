@@ -19,9 +19,11 @@ from pathlib import Path
 PRELOADED = [
     "gistcache.shared.cli.app",
     "gistcache.precompute.command",
+    "gistcache.precompute.build",
     "gistcache.train.command",
+    "gistcache.train.run.run",
     "gistcache.shared.cli.verify",
-    "gistcache.shared.cli.evaluate",
+    "gistcache.shared.evaluation.retrieval",
     "sentence_transformers.sentence_transformer.training_args",
 ]
 THREADS = "1"

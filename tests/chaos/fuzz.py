@@ -27,7 +27,7 @@ from gistcache.shared.data.pairs import read_pairs
 from gistcache.shared.errors import GistcacheError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.progress import console
-from gistcache.shared.storage.checksummed_json import SEAL, write_checksummed
+from gistcache.shared.storage.integrity import CHECKSUM_KEY, write_checksummed
 from gistcache.shared.timing import peak_memory_bytes
 
 from tests.chaos.fuzz_files import FORMATS, Chance, awkward_files, content, damaged, value
@@ -47,7 +47,7 @@ def manifests(index: Path, folder: Path, chance: Chance, count: int) -> Iterator
     copy = folder / "index"
     shutil.copytree(index, copy)
     manifest = json.loads((index / "manifest.json").read_text())
-    manifest.pop(SEAL)
+    manifest.pop(CHECKSUM_KEY)
     for number in range(count):
         if number % 3 == 0:
             (copy / "manifest.json").write_bytes(damaged((index / "manifest.json").read_bytes(), chance))

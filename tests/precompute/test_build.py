@@ -14,11 +14,12 @@ from gistcache.precompute.command import index as index_command
 from gistcache.precompute.guides.batching import Passes
 from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared.cli.verify import find_faults
 from gistcache.shared.errors import FolderLockedError, IndexFaultError, ModelError, SettingsError
+from gistcache.shared.guide_index.faults import find_faults
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.layout import Layout
 from gistcache.shared.models.load import load_model
+from gistcache.shared.storage.journal import Journal
 from gistcache.shared.storage.lock import folder_lock
 
 from tests.conftest import build_test_index, random_pairs, random_texts, write_jsonl
@@ -107,7 +108,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, guide_folder, mo
         pass
 
     written = []
-    original = build_module.Journal.record
+    original = Journal.record
 
     def record(self, part):
         if len(written) == after:
@@ -116,7 +117,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, guide_folder, mo
         original(self, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build_module.Journal, "record", record)
+        patch.setattr(Journal, "record", record)
         with pytest.raises(PoweredOffError):
             build_test_index(tmp_path / "cut", rows, guide_folder, **settings)
     with pytest.raises(IndexFaultError, match="not finished"):
@@ -210,12 +211,12 @@ def test_held_out_pairs_are_evaluated_while_the_guide_is_there(tmp_path, guide_f
     source = write_jsonl(tmp_path / "pairs.jsonl", random_pairs(20, seed=16))
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", eval_pairs=(str(held_out),))
     outcome = index_command((str(source),), settings=settings)
-    figures = outcome.figures["measured"]["guide"]
+    figures = outcome.data["measured"]["guide"]
     assert 0 < figures["ndcg@10"] <= 1
-    told = dict(zip(*(column.cells for column in outcome.shown[0].columns), strict=True))["guide on held-out pairs"]
+    told = dict(zip(*(column.cells for column in outcome.text[0].columns), strict=True))["guide on held-out pairs"]
     assert told == ", ".join(f"{name} {figures[name.lower()]:.3f}" for name in ("nDCG@10", "MRR@10", "recall@10"))
     without = index_command((str(source),), settings=replace(settings, out=tmp_path / "without", eval_pairs=()))
-    assert "guide on held-out pairs" not in list(without.shown[0].columns[0].cells)
+    assert "guide on held-out pairs" not in list(without.text[0].columns[0].cells)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from gistcache.precompute.build import build_index
-from gistcache.precompute.settings import IndexSettings
-from gistcache.shared.timing import Timings
+from datasets import Dataset
+from gistcache.precompute import build_index
+from gistcache.shared.errors import SettingsError
+from gistcache.shared.progress import console
 
 from tests.conftest import random_pairs, write_jsonl
 
@@ -66,7 +67,7 @@ def as_a_folder_of_two_formats(folder: Path) -> Path:
 
 def index_bytes(pairs: Path, guide: Path, out: Path) -> dict[str, bytes]:
     """Every file of the index but the list of rejected rows, which names the input."""
-    build_index([str(pairs)], IndexSettings(guide=str(guide), out=out, shard_rows=40, neighbors=5), Timings())
+    build_index(pairs, guide=str(guide), out=out, shard_rows=40, neighbors=5)
     found = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
     rejected = pq.read_table(out / "rejected.parquet").to_pylist()
     assert [row["reason"] for row in rejected] == ["blank text"]
@@ -86,3 +87,35 @@ WRITERS = [as_jsonl, as_jsonl_gz, as_jsonl_zst, as_csv, as_tsv, as_a_folder_of_t
 @pytest.mark.parametrize("write", WRITERS)
 def test_an_index_from_one_format_equals_that_from_another(tmp_path, guide_folder, from_parquet, write):
     assert index_bytes(write(tmp_path), guide_folder, tmp_path / "index") == from_parquet
+
+
+def test_rows_from_python_make_the_index_of_a_file(tmp_path, guide_folder, capsys):
+    rows = ROWS[:7] + ROWS[8:]  # none is rejected, so that no file name is recorded
+    inputs = {
+        "file": write_jsonl(tmp_path / "pairs.jsonl", rows),
+        "files": [write_jsonl(tmp_path / "1.jsonl", rows[:9]), str(write_jsonl(tmp_path / "2.jsonl", rows[9:]))],
+        "rows": rows,
+        "generator": (dict(row) for row in rows),
+        "dataset": Dataset.from_list(rows),
+    }
+    indexes = {
+        name: build_index(pairs, guide=str(guide_folder), out=tmp_path / name, neighbors=5, quiet=True)
+        for name, pairs in inputs.items()
+    }
+    assert len({index.manifest.key for index in indexes.values()}) == 1
+    assert len(indexes["rows"]) == len(rows)
+    assert not console.quiet
+    assert capsys.readouterr().out == ""
+
+
+def test_a_finished_index_is_opened_as_it_is(tmp_path, guide_folder):
+    settings = {"guide": str(guide_folder), "out": tmp_path / "index", "anchor_column": "q", "neighbors": 5}
+    rows = [{"q": row["anchor"], "positive": row["positive"]} for row in ROWS[:5]]
+    first = build_index(rows, **settings)
+    stamp = first.layout.manifest.stat().st_mtime_ns
+    assert build_index(iter(rows), **settings).manifest.key == first.manifest.key
+    assert first.layout.manifest.stat().st_mtime_ns == stamp
+    with pytest.raises(SettingsError, match="--neighbors"):
+        build_index(rows, **settings | {"neighbors": 0})
+    with pytest.raises(TypeError, match="neighbours"):
+        build_index(rows, **settings, neighbours=5)

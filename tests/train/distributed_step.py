@@ -30,7 +30,7 @@ def _step(given: dict[str, Any]) -> None:
     model = DistributedDataParallel(student, find_unused_parameters=True) if processes > 1 else student
     terms = DistillationSettings(**given["terms"])
     loss = GuidedContrastiveLoss(
-        student, index, 0.05, given["judge"], terms=terms, mini_batch_num_tokens=given["tokens"]
+        student, index, judge=given["judge"], terms=terms, mini_batch_num_tokens=given["tokens"]
     )
     loss.model = model
     share = len(given["labels"]) // processes
@@ -39,7 +39,7 @@ def _step(given: dict[str, Any]) -> None:
     columns = [name for name in batch if name != "label"]
     value = loss([student.preprocess(batch[name]) for name in columns], torch.tensor(labels))
     value.backward()
-    counts = tuple(loss.cells.counts())
+    counts = tuple(loss.statistics.counts())
     mean = value.detach().clone()
     if processes > 1:
         torch.distributed.all_reduce(mean)

@@ -27,7 +27,6 @@ def asked(**changes):
             lambda: HardNegativeSettings(hard_negatives=1, negative_margin_strategy="absolute"),
         ),
         ("--kl-guide-temperature", lambda: DistillationSettings(kl_guide_temperature=0.1)),
-        ("--vote", lambda: asked(objective=LossSettings(vote="any"))),
         ("--margin-strategy", lambda: LossSettings(margin_strategy="relative")),
     ],
 )
@@ -58,7 +57,6 @@ def test_with_what_they_need_they_are_taken():
         judge="neighborhood", judge_threshold=0.5, margin=0.1, mining=HardNegativeSettings(hard_negatives=1, draw="top")
     )
     DistillationSettings(kl_weight=1, kl_guide_temperature=0.1)
-    asked(index=("a", "b"), objective=LossSettings(vote="any"))
 
 
 @pytest.mark.parametrize(

@@ -8,51 +8,52 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from torch import Tensor
 
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.texts import Texts
+from ..loss.guide_lookup import GUIDE_BATCH, GuideBatch
 from .hard_negatives import HardNegatives
 from .token_cache import TokenCache
 
 
 @dataclass(frozen=True)
 class BatchColumns:
-    """The columns of a batch: anchor, positive, the pairs' own negatives, and this epoch's hard ones.
+    """The columns of a batch: anchor, positive, the pairs' own negatives, and this epoch's hard negatives.
 
     Attributes:
         index: The guide index that names texts and pairs.
-        own: How many columns of the pairs' own negatives there are.
-        hard: The hard negatives, or None.
+        negatives: How many columns of the pairs' own negatives there are.
+        hard_negatives: The hard negatives, or None.
     """
 
     index: GuideIndex
-    own: int = 0
-    hard: HardNegatives | None = None
+    negatives: int = 0
+    hard_negatives: HardNegatives | None = None
 
     @property
     def names(self) -> list[str]:
         """Names of the text columns, in order."""
-        hard = self.hard.mining.hard_negatives if self.hard else 0
-        return ["anchor", "positive", *(f"negative_{k + 1}" for k in range(self.own + hard))]
+        hard = self.hard_negatives.settings.hard_negatives if self.hard_negatives else 0
+        return ["anchor", "positive", *(f"negative_{k + 1}" for k in range(self.negatives + hard))]
 
-    def of(self, labels: np.ndarray) -> tuple[Tensor, dict[str, np.ndarray]]:
-        """What the loss is told of a batch, and the text ids (B,) of each column.
+    def of(self, labels: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Begin a collated batch, and look up its texts.
 
         Args:
             labels: (B,) pair ids.
 
         Returns:
-            (B,) pair ids, or (B, 1 + H, 1) with the text ids of hard negatives, -1 for none; and the columns. A
-            negative that is not there is the pair's positive, which the loss leaves out. (``MatryoshkaLoss`` would take
-            labels whose last axis is as long as an embedding for embeddings, and cut them.)
+            The batch: ``label``, and with hard negatives a ``GuideBatch``, which the trainer hands to the loss among
+            the anchors' features. And text ids (B,) of each column; a missing negative has the pair's positive, which
+            the loss masks.
         """
-        ids = self.index.pairs(labels, self.own)
-        if self.hard is None:
-            return torch.from_numpy(labels), ids.columns()
-        drawn = self.hard.take(labels)
-        ids = ids._replace(negatives=np.concatenate([ids.negatives, drawn], axis=1))
-        return torch.from_numpy(np.column_stack([labels, drawn])[..., None]), ids.columns()
+        ids = self.index.pairs(labels, self.negatives)
+        batch: dict[str, Any] = {"label": torch.from_numpy(labels)}
+        if self.hard_negatives:
+            hard, _ = self.hard_negatives.draw(labels)
+            ids = ids._replace(negatives=np.concatenate([ids.negatives, hard], axis=1))
+            batch[f"anchor_{GUIDE_BATCH}"] = GuideBatch(torch.from_numpy(hard))
+        return batch, ids.columns()
 
 
 @dataclass(kw_only=True)
@@ -64,16 +65,15 @@ class CachedTokens(SentenceTransformerDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with a label -> the features of every column, named as the trainer expects them."""
-        label, columns = self.columns.of(_labels(features))
-        batch: dict[str, Any] = {"label": label}
+        batch, columns = self.columns.of(_labels(features))
         for column, ids in columns.items():
-            named = self.tokens.features(ids, "query" if column == "anchor" else "document")
-            batch |= {f"{column}_{name}": value for name, value in named.items()}
+            tokens = self.tokens.features(ids, "query" if column == "anchor" else "document")
+            batch |= {f"{column}_{name}": value for name, value in tokens.items()}
         return batch
 
 
 @dataclass(kw_only=True)
-class WithHardTexts(SentenceTransformerDataCollator):
+class HardNegativeTexts(SentenceTransformerDataCollator):
     """Adds the texts of hard negatives to a batch's rows before they are tokenised, for students without a cache."""
 
     texts: Texts
@@ -81,10 +81,10 @@ class WithHardTexts(SentenceTransformerDataCollator):
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Rows with texts and label -> the features of every column, named as the trainer expects them."""
-        label, columns = self.columns.of(_labels(features))
+        batch, columns = self.columns.of(_labels(features))
         added = {name: self.texts.take(ids).to_pylist() for name, ids in columns.items() if name not in features[0]}
         rows = [row | {name: texts[k] for name, texts in added.items()} for k, row in enumerate(features)]
-        return super().__call__(rows) | {"label": label}
+        return super().__call__(rows) | batch
 
 
 def _labels(features: list[dict[str, Any]]) -> np.ndarray:

@@ -1,35 +1,42 @@
 """Consistency filtering: train only on pairs that the guide itself would have found.
 
 Dai et al. 2022 (Promptagator, arXiv 2209.11755, section 3.2): a pair stays when its positive is among the K documents
-closest to its anchor.
+closest to its anchor. The pairs that are left out are listed in a Parquet file for people.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.texts import Texts
 from ...shared.progress import console
+from ...shared.storage.files import atomic_write
 from ..distributed import is_main_process
-from .pair_lists import write_pairs
 
 DROPPED = "dropped.parquet"
 
 
-def kept_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarray:
-    """The pair ids to train on: (n,) int64.
+def consistent_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarray:
+    """Choose the pairs to train on.
 
     Args:
         index: An open guide index.
-        rank: K: a positive stays where fewer than K documents are closer to its anchor; None keeps every pair.
+        rank: K: a pair stays where fewer than K documents are closer to its anchor than its positive; None keeps all.
         out: Folder for ``dropped.parquet``, which lists the others: pair_id, positive_rank (documents that are closer),
             anchor, positive.
 
+    Returns:
+        (n,) int64 pair ids, ascending.
+
     Raises:
-        SettingsError: Nothing is left, or the index does not know such ranks.
+        SettingsError: No pair is left, or the index does not know such ranks.
     """
     labels = np.arange(len(index))
     if rank is None:
@@ -37,7 +44,7 @@ def kept_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarray:
     manifest = index.manifest
     if rank > (stored := manifest.request.settings["neighbors"]) and not manifest.measured["search"]["exact"]:
         raise SettingsError(
-            f"Inverted lists found the {stored} closest documents alone, so a rank ends there",
+            f"An index searched by inverted lists knows ranks up to its {stored} neighbours only",
             where=f"--keep-positive-rank {rank}",
             fix=f"give {stored} or less, or build the index with a greater --neighbors or --exact-limit",
         )
@@ -49,3 +56,21 @@ def kept_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarray:
         write_pairs(index, dropped, {"positive_rank": ranks[dropped]}, out / DROPPED)
     console.print(f"{len(dropped):,} of {len(labels):,} pairs are left out: {out / DROPPED}", highlight=False)
     return labels[ranks < rank]
+
+
+def write_pairs(index: GuideIndex, labels: np.ndarray, columns: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write some pairs with their texts as Parquet: pair_id, the given columns, anchor, positive.
+
+    Args:
+        index: An open guide index.
+        labels: (n,) pair ids.
+        columns: More columns (n,) by name.
+        path: The file; its folder is made.
+    """
+    texts, ids = Texts(index), index.pairs(labels, 0)
+    anchors, positives = (
+        texts.take(role) if len(labels) else pa.array([], pa.large_string()) for role in (ids.anchors, ids.positives)
+    )
+    table = pa.table({"pair_id": labels, **columns, "anchor": anchors, "positive": positives})
+    with atomic_write(path) as partial:
+        pq.write_table(table, partial)

@@ -1,4 +1,4 @@
-"""Hard negatives: of an anchor's stored neighbours those that the judge lets pass, drawn anew each epoch."""
+"""Hard negatives: those of an anchor's stored neighbours that the judge lets pass, drawn anew each epoch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from ...shared.candidates import PairVectors
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.memory_map import temporary_array
 from ...shared.guide_index.ragged import padded
 from ..loss.judges import GuideView, Judge, PositiveJudge, excess_of_candidates
-from ..loss.reranker_judge import Reranked
-from ..loss.scratch import scratch
+from ..loss.reranker_judge import RerankerJudge
 from ..settings import HardNegativeSettings
 
 BLOCK_PAIRS = 256
@@ -26,114 +26,119 @@ class HardNegatives:
 
     Args:
         index: An open guide index.
-        mining: Which neighbours are taken.
-        judge: Who says what is a false negative; None lets every neighbour pass that is no known positive.
+        settings: Which neighbours become hard negatives, and how many.
+        judge: Decides which neighbours are false negatives; with None, all pass that are no known positives.
         seed: Of the drawing.
-        reranked: Scores of a reranker, which then orders the neighbours and says in the judge's place which pass.
+        reranker: A reranker's judge, which then orders the neighbours and decides in the judge's place.
 
     Attributes:
-        counts: (pairs,) how many neighbours of each pair pass.
-        epoch: Whose negatives are drawn, counted from 0.
+        counts: (pairs,) int32 how many neighbours of each pair pass.
+        epoch: The epoch whose negatives are drawn, counted from 0.
+
+    Raises:
+        SettingsError: The index stores fewer neighbours than are requested.
     """
 
     def __init__(
         self,
         index: GuideIndex,
-        mining: HardNegativeSettings,
+        settings: HardNegativeSettings,
         judge: Judge | None,
         seed: int,
-        reranked: Reranked | None = None,
+        reranker: RerankerJudge | None = None,
     ) -> None:
-        self.index, self.mining, self.seed, self.epoch = index, mining, seed, 0
-        self._judge, self._reranked = judge, reranked
-        if mining.negative_margin is not None:
-            own = (mining.negative_margin, mining.negative_margin_strategy)
-            self._judge, self._reranked = PositiveJudge(*own), reranked and Reranked(reranked.rescored, *own)
-        stored = int(index.manifest.request.settings["neighbors"])
-        if mining.hard_negatives > stored - mining.skip_top:
+        self.index, self.settings, self.seed, self.epoch = index, settings, seed, 0
+        self._judge, self._reranker = judge, reranker
+        if settings.negative_margin is not None:
+            margin = (settings.negative_margin, settings.negative_margin_strategy)
+            self._judge, self._reranker = PositiveJudge(*margin), reranker and RerankerJudge(reranker.scores, *margin)
+        width = int(index.manifest.request.settings["neighbors"])
+        if settings.hard_negatives > width - settings.skip_top:
             raise SettingsError(
-                f"The index holds {stored} neighbours an anchor",
-                where=f"--hard-negatives {mining.hard_negatives} --skip-top {mining.skip_top}",
+                f"The index holds {width} neighbours an anchor",
+                where=f"--hard-negatives {settings.hard_negatives} --skip-top {settings.skip_top}",
                 fix="ask for fewer, or build the index with a greater --neighbors",
             )
         self.counts = np.zeros(len(index), dtype=np.int32)
-        self._ids = scratch((len(index), stored), np.int64)
-        self._scores = scratch((len(index), stored), np.float32)
-        for labels, ids, scores in self._neighbors(stored):
+        self._ids = temporary_array((len(index), width), np.int64)
+        self._scores = temporary_array((len(index), width), np.float32)
+        for labels, ids, scores in self._neighbors(width):
             passing = self._passing(labels, ids, scores)
             order = np.argsort(~passing, axis=1, kind="stable")
             self.counts[labels] = passing.sum(axis=1)
             self._ids[labels] = np.take_along_axis(np.where(passing, ids, -1), order, axis=1)
             self._scores[labels] = np.take_along_axis(scores, order, axis=1)
 
-    def take(self, labels: np.ndarray) -> np.ndarray:
-        """(B, N) int64 text ids of this epoch's negatives of pairs (B,); see ``draw``."""
-        return self.draw(labels)[0]
-
     def draw(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """This epoch's negatives of pairs (B,): (B, N) int64 text ids, -1 where too few pass, and float32 scores.
+        """Draw this epoch's negatives of pairs.
 
-        What a pair gets follows from seed, epoch and pair id alone, however batches and processes are divided.
+        They follow from seed, epoch and pair id alone, however batches and processes are divided.
+
+        Args:
+            labels: (B,) pair ids.
+
+        Returns:
+            (B, H) int64 text ids, -1 where too few neighbours pass, and their (B, H) float32 scores.
         """
         ids, scores = np.asarray(self._ids[labels]), np.asarray(self._scores[labels])
         keys = np.where(ids < 0, -np.inf, self._keys(labels, scores))
-        order = np.argsort(-keys, axis=1, kind="stable")[:, : self.mining.hard_negatives]
+        order = np.argsort(-keys, axis=1, kind="stable")[:, : self.settings.hard_negatives]
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def _keys(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """(B, M) the greatest are drawn."""
-        if self.mining.draw == "top":
+        """(B, M) a key for each neighbour; the greatest keys are drawn (Gumbel top-k, where drawing is random)."""
+        if self.settings.draw == "top":
             return scores
         randoms = (np.random.default_rng([self.seed, self.epoch, int(label)]) for label in labels)
         noise = np.stack([random.gumbel(size=scores.shape[1]) for random in randoms])
-        return noise + (scores / DRAW_TEMPERATURE if self.mining.draw == "weighted" else 0.0)
+        return noise + (scores / DRAW_TEMPERATURE if self.settings.draw == "weighted" else 0.0)
 
-    def short(self, labels: np.ndarray) -> np.ndarray:
-        """Those of some pairs (B,) of which fewer neighbours pass than are wanted."""
-        return labels[self.counts[labels] < self.mining.hard_negatives]
+    def lacking(self, labels: np.ndarray) -> np.ndarray:
+        """Those of some pairs (B,) of which fewer neighbours pass than are requested."""
+        return labels[self.counts[labels] < self.settings.hard_negatives]
 
-    def told(self, labels: np.ndarray) -> str:
-        """How many were found of some pairs (B,), for people."""
-        wanted, short, counts = self.mining.hard_negatives, len(self.short(labels)), self.counts[labels]
-        tail = f"; {short:,} pairs have fewer than {wanted} (least {counts.min()})" if short else ""
+    def summary(self, labels: np.ndarray) -> str:
+        """One line for people on how many neighbours of some pairs (B,) pass."""
+        requested, lacking, counts = self.settings.hard_negatives, len(self.lacking(labels)), self.counts[labels]
+        tail = f"; {lacking:,} pairs have fewer than {requested} (least {counts.min()})" if lacking else ""
         return f"hard negatives: {counts.mean():.1f} neighbours of a pair pass on average{tail}"
 
     def _neighbors(self, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Labels (b,), neighbour ids (b, width), -1 for none, and their scores, closest first, block by block."""
+        """Yield labels (b,), neighbour ids (b, width), -1 for none, and their scores, closest first, block by block."""
         for table in self.index.scores(["pair_id", "neighbor_ids", "neighbor_scores"]):
             for start in range(0, table.num_rows, BLOCK_PAIRS):
                 block = table.slice(start, BLOCK_PAIRS)
                 labels = block["pair_id"].to_numpy()
                 ids = padded(block["neighbor_ids"], width, -1, np.int64)
                 scores = padded(block["neighbor_scores"], width, -2.0, np.float32)
-                if self._reranked:
-                    scores = self._reranked.rescored.take(labels).scores[:, :width]
+                if self._reranker:
+                    scores = self._reranker.scores.scores(labels)[:, :width]
                     order = np.argsort(np.where(ids < 0, np.inf, -scores), axis=1, kind="stable")
                     ids, scores = (np.take_along_axis(each, order, axis=1) for each in (ids, scores))
                 yield labels, ids, scores
 
     def _passing(self, labels: np.ndarray, ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """(b, width) bool: neither a known positive, nor skipped, nor a false negative."""
-        passing = (ids >= 0) & (np.arange(ids.shape[1]) >= self.mining.skip_top)
+        passing = (ids >= 0) & (np.arange(ids.shape[1]) >= self.settings.skip_top)
         known, owner = self.index.known_positives(labels)
         base = self.index.manifest.rows["texts"]
         of_row = np.arange(len(labels))[:, None] * base + self.index.content_ids(ids)
         passing &= ~np.isin(of_row, owner * base + known)
-        if self._reranked:
-            limits = self._reranked.limits(torch.from_numpy(self._reranked.rescored.take(labels).positives))
-            passing &= scores <= limits.numpy()[:, None]
+        if self._reranker:
+            passing &= scores <= self._reranker.thresholds(labels)[:, None]
         elif self._judge is not None:
-            passing &= excess_of_candidates(self._judge, self._view(labels, ids)).numpy() <= 0
+            passing &= excess_of_candidates(self._judge, self._guide_view(labels, ids)).numpy() <= 0
         return passing
 
-    def _view(self, labels: np.ndarray, ids: np.ndarray) -> GuideView:
+    def _guide_view(self, labels: np.ndarray, ids: np.ndarray) -> GuideView:
+        """Vectors and density of pairs (b,) and their neighbours (b, M), as ``excess_of_candidates`` takes them."""
         pairs = self.index.pairs(labels, 0)
         roles = (pairs.anchors[:, None], pairs.positives[:, None], np.maximum(ids, 0))
 
-        def taken(role: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        def read(role: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
             flat = role.ravel()
             vectors = torch.from_numpy(self.index.vectors(flat).astype(np.float32)).reshape(*role.shape, -1)
             return vectors, torch.from_numpy(self.index.density(flat)).reshape(role.shape)
 
-        vectors, density = zip(*map(taken, roles), strict=True)
+        vectors, density = zip(*map(read, roles), strict=True)
         return GuideView(PairVectors(*vectors), PairVectors(*density))

@@ -19,19 +19,10 @@ Row = dict[str, Any]
 
 ROW_GROUP = 8_192
 TEXT = pa.large_string()
-FLAG_EMBEDDING = pa.schema(
-    {
-        "query": TEXT,
-        "pos": pa.list_(TEXT),
-        "neg": pa.list_(TEXT),
-        "pos_scores": pa.list_(pa.float32()),
-        "neg_scores": pa.list_(pa.float32()),
-    }
-)
 
 
-class Mined(NamedTuple):
-    """One pair with its negatives, closest or first drawn first."""
+class MinedPair(NamedTuple):
+    """One pair with its negatives and their scores, closest or first drawn first."""
 
     anchor_id: int
     anchor: str
@@ -42,58 +33,56 @@ class Mined(NamedTuple):
 
 
 def n_tuple_schema(negatives: int) -> pa.Schema:
-    """The columns of sentence-transformers' form."""
-    return pa.schema({name: TEXT for name in ("anchor", "positive", *_names(negatives))})
+    """The columns of sentence-transformers' form: anchor, positive, negative_1 ... negative_N."""
+    return pa.schema(
+        [(name, TEXT) for name in ("anchor", "positive", *(f"negative_{k + 1}" for k in range(negatives)))]
+    )
 
 
-def n_tuples(pairs: Iterable[Mined], negatives: int) -> Iterator[Row | None]:
-    """A row a pair, as ``mine_hard_negatives(output_format="n-tuple")`` of sentence-transformers forms them.
+def n_tuple_rows(pairs: Iterable[MinedPair], negatives: int) -> Iterator[Row | None]:
+    """Form a row a pair, as ``mine_hard_negatives(output_format="n-tuple")`` of sentence-transformers does.
 
     Yields:
         None for a pair with fewer negatives: every row of that form has all columns.
     """
+    names = n_tuple_schema(negatives).names
     for pair in pairs:
-        row = {"anchor": pair.anchor, "positive": pair.positive}
-        full = len(pair.negatives) == negatives
-        yield row | dict(zip(_names(negatives), pair.negatives, strict=True)) if full else None
+        row = (pair.anchor, pair.positive, *pair.negatives)
+        yield dict(zip(names, row, strict=True)) if len(row) == len(names) else None
 
 
-def _names(negatives: int) -> list[str]:
-    return [f"negative_{k + 1}" for k in range(negatives)]
+def flag_embedding_schema() -> pa.Schema:
+    """The columns of FlagEmbedding's form."""
+    texts, scores = pa.list_(TEXT), pa.list_(pa.float32())
+    return pa.schema({"query": TEXT, "pos": texts, "neg": texts, "pos_scores": scores, "neg_scores": scores})
 
 
-def joined(pairs: Iterable[Mined]) -> Iterator[Row | None]:
-    """A row an anchor, as FlagEmbedding's trainers read them; the pairs of an anchor stand together.
+def flag_embedding_rows(pairs: Iterable[MinedPair]) -> Iterator[Row | None]:
+    """Form a row an anchor, as FlagEmbedding's trainers read them; the pairs of an anchor stand together.
 
     Yields:
         None for an anchor without a negative: FlagEmbedding draws from each row's.
     """
     for _, group in groupby(pairs, key=lambda pair: pair.anchor_id):
-        found = list(group)
-        negatives = {
-            text: score for pair in found for text, score in zip(pair.negatives, pair.negative_scores, strict=True)
-        }
-        positives = {pair.positive: pair.positive_score for pair in found}
-        row = {
-            "query": found[0].anchor,
-            "pos": list(positives),
-            "neg": list(negatives),
-            "pos_scores": list(positives.values()),
-            "neg_scores": list(negatives.values()),
-        }
-        yield row if negatives else None
+        of_anchor, negatives = list(group), {}
+        positives = {pair.positive: pair.positive_score for pair in of_anchor}
+        for pair in of_anchor:
+            negatives |= dict(zip(pair.negatives, pair.negative_scores, strict=True))
+        texts = {"query": of_anchor[0].anchor, "pos": list(positives), "neg": list(negatives)}
+        scores = {"pos_scores": list(positives.values()), "neg_scores": list(negatives.values())}
+        yield texts | scores if negatives else None
 
 
 def write_rows(rows: Iterator[Row | None], schema: pa.Schema, out: Path) -> tuple[int, int]:
     """Write a file by its suffix, whole or not at all.
 
     Args:
-        rows: None for one that is left out.
+        rows: None for a row that is left out.
         schema: Their columns.
         out: ``.parquet`` or ``.jsonl``.
 
     Returns:
-        How many rows it has, and how many were left out.
+        How many rows the file has, and how many were left out.
 
     Raises:
         SettingsError: There is no row.
@@ -101,9 +90,9 @@ def write_rows(rows: Iterator[Row | None], schema: pa.Schema, out: Path) -> tupl
     written = left_out = 0
     with atomic_write(out, locked=False) as partial, _writer(partial, schema, out.suffix) as write:
         while block := list(islice(rows, ROW_GROUP)):
-            kept = [row for row in block if row is not None]
-            write(kept)
-            written, left_out = written + len(kept), left_out + len(block) - len(kept)
+            full = [row for row in block if row is not None]
+            write(full)
+            written, left_out = written + len(full), left_out + len(block) - len(full)
         if not written:
             raise SettingsError("No row has enough negatives", where=str(out), fix="ask for fewer of them")
     return written, left_out
@@ -111,6 +100,7 @@ def write_rows(rows: Iterator[Row | None], schema: pa.Schema, out: Path) -> tupl
 
 @contextmanager
 def _writer(path: Path, schema: pa.Schema, suffix: str) -> Iterator[Callable[[list[Row]], None]]:
+    """Yield a function that appends rows to a new file."""
     if suffix == ".parquet":
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             yield lambda rows: writer.write_table(pa.Table.from_pylist(rows, schema))

@@ -1,4 +1,4 @@
-"""The batch plan: which pairs train together, batch by batch. A pure function of pairs, seed, epoch and batch size.
+"""The batch plan: which pairs train together, batch by batch. A pure function of pairs, settings and epoch.
 
 No text stands twice in a batch, whatever its role. Every batch is full and, where tasks are named, of one task. Many
 pairs are dealt in blocks, one after the other, so that only their ids grow with them.
@@ -6,63 +6,125 @@ pairs are dealt in blocks, one after the other, so that only their ids grow with
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 
-from .hard_batches import Nearby, in_walks
+from ...shared.guide_index.guide_index import GuideIndex
+from .hard_batches import Walks, neighbor_pairs
 
+BLOCK_PAIRS = 4_194_304
 REPAIR_ROUNDS = 30
 
 
+@dataclass(frozen=True)
+class PlanSettings:
+    """What determines a batch plan, besides the pairs and the epoch.
+
+    Attributes:
+        batch_size: Pairs a batch.
+        seed: Of the whole run.
+        negatives: How many of each pair's own negatives take part.
+        hardness: Pairs that each pair brings along from its anchor's neighbours; 0 for random batches.
+        block_pairs: Pairs that are dealt together.
+    """
+
+    batch_size: int
+    seed: int = 0
+    negatives: int = 0
+    hardness: int = 0
+    block_pairs: int = BLOCK_PAIRS
+
+    def blocks(self, pairs: int) -> int:
+        """The number of blocks of so many pairs."""
+        return max(1, math.ceil(pairs / self.block_pairs))
+
+    def rows_of_block(self, pairs: int, epoch: int, block: int) -> np.ndarray:
+        """The rows of one block of an epoch; together the blocks hold each row once.
+
+        Rows are permuted by ``row * stride + shift`` modulo their number, which needs no memory for the other blocks.
+
+        Args:
+            pairs: Rows in all, below 3 * 10**9 (products stay within 63 bits).
+            epoch: Counted from 0.
+            block: Counted from 0.
+
+        Returns:
+            (n,) int64 rows, ascending.
+        """
+        random, blocks = np.random.default_rng([self.seed, epoch]), self.blocks(pairs)
+        stride, shift = int(random.integers(pairs // 4, max(2, pairs))), int(random.integers(pairs))
+        while math.gcd(stride, pairs) != 1:
+            stride += 1
+        places = np.arange(block * pairs // blocks, (block + 1) * pairs // blocks)
+        return np.sort((places * stride + shift) % pairs)
+
+
+def plan_of_index(
+    index: GuideIndex, labels: np.ndarray, settings: PlanSettings, epoch: int = 0, block: int = 0
+) -> np.ndarray:
+    """Deal pairs of an index into batches.
+
+    Args:
+        index: An open index.
+        labels: (n,) pair ids of one block.
+        settings: What determines the plan.
+        epoch: Counted from 0.
+        block: Which block of the epoch's pairs these are, from 0.
+
+    Returns:
+        (batches, batch_size) int64 rows of ``labels``.
+    """
+    ids = index.pairs(labels, settings.negatives)
+    texts = index.content_ids(np.column_stack([ids.positives, ids.anchors, ids.negatives]))
+    walks = Walks(neighbor_pairs(index, labels), 1 + settings.hardness) if settings.hardness and len(labels) else None
+    random = np.random.default_rng([settings.seed, epoch, block])
+    return batch_plan(texts, index.tasks(labels), settings.batch_size, random, walks)
+
+
 def batch_plan(
-    texts: np.ndarray,
-    tasks: np.ndarray,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    block: int = 0,
-    nearby: Nearby | None = None,
+    texts: np.ndarray, tasks: np.ndarray, batch_size: int, random: np.random.Generator, walks: Walks | None = None
 ) -> np.ndarray:
     """Deal pairs into batches.
 
-    Pairs that share a positive are dealt to different batches one after the other; what still clashes is swapped with
-    random pairs until it does not. Pairs that fit nowhere, and the rest that fills no batch, sit this epoch out.
+    Pairs that share a positive are dealt to different batches one after the other; pairs that still clash are swapped
+    with random ones until none does. Pairs that fit nowhere, and those that fill no batch, are left out of the epoch.
 
     Args:
         texts: (pairs, T) int64 content ids: positive, anchor, negatives; -1 for none.
         tasks: (pairs,) number of each pair's task.
         batch_size: Pairs a batch.
-        seed: Of the whole run.
-        epoch: Counted from 0.
-        block: Which block of the epoch's pairs these are, from 0.
-        nearby: For hard batches, the pairs that each pair brings along; None for random ones.
+        random: Determines the plan.
+        walks: For hard batches, how to walk from pair to pair; None for random batches.
 
     Returns:
         (batches, batch_size) int64 rows of ``texts``; tasks come in proportion to their size.
     """
-    random = np.random.default_rng([seed, epoch, block])
-    dealt = [_deal(texts, np.flatnonzero(tasks == task), batch_size, random, nearby) for task in np.unique(tasks)]
-    plan = np.concatenate([np.empty((0, batch_size), dtype=np.int64), *dealt])
+    by_task = [_deal(texts, np.flatnonzero(tasks == task), batch_size, random, walks) for task in np.unique(tasks)]
+    plan = np.concatenate([np.empty((0, batch_size), dtype=np.int64), *by_task])
     return plan[random.permutation(len(plan))]
 
 
 def _deal(
-    texts: np.ndarray, pairs: np.ndarray, size: int, random: np.random.Generator, nearby: Nearby | None
+    texts: np.ndarray, pairs: np.ndarray, size: int, random: np.random.Generator, walks: Walks | None
 ) -> np.ndarray:
     """Full batches of one task's pairs."""
     pairs = _cap_frequent(texts, random.permutation(pairs), size)
     batches = len(pairs) // size
     if batches == 0:
         return np.empty((0, size), dtype=np.int64)
-    if nearby is None:
-        # Pairs with the same positive stand together in the dealing order, groups in random order.
-        _, group = np.unique(texts[pairs, 0], return_inverse=True)
-        order = pairs[np.argsort(random.permutation(group.max() + 1)[group], kind="stable")]
-    else:
-        order = in_walks(pairs, nearby, random)
-    dealt, spare = order[: batches * size], order[batches * size :]
-    plan = dealt.reshape(size, batches).T.copy() if nearby is None else dealt.reshape(batches, size).copy()
+    order = walks.order(pairs, random) if walks else _by_positive(texts, pairs, random)
+    full, spare = order[: batches * size], order[batches * size :]
+    plan = full.reshape(batches, size).copy() if walks else full.reshape(size, batches).T.copy()
     clashing = _repair(texts, plan, random)
     return _fill(texts, plan, clashing, spare)
+
+
+def _by_positive(texts: np.ndarray, pairs: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The pairs with those of one positive together, and the positives in random order."""
+    _, group = np.unique(texts[pairs, 0], return_inverse=True)
+    return pairs[np.argsort(random.permutation(group.max() + 1)[group], kind="stable")]
 
 
 def _cap_frequent(texts: np.ndarray, pairs: np.ndarray, size: int) -> np.ndarray:
@@ -73,26 +135,24 @@ def _cap_frequent(texts: np.ndarray, pairs: np.ndarray, size: int) -> np.ndarray
             batches = len(pairs) // size
             order = np.argsort(column[pairs], kind="stable")
             values = column[pairs][order]
-            place = np.arange(len(pairs)) - np.searchsorted(values, values, side="left")
-            pairs = pairs[np.sort(order[(place < max(1, batches)) | (values < 0)])]
+            occurrence = np.arange(len(pairs)) - np.searchsorted(values, values, side="left")
+            pairs = pairs[np.sort(order[(occurrence < max(1, batches)) | (values < 0)])]
         if len(pairs) == before:
             return pairs
 
 
 def _clashes(texts: np.ndarray, plan: np.ndarray) -> np.ndarray:
     """(batches, size) whether a pair shares a text with an earlier pair of its batch."""
-    batches, size = plan.shape
-    cells = texts[plan.ravel()]
-    pair = np.repeat(np.arange(len(cells)), cells.shape[1])
-    value, batch = cells.ravel(), pair // size
-    held = value >= 0
-    pair, value, batch = pair[held], value[held], batch[held]
-    order = np.lexsort((pair, value, batch))
-    pair, value, batch = pair[order], value[order], batch[order]
-    again = (value[1:] == value[:-1]) & (batch[1:] == batch[:-1]) & (pair[1:] != pair[:-1])
-    found = np.zeros(batches * size, dtype=bool)
-    found[pair[1:][again]] = True
-    return found.reshape(batches, size)
+    text = texts[plan.ravel()]
+    pair = np.repeat(np.arange(plan.size), text.shape[1])[text.ravel() >= 0]
+    text = text[text >= 0]
+    batch = pair // plan.shape[1]
+    order = np.lexsort((pair, text, batch))
+    pair, text, batch = pair[order], text[order], batch[order]
+    again = (text[1:] == text[:-1]) & (batch[1:] == batch[:-1]) & (pair[1:] != pair[:-1])
+    clashing = np.zeros(plan.size, dtype=bool)
+    clashing[pair[1:][again]] = True
+    return clashing.reshape(plan.shape)
 
 
 def _repair(texts: np.ndarray, plan: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -122,9 +182,9 @@ def _fill(texts: np.ndarray, plan: np.ndarray, clashing: np.ndarray, spare: np.n
     size, full = plan.shape[1], []
     while batches:
         batch = batches.pop(0)
-        taken = set(texts[batch].ravel().tolist()) - {-1}
+        present = set(texts[batch].ravel().tolist()) - {-1}
         while len(batch) < size:
-            fitting = next((k for k, pair in enumerate(pool) if taken.isdisjoint(texts[pair].tolist())), None)
+            fitting = next((k for k, pair in enumerate(pool) if present.isdisjoint(texts[pair].tolist())), None)
             if fitting is None:
                 if not batches:
                     break
@@ -132,7 +192,7 @@ def _fill(texts: np.ndarray, plan: np.ndarray, clashing: np.ndarray, spare: np.n
                 continue
             pair = pool.pop(fitting)
             batch.append(pair)
-            taken |= set(texts[pair].tolist()) - {-1}
+            present |= set(texts[pair].tolist()) - {-1}
         if len(batch) == size:
             full.append(batch)
     return np.array(full, dtype=np.int64).reshape(-1, size)

@@ -1,4 +1,4 @@
-"""What the indexes know about a batch: which texts its pairs hold, and each guide's vectors of them."""
+"""What a collator adds to a batch, and what the index knows about it: its texts, and the guide's vectors of them."""
 
 from __future__ import annotations
 
@@ -7,92 +7,87 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...shared.candidates import BatchTexts, PairVectors
-from ...shared.guide_index.guide_index import GuideIndex, PairIds
+from ...shared.guide_index.guide_index import GuideIndex
 from .judges import GuideView
-from .panel import matched_ids
-from .reranker_judge import ScoredBatch, scored_cells
-from .rescored import Rescored
+from .reranker_judge import RerankedCandidates, RerankerJudge
+
+# Key of a ``GuideBatch`` among the features of the anchor column; in a collated batch it has the prefix ``anchor_``.
+GUIDE_BATCH = "guide_batch"
 
 
 @dataclass(frozen=True)
-class BatchGuide:
-    """What the indexes know about a batch of B pairs with K negatives each.
+class GuideBatch:
+    """What a collator adds to a batch of B pairs for the loss, which looks up the rest by pair id.
 
     Attributes:
-        texts: Which text is which; negatives column by column, as the student's are.
-        views: Of each guide its vectors and density, float32; a missing negative has another text's, its cells leave
-            anyway.
-        scored: What a reranker has read of them; None without one.
+        hard_negatives: (B, H) int64 text ids of the hard negatives of this epoch, -1 for none; they are the last H
+            columns of negatives.
+    """
+
+    hard_negatives: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> GuideBatch:
+        """Move the batch to a device, as a tensor is moved."""
+        return GuideBatch(self.hard_negatives.to(device, non_blocking=non_blocking))
+
+
+@dataclass(frozen=True)
+class IndexedBatch:
+    """What the index knows about a batch of B pairs with K negatives each, negatives column by column.
+
+    Attributes:
+        texts: The texts by content id.
+        guide: The guide's vectors and densities; a missing negative has those of another text, and is masked anyway.
+        reranked: The candidates that a reranker has read; None without one.
     """
 
     texts: BatchTexts
-    views: tuple[GuideView, ...]
-    scored: ScoredBatch | None = None
+    guide: GuideView
+    reranked: RerankedCandidates | None = None
 
 
-class Guides:
-    """The indexes of a run. The first names texts and pairs; the others hold the same texts under other ids.
+def look_up(
+    index: GuideIndex,
+    pair_ids: np.ndarray,
+    hard_negatives: np.ndarray,
+    own_negatives: int,
+    device: torch.device,
+    reranker: RerankerJudge | None = None,
+) -> IndexedBatch:
+    """Look a batch up in the index.
 
     Args:
-        indexes: Open indexes.
-        rescored: Scores of a reranker, made of the first.
+        index: An open guide index.
+        pair_ids: (B,) int64.
+        hard_negatives: (B, H) int64 text ids of negatives that follow the pairs' own, -1 for none; H may be 0.
+        own_negatives: Columns of the pairs' own negatives.
+        device: Where the loss is computed.
+        reranker: Judges what it has read.
 
     Raises:
-        SettingsError: A later index lacks texts of the first.
+        IndexFaultError: A pair id is outside the index.
     """
-
-    def __init__(self, indexes: Sequence[GuideIndex], rescored: Rescored | None = None) -> None:
-        self.indexes, self._rescored = list(indexes), rescored
-        self._maps = [None, *(matched_ids(indexes[0], other) for other in indexes[1:])]
-
-    def look_up(self, labels: np.ndarray, negatives: int, device: torch.device) -> BatchGuide:
-        """Look a batch up.
-
-        Args:
-            labels: (B,) pair ids; or (B, 1 + H, 1): pair ids, and text ids of hard negatives, -1 for none.
-            negatives: K: the H hard negatives, and before them the pairs' own.
-            device: Where the loss is computed.
-
-        Raises:
-            IndexFaultError: A label is no pair id of the index.
-        """
-        rows = labels.reshape(len(labels), -1)
-        pairs, hard = rows[:, 0], rows[:, 1:]
-        ids = self.indexes[0].pairs(pairs, negatives - hard.shape[1])
-        ids = ids._replace(negatives=np.concatenate([ids.negatives, hard], axis=1))
-        views = (_view(index, ids, held, device) for index, held in zip(self.indexes, self._maps, strict=True))
-        scored = _scored(self._rescored, pairs, ids, device) if self._rescored else None
-        return BatchGuide(_texts(self.indexes[0], pairs, ids, device), tuple(views), scored)
+    ids = index.pairs(pair_ids, own_negatives)
+    negatives = np.concatenate([ids.negatives, hard_negatives], axis=1).T.ravel()
+    roles = (ids.anchors, ids.positives, negatives)
+    reranked = reranker.candidates(pair_ids, np.concatenate(roles[1:]), device) if reranker else None
+    return IndexedBatch(_texts(index, pair_ids, roles, device), _view(index, roles, device), reranked)
 
 
-def _scored(rescored: Rescored, pairs: np.ndarray, ids: PairIds, device: torch.device) -> ScoredBatch:
-    found = rescored.take(pairs)
-    blocks = (scored_cells(found, documents, device) for documents in (ids.positives, ids.negatives.T.ravel()))
-    return ScoredBatch(torch.as_tensor(found.positives, device=device), *blocks)
-
-
-def _texts(index: GuideIndex, pairs: np.ndarray, ids: PairIds, device: torch.device) -> BatchTexts:
-    anchors, positives, negatives = (
-        index.content_ids(role) for role in (ids.anchors, ids.positives, ids.negatives.T.ravel())
-    )
-    arrays = (anchors, positives, negatives, _again(negatives, positives), *index.known_positives(pairs))
+def _texts(index: GuideIndex, pair_ids: np.ndarray, roles: Sequence[np.ndarray], device: torch.device) -> BatchTexts:
+    anchors, positives, negatives = map(index.content_ids, roles)
+    repeated = np.ones(len(negatives), dtype=bool)
+    repeated[np.unique(negatives, return_index=True)[1]] = False
+    repeated |= np.isin(negatives, positives)
+    arrays = (anchors, positives, negatives, repeated, *index.known_positives(pair_ids))
     return BatchTexts(*(torch.as_tensor(array, device=device) for array in arrays))
 
 
-def _again(negatives: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    again = np.ones(len(negatives), dtype=bool)
-    again[np.unique(negatives, return_index=True)[1]] = False
-    return again | np.isin(negatives, positives)
+def _view(index: GuideIndex, roles: Sequence[np.ndarray], device: torch.device) -> GuideView:
+    def read(rows: Callable[[np.ndarray], np.ndarray]) -> PairVectors:
+        return PairVectors(*(torch.as_tensor(rows(np.maximum(ids, 0)), device=device).float() for ids in roles))
 
-
-def _view(index: GuideIndex, ids: PairIds, held: np.ndarray | None, device: torch.device) -> GuideView:
-    roles = (ids.anchors, ids.positives, np.maximum(ids.negatives.T.ravel(), 0))
-    if held is not None:
-        roles = tuple(held[role] for role in roles)
-
-    def taken(read: Callable[[np.ndarray], np.ndarray]) -> PairVectors:
-        return PairVectors(*(torch.as_tensor(read(text_ids), device=device).float() for text_ids in roles))
-
-    return GuideView(taken(index.vectors), taken(index.density))
+    return GuideView(read(index.vectors), read(index.density))

@@ -1,12 +1,12 @@
-"""Guided contrastive loss: InfoNCE over the cells that the guide, read from an index, lets stay."""
+"""Guided contrastive loss: InfoNCE over the candidates that the guide, read from an index, does not mask."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,79 +16,79 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses import CachedLossMixin, RandContext, has_static_embedding_input
 from torch import Tensor, nn
 
-from ...shared.candidates import Blocks, PairVectors, same_text, self_cells, similarities
+from ...shared.candidates import PairVectors, same_text, similarities
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.models.lengths import Features, is_padded_text, take_rows
-from ...shared.models.load import public_name
-from ...shared.types import JudgeName, MarginStrategy
+from ...shared.models.locate import public_name
 from ..distributed import gather
-from ..settings import DistillationSettings
+from ..settings import LossSettings
 from ..student.forward import embed, embed_columns, longest_first
-from .distillation import score_terms
-from .guide_lookup import BatchGuide, Guides
-from .guide_map import fitted_map
-from .judges import Judge, make_judge
-from .panel import Vote, agreed, score_spread
-from .reranker_judge import Reranked
-from .rescored import Rescored
+from .distillation import distillation_terms, fitted_map
+from .guide_lookup import GUIDE_BATCH, GuideBatch, IndexedBatch, look_up
+from .judges import make_judge
+from .reranker_judge import RerankerJudge, overrule
 from .sliced_backward import in_row_slices
 from .statistics import MaskStatistics
 
-# Candidates of the score matrix that are held at once: 16 MiB in float32, and a few copies of it.
-SLICE_CELLS = 2**22
-STATE = "guide_map.safetensors"
-# Settings that the model card tells under the names they have here.
-CARD = ("judge_softness", "vote", "temperature", "margin", "margin_strategy", "contrast_anchors", "contrast_positives")
-CARD += ("known_positives", "mini_batch_num_tokens")
+# Candidates whose scores are in memory at once: 16 MiB in float32, and a few copies of it.
+SLICE_CANDIDATES = 2**22
+MAP_FILE = "guide_map.safetensors"
 
 
-def contrastive_loss(logits: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the target cell among the weighted cells, summed over rows.
+class BatchLabels(NamedTuple):
+    """What ``forward`` hands to ``calculate_loss`` beside the embeddings of a batch of B pairs.
+
+    Attributes:
+        pair_ids: (B,) int64.
+        hard_negatives: (B, H) int64 text ids of the last H columns, -1 for none; H may be 0.
+        places: For each column what puts its embeddings back in order.
+    """
+
+    pair_ids: Tensor
+    hard_negatives: Tensor
+    places: Sequence[Tensor | slice]
+
+
+def contrastive_loss(logits: Tensor, masked: Tensor, targets: Tensor) -> Tensor:
+    """Compute the cross-entropy of the target among the candidates that are not masked, summed over rows.
 
     Args:
         logits: (R, C) similarities over temperature.
-        weights: (R, C) log of how much each cell counts in the softmax: 0 stays, minus infinity leaves; the target
-            cell always stays.
-        targets: (R,) column of each row's positive.
+        masked: (R, C) bool, candidates that take no part; what it says of targets is ignored.
+        targets: (R,) int64 column of each row's positive.
     """
-    return F.cross_entropy(logits + weights.scatter(1, targets[:, None], 0.0), targets, reduction="sum")
+    masked = masked.scatter(1, targets[:, None], False)
+    return F.cross_entropy(logits.masked_fill(masked, -torch.inf), targets, reduction="sum")
 
 
 class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
     """GISTEmbed's loss (Solatorio 2024, arXiv 2402.16829) with the guide's vectors read from a guide index.
 
-    A row of the softmax holds the anchor against all positives, against all anchors, its positive against all
-    positives, and the anchor against all negatives of the batch. A cell leaves when the judge calls it a false
-    negative, when it is a text against itself, or when its text is the anchor's, the positive's or another known
-    positive of the same anchor. Equals sentence-transformers' ``GISTEmbedLoss`` where no text stands twice.
+    A row of the softmax compares the anchor with all positives, all anchors and all negatives of the batch, and its
+    positive with all positives. A candidate is masked when the judge calls it a false negative, when it is a text
+    compared with itself, or when its text is the anchor's, the positive's or another known positive of the same anchor.
+    The loss equals sentence-transformers' ``GISTEmbedLoss`` where no text is repeated.
 
     Args:
         model: The student.
-        index: An open guide index; no guide is loaded. Several are several guides of the same texts: the first names
-            the pairs.
-        temperature: Similarities are divided by it; 0.01 is the paper's, `gistcache train` has 0.05.
-        judge: ``positive`` (the paper's) or ``neighborhood``, see ``judges``.
-        judge_threshold: Of the judge ``neighborhood``; None for the one that the index asks for.
-        judge_quantile: Which one the index asks for, see ``judges.usual_relatedness``.
-        judge_softness: 0 takes a cell out or leaves it whole. Above 0 its logit is lowered by the log of how likely it
-            is a true negative, ``sigmoid(-excess / softness)``, with the judge's distance above its threshold.
-        margin: How far below the judge's threshold a candidate leaves already.
-        margin_strategy: ``absolute`` (``s - margin``) or ``relative`` (``s - abs(s) * margin``).
-        rescored: Scores of a reranker for the (first) index: for an anchor and a document that it has read, its say
-            replaces the judge's, with the same margin on its own scale.
-        vote: How several guides agree: a cell leaves by ``any``, ``all``, or the ``mean`` of standardised scores.
-        terms: Weights of the terms that learn from the (first) guide's scores themselves; default: none.
-        contrast_anchors: Whether anchors are pushed apart from anchors.
-        contrast_positives: Whether positives are pushed apart from positives.
-        guided: False trains without the judge; the other two rules stay.
-        known_positives: False lets texts that are known positives stay, as the public implementations do.
+        index: An open guide index; no guide is loaded.
+        settings: Temperature, judge and all else, with the defaults of `gistcache train`.
+        reranker_scores: Scores of a reranker for this index: of an anchor and a document that it has read, its
+            judgement replaces the judge's, with the same margin on its own scale.
         mini_batch_num_tokens: Embed so many tokens at a time, twice, so that memory does not grow with the batch
             (gradient caching; Gao et al. 2021, arXiv 2101.06983); None embeds the batch once, as does a static student.
+        known_positives: False treats all texts as different, as the public implementations do.
+        overrides: Fields of the settings by keyword, those of nested settings by their own names.
 
     Inputs:
         Columns anchor, positive, any number of negatives, and ``label``: the pair id, as ``index.to_dataset()`` has
-        them.
+        them. A collator that adds hard negatives puts a ``GuideBatch`` among the anchor's features.
+
+    Raises:
+        SettingsError: A setting cannot be used.
+        TypeError: There is no setting of that name.
 
     Example:
         >>> loss = GuidedContrastiveLoss(student, GuideIndex.open("guide-index"))  # doctest: +SKIP
@@ -100,62 +100,41 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
     def __init__(
         self,
         model: SentenceTransformer,
-        index: GuideIndex | Sequence[GuideIndex],
-        temperature: float = 0.01,
-        judge: JudgeName = "positive",
-        judge_threshold: float | None = None,
-        judge_quantile: float = 0.5,
-        judge_softness: float = 0.0,
-        margin: float = 0.0,
-        margin_strategy: MarginStrategy = "absolute",
-        rescored: Rescored | None = None,
-        vote: Vote = "mean",
-        terms: DistillationSettings | None = None,
-        contrast_anchors: bool = True,
-        contrast_positives: bool = True,
-        guided: bool = True,
-        known_positives: bool = True,
+        index: GuideIndex,
+        settings: LossSettings | None = None,
+        *,
+        reranker_scores: RerankerScores | None = None,
         mini_batch_num_tokens: int | None = None,
+        known_positives: bool = True,
+        **overrides: Any,  # noqa: ANN401 (whatever type the field has)
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise SettingsError(f"The temperature is {temperature}", where="temperature", fix="give a number above 0")
-        self.model = model
-        self.guides = Guides([index] if isinstance(index, GuideIndex) else index, rescored)
-        self.reranked = Reranked(rescored, margin, margin_strategy) if rescored else None
-        self.temperature = temperature
-        self.margin = margin
-        self.margin_strategy: MarginStrategy = margin_strategy
-        self.contrast_anchors, self.contrast_positives = contrast_anchors, contrast_positives
-        self.known_positives = known_positives
+        self.settings = settings = (settings or LossSettings()).with_fields(**overrides)
+        self.model, self.index, self.known_positives = model, index, known_positives
         self.mini_batch_num_tokens = mini_batch_num_tokens
         self.uses_gradient_cache = mini_batch_num_tokens is not None and not has_static_embedding_input(model)
-        self.judge_softness, self.terms = judge_softness, terms or DistillationSettings()
-        self.vote: Vote = vote
-        self.judges: list[Judge] = [
-            make_judge(judge, each, margin, margin_strategy, judge_threshold, judge_quantile)
-            for each in self.guides.indexes
-            if guided
-        ]
-        self._spreads = [score_spread(each) for each in self.guides.indexes] if len(self.judges) > 1 else [1.0]
-        self.guide_map = fitted_map(model, self.guides.indexes[0]) if self.terms.regression_weight else None
-        self.cells = MaskStatistics()
+        self.judge = make_judge(settings, index) if settings.loss == "guided" else None
+        self.reranker = None
+        if self.judge and reranker_scores:
+            self.reranker = RerankerJudge(reranker_scores, settings.margin, settings.margin_strategy)
+        self.guide_map = fitted_map(model, index) if settings.terms.regression_weight else None
+        self.statistics = MaskStatistics()
 
     def save_state(self, checkpoint: Path) -> None:
-        """Write the loss's own weights, where it has any, into a checkpoint's folder."""
+        """Write the loss's own weights, if it has any, into a checkpoint's folder."""
         if self.guide_map is not None:
-            save_file(dict(self.guide_map.state_dict()), checkpoint / STATE)
+            save_file(dict(self.guide_map.state_dict()), checkpoint / MAP_FILE)
 
     def load_state(self, checkpoint: Path) -> None:
-        """Take the loss's own weights from a checkpoint's folder."""
+        """Read the loss's own weights from a checkpoint's folder."""
         if self.guide_map is not None:
-            self.guide_map.load_state_dict(load_file(checkpoint / STATE))
+            self.guide_map.load_state_dict(load_file(checkpoint / MAP_FILE))
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
-        """The mean loss of a batch.
+        """Compute the mean loss of a batch.
 
         Args:
-            sentence_features: Tokenised columns: anchors, positives, then K columns of negatives, B rows each.
+            sentence_features: Tokenized columns: anchors, positives, then K columns of negatives, B rows each.
             labels: (B,) pair ids.
 
         Raises:
@@ -167,11 +146,16 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
                 where="the data set's `label` column",
                 fix="train on index.to_dataset(), and keep its label column",
             )
-        columns = list(sentence_features)
+        first, *others = sentence_features
+        # Not popped in place: MatryoshkaLoss hands the same features in once for every dimension.
+        columns = [{name: value for name, value in first.items() if name != GUIDE_BATCH}, *others]
+        added: GuideBatch | None = first.get(GUIDE_BATCH)
+        hard_negatives = added.hard_negatives.to(labels.device) if added else labels.new_empty(len(labels), 0)
+        batch = BatchLabels(labels, hard_negatives, [slice(None)] * len(columns))
         if not (self.uses_gradient_cache and torch.is_grad_enabled()):
-            return self.calculate_loss([[each] for each in embed_columns(self.model, columns)], labels)
+            return self.calculate_loss([[each] for each in embed_columns(self.model, columns)], batch)
         columns, places = zip(*map(longest_first, columns), strict=True)
-        return self.forward_cached(columns, (labels, places))  # type: ignore[arg-type]  (handed on as they are)
+        return self.forward_cached(columns, batch._replace(places=places))  # type: ignore[arg-type]  (handed on as is)
 
     def embed_minibatch(
         self,
@@ -182,7 +166,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         copy_random_state: bool,
         random_state: RandContext | None = None,
     ) -> tuple[Tensor, RandContext | None]:
-        """Embed some rows of a column, longest first; the mixin asks for it, without a graph and then with one."""
+        """Embed some rows of a column, longest first; the mixin calls it without a graph and then with one."""
         if not is_padded_text(sentence_feature):
             return super().embed_minibatch(sentence_feature, begin, end, with_grad, copy_random_state, random_state)
         width = int(sentence_feature["attention_mask"][begin].sum())
@@ -194,90 +178,97 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
     def calculate_loss(
         self,
         reps: list[list[Tensor]],
-        labels: Any = None,  # noqa: ANN401
+        labels: Any = None,  # noqa: ANN401 (the mixin's signature)
         *,
         with_backward: bool = False,
     ) -> Tensor:
-        """The mean loss of a batch whose texts are embedded; named and formed as ``MatryoshkaLoss`` looks for it.
+        """Compute the mean loss of a batch whose texts are embedded; ``MatryoshkaLoss`` wraps a method of this name.
 
         In a run of several processes the rows are this process's, the candidates those of all.
 
         Args:
             reps: For each column its (rows, D) embeddings, in one or several pieces.
-            labels: (B,) pair ids; or these, and for each column the places of its rows.
-            with_backward: Whether to give the embeddings their gradients at once.
+            labels: A ``BatchLabels``.
+            with_backward: Whether to compute the gradients of the embeddings at once.
         """
         device = reps[0][0].device
-        labels, places = labels if isinstance(labels, tuple) else (labels, [slice(None)] * len(reps))
         with torch.autocast(device.type, enabled=False):  # a score rounded to half precision would move a threshold
-            embedded = [torch.cat(pieces)[place] for pieces, place in zip(reps, places, strict=True)]
-            own = [F.normalize(each.float(), dim=-1) for each in embedded]
-            embeddings, all_labels, first = gather(own, labels)
-            negatives = torch.cat(embeddings[2:]) if embeddings[2:] else embeddings[0][:0]
-            student = PairVectors(embeddings[0], embeddings[1], negatives)
-            guide = self.guides.look_up(all_labels.cpu().numpy(), len(embeddings) - 2, device)
-            pairs = len(labels)
-            cells = 3 * len(all_labels) + len(negatives)
+            ordered = [torch.cat(pieces)[place] for pieces, place in zip(reps, labels.places, strict=True)]
+            columns = [F.normalize(each.float(), dim=-1) for each in ordered]
+            columns, batch, first = self._gather(columns, labels)
+            student = PairVectors(columns[0], columns[1], torch.cat([columns[0][:0], *columns[2:]]))
             linear = [self.guide_map.weight] if self.guide_map else []
+            pairs = len(labels.pair_ids)
+            candidates = 3 * len(student.anchors) + len(student.negatives)
             value = in_row_slices(
                 [*student, *linear],
                 torch.arange(first, first + pairs, device=device),
-                max(1, SLICE_CELLS // cells),
-                lambda rows, *inputs: self._row_losses(rows, PairVectors(*inputs[:3]), guide, *inputs[3:]) / pairs,
+                max(1, SLICE_CANDIDATES // candidates),
+                lambda rows, *inputs: self._row_losses(rows, PairVectors(*inputs[:3]), batch, *inputs[3:]) / pairs,
             )
         if with_backward:
             value.backward()
         return value.detach() if with_backward else value
 
-    def _row_losses(self, rows: Tensor, student: PairVectors, guide: BatchGuide, *linear: Tensor) -> Tensor:
-        """The sum of the losses of some rows of a batch."""
-        switches = {"contrast_anchors": self.contrast_anchors, "contrast_positives": self.contrast_positives}
-        scores = similarities(student, rows, **switches)
+    def _gather(self, columns: list[Tensor], labels: BatchLabels) -> tuple[list[Tensor], IndexedBatch, int]:
+        """Exchange embeddings and ids with the other processes and look the whole batch up.
+
+        Returns:
+            The (W * B, D) columns of all W processes, the batch, and which of its rows is this process's first.
+        """
+        ids = torch.cat([labels.pair_ids[:, None], labels.hard_negatives], dim=1)
+        columns, ids, first = gather(columns, ids)
+        pair_ids, hard_negatives = np.split(ids.cpu().numpy(), [1], axis=1)
+        own = len(columns) - 2 - hard_negatives.shape[1]
+        batch = look_up(self.index, pair_ids[:, 0], hard_negatives, own, columns[0].device, self.reranker)
+        if not self.known_positives:
+            batch = replace(batch, texts=batch.texts.as_distinct())
+        return columns, batch, first
+
+    def _row_losses(self, rows: Tensor, student: PairVectors, batch: IndexedBatch, *linear: Tensor) -> Tensor:
+        """Sum the losses of some rows of a batch."""
+        scores = similarities(student, rows, **self._contrast)
         with torch.no_grad():
-            own, again = self._own_cells(rows, scores, guide), guide.texts.again
-            weights = self._weights(rows, own._replace(an=own.an | again).joined(), guide, switches)
-        value = contrastive_loss(scores.joined() / self.temperature, weights, rows)
-        return value + score_terms(self.terms, rows, student, guide.views[0].vectors, scores, own, again, *linear)
+            excluded, repeated = same_text(batch.texts, rows, scores), batch.texts.repeated
+            excluded = excluded._replace(an=excluded.an | (batch.texts.negatives < 0))
+            masked = excluded._replace(an=excluded.an | repeated).joined()
+            if self.judge:
+                masked = self._judged(rows, batch, masked) | masked
+        value = contrastive_loss(scores.joined() / self.settings.temperature, masked, rows)
+        terms, guide = self.settings.terms, batch.guide.vectors
+        return value + distillation_terms(terms, rows, student, guide, scores, excluded, repeated, *linear)
 
-    def _own_cells(self, rows: Tensor, scores: Blocks, guide: BatchGuide) -> Blocks:
-        """Candidates that leave whatever the guide says: a text against itself, missing negatives, known positives."""
-        own = self_cells(rows, scores)
-        own = own._replace(an=own.an | (guide.texts.negatives < 0))
-        return own.or_(same_text(guide.texts, rows, scores)) if self.known_positives else own
+    def _judged(self, rows: Tensor, batch: IndexedBatch, excluded: Tensor) -> Tensor:
+        """Mark the candidates that the judges call false negatives, (R, C) bool, and count them."""
+        assert self.judge
+        excess = self.judge.excess(batch.guide, rows, **self._contrast)
+        if batch.reranked:
+            excess = overrule(excess, batch.reranked, rows)
+        judged = excess.joined() > 0
+        self.statistics.count(judged, excluded, self.judge.thresholds(batch.guide, rows), rows)
+        return judged
 
-    def _weights(self, rows: Tensor, own: Tensor, guide: BatchGuide, switches: dict[str, bool]) -> Tensor:
-        """(R, C) log of how much each cell counts."""
-        weights = torch.zeros(own.shape, device=own.device).masked_fill(own, -torch.inf)
-        if not self.judges:
-            return weights
-        by_guide = zip(self.judges, guide.views, strict=True)
-        excesses = [judge.excess(view, rows, **switches) for judge, view in by_guide]
-        agreement = agreed(excesses, self._spreads, self.vote)
-        if self.reranked and guide.scored:
-            agreement = self.reranked.overrule(agreement, guide.scored, rows)
-        excess = agreement.joined()
-        if self.judge_softness:
-            weights = weights + F.logsigmoid(-excess / self.judge_softness)
-        else:
-            weights = weights.masked_fill(excess > 0, -torch.inf)
-        self.cells.count(excess > 0, weights, own, self.judges[0].thresholds(guide.views[0], rows), rows)
-        return weights
+    @property
+    def _contrast(self) -> dict[str, bool]:
+        """Which blocks take part, as keywords of ``similarities``."""
+        settings = self.settings
+        return {"contrast_anchors": settings.contrast_anchors, "contrast_positives": settings.contrast_positives}
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Settings of the loss, for the model card."""
+        """List the settings of the loss for the model card."""
+        settings = asdict(self.settings)
+        terms, _ = settings.pop("terms"), settings.pop("mining")
+        if not self.settings.terms.kl_weight:
+            terms = {name: value for name, value in terms.items() if not name.startswith("kl_")}
+        reranker = self.reranker and self.reranker.scores.request["reranker"]["name"]
         return {
-            "judge": self.judges[0].name if self.judges else None,
-            "judge_threshold": getattr(self.judges[0], "threshold", None) if self.judges else None,
-            "guides": [public_name(index.manifest.request.guide["name"]) for index in self.guides.indexes],
-            "reranker": public_name(self.reranked.rescored.folder.request["reranker"]["name"])
-            if self.reranked
-            else None,
-            **{
-                name: value
-                for name, value in asdict(self.terms).items()
-                if not name.startswith("kl_") or self.terms.kl_weight
-            },
-            **{name: getattr(self, name) for name in CARD},
+            **settings,
+            **terms,
+            "judge_threshold": getattr(self.judge, "threshold", None),
+            "guide": public_name(self.index.manifest.request.guide["name"]),
+            "reranker": reranker and public_name(reranker),
+            "known_positives": self.known_positives,
+            "mini_batch_num_tokens": self.mini_batch_num_tokens,
         }
 
     @property

@@ -1,7 +1,8 @@
 """Judges of false negatives: how far each candidate of a batch is above what a true negative would score.
 
-``positive`` is the paper's: a candidate closer to the anchor than the anchor's own positive. ``neighborhood`` judges
-pairs by pairs, on the scale of each text's own neighbourhood; docs/JUDGE.md says why and what it is worth.
+``positive`` is the paper's judge: a candidate closer to the anchor than the anchor's own positive is a false negative.
+``neighborhood`` compares pairs with pairs, relative to the local density of their texts; docs/JUDGE.md says why and
+what it is worth. Judges are plain functions of tensors, for the loss and for choosing hard negatives.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ...shared.candidates import Blocks, PairVectors, similarities
-from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.sampling import evenly_spread
 from ...shared.types import JudgeName, MarginStrategy
+from ..settings import JudgeSettings
 
 SAMPLED_PAIRS = 16_384
 TEXTS_OF_A_PAIR = 2
@@ -24,11 +25,11 @@ SCORES_OF_TWO_PAIRS = 4
 
 
 class GuideView(NamedTuple):
-    """What the guide knows about the texts of a batch.
+    """What the guide knows about the texts of a batch, float32.
 
     Attributes:
         vectors: Unit vectors.
-        density: Of each text its guide score with its K-th nearest other text: (B,), (B,), (N,).
+        density: Each text's guide score with its K-th nearest other text: (B,), (B,), (N,).
     """
 
     vectors: PairVectors
@@ -36,37 +37,34 @@ class GuideView(NamedTuple):
 
 
 class Judge(Protocol):
-    """Says of every cell of some rows how far above its threshold it is; above 0 it is a false negative.
-
-    What it says of targets is ignored.
-    """
+    """Measures how far each candidate is above the threshold of its row; above 0 it is a false negative."""
 
     @property
     def name(self) -> JudgeName:
-        """How settings and model cards call it."""
+        """Its name in settings and model cards."""
         ...
 
     def excess(self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
-        """Blocks of the rows, on the scale of guide scores.
+        """Compute the distance above the threshold, on the judge's own scale; that of targets has no meaning.
 
         Args:
             guide: The batch.
-            rows: (R,) which pair each row is.
-            contrast_anchors: Whether the aa block takes part.
-            contrast_positives: Whether the pp block takes part.
+            rows: (R,) int64 number of each row's pair in the batch.
+            contrast_anchors: Whether the block aa takes part.
+            contrast_positives: Whether the block pp takes part.
         """
         ...
 
     def thresholds(self, guide: GuideView, rows: Tensor) -> Tensor:
-        """(R,) what a candidate of each row is measured against, on the judge's own scale."""
+        """Compute the threshold of each row, on the judge's own scale: (R,)."""
         ...
 
 
 def thresholds(positive_scores: Tensor, margin: float, strategy: MarginStrategy) -> Tensor:
-    """The guide score above which a candidate is a false negative.
+    """Compute the score above which a candidate is a false negative, from that of anchor and positive, s.
 
-    ``absolute``: ``s - margin``; ``relative``: ``s - abs(s) * margin``, with s the guide score of anchor and positive
-    (Solatorio 2024, arXiv 2402.16829, section 3, with the margins of sentence-transformers' ``GISTEmbedLoss``).
+    ``absolute``: ``s - margin``; ``relative``: ``s - abs(s) * margin`` (Solatorio 2024, arXiv 2402.16829, section 3,
+    with the margins of sentence-transformers' ``GISTEmbedLoss``).
     """
     return positive_scores - (positive_scores.abs() * margin if strategy == "relative" else margin)
 
@@ -83,8 +81,8 @@ class PositiveJudge(NamedTuple):
         scores = similarities(
             guide.vectors, rows, contrast_anchors=contrast_anchors, contrast_positives=contrast_positives
         )
-        limit = thresholds(scores.ap.gather(1, rows[:, None]), self.margin, self.strategy)
-        return scores.each(lambda block: block - limit)
+        limits = thresholds(scores.ap.gather(1, rows[:, None]), self.margin, self.strategy)
+        return scores.map(lambda block: block - limits)
 
     def thresholds(self, guide: GuideView, rows: Tensor) -> Tensor:
         """See ``Judge``."""
@@ -93,7 +91,7 @@ class PositiveJudge(NamedTuple):
 
 
 class NeighborhoodJudge(NamedTuple):
-    """Pairs by pairs: every cell between two pairs leaves when their ``relatedness`` is above the threshold."""
+    """Two pairs whose ``relatedness`` is above the threshold have no negatives in each other."""
 
     threshold: float
     name: JudgeName = "neighborhood"
@@ -115,12 +113,11 @@ class NeighborhoodJudge(NamedTuple):
 
 
 def relatedness(guide: GuideView, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """How closely pairs belong together, on the scale of each text's own neighbourhood.
+    """Compute how closely pairs belong together, relative to the local density of their texts.
 
     A guide score g(x, y) is compared with what is usual around x and y: ``g(x, y) - (r(x) + r(y)) / 2``, with r the
-    score with the K-th nearest other text (cross-domain similarity local scaling, Conneau et al. 2018, arXiv
-    1710.04087, up to the factor two and with the K-th score for the mean of the first K). Summed over the four
-    scores between pairs i and j:
+    local density (cross-domain similarity local scaling, Conneau et al. 2018, arXiv 1710.04087, up to the factor two
+    and with the K-th score for the mean of the first K). Summed over the four scores between pairs i and j:
 
         z_ij = g(a_i, p_j) + g(a_j, p_i) + g(a_i, a_j) + g(p_i, p_j) - r(a_i) - r(p_i) - r(a_j) - r(p_j)
 
@@ -129,7 +126,7 @@ def relatedness(guide: GuideView, rows: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         guide: The batch, B pairs and N negatives.
-        rows: (R,) which pair each row is.
+        rows: (R,) int64 number of each row's pair in the batch.
 
     Returns:
         (R, B) of each row's pair with every pair, and (R, N) with every negative.
@@ -143,74 +140,43 @@ def relatedness(guide: GuideView, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def excess_of_candidates(judge: Judge, guide: GuideView) -> Tensor:
-    """A judge's say on each pair's own candidates, for choosing hard negatives: (B, M).
+    """Judge each pair's own candidates, for choosing hard negatives: (B, M), see ``Judge.excess``.
 
     Args:
         judge: Any judge.
         guide: (B, 1, D) anchors, (B, 1, D) positives, (B, M, D) candidates, and their density (B, 1), (B, 1), (B, M).
     """
-    alone = torch.zeros(1, dtype=torch.int64)
+    only_row = torch.zeros(1, dtype=torch.int64)
 
     def of_pair(view: GuideView) -> Tensor:
-        return judge.excess(view, alone, contrast_anchors=False, contrast_positives=False).an[0]
+        return judge.excess(view, only_row, contrast_anchors=False, contrast_positives=False).an[0]
 
     return torch.vmap(of_pair)(guide)
 
 
 def usual_relatedness(index: GuideIndex, quantile: float = 0.5) -> float:
-    """The threshold that an index asks for: as related as an anchor is to its own positive, in the middle.
+    """Choose the threshold of an index: as related as an anchor is to its own positive, in the middle.
 
     Four times the median over pairs, or another quantile, of ``g(a, p) - (r(a) + r(p)) / 2``. It follows guide, K and
     corpus: where positives are hardly closer than other texts (questions of one intent) it is near 0, where they stand
     out (a function's documentation) far above.
 
     Args:
-        index: An open index; up to 16,384 of its pairs are looked at, evenly spread.
-        quantile: 0 to 1; a lower one removes more.
+        index: An open index; up to 16,384 of its pairs are read, evenly spread.
+        quantile: 0 to 1; a lower one masks more.
     """
-    places = evenly_spread(len(index), SAMPLED_PAIRS)
-    ids = index.pairs(places, 0)
+    ids = index.pairs(evenly_spread(len(index), SAMPLED_PAIRS), 0)
     anchors, positives = (index.vectors(each).astype(np.float32) for each in (ids.anchors, ids.positives))
     scores = np.einsum("nd,nd->n", anchors, positives)
     usual = (index.density(ids.anchors) + index.density(ids.positives)) / TEXTS_OF_A_PAIR
     return SCORES_OF_TWO_PAIRS * float(np.quantile(scores - usual, quantile))
 
 
-def make_judge(
-    name: JudgeName,
-    index: GuideIndex,
-    margin: float,
-    strategy: MarginStrategy,
-    threshold: float | None,
-    quantile: float = 0.5,
-) -> PositiveJudge | NeighborhoodJudge:
-    """The judge of that name.
-
-    Args:
-        name: ``positive`` or ``neighborhood``.
-        index: The guide index.
-        margin: Lowers the threshold; greater removes more.
-        strategy: How a margin is taken from a positive's score; the other judge knows ``absolute`` only.
-        threshold: Of ``neighborhood``; None for the one that the index asks for.
-        quantile: Which one that is.
-
-    Raises:
-        SettingsError: Name, strategy and threshold do not go together.
-    """
-    if strategy not in ("absolute", "relative"):
-        raise SettingsError(f"There is no margin strategy {strategy!r}", fix="give absolute or relative")
-    if name == "positive":
-        if threshold is not None:
-            raise SettingsError(
-                "The judge `positive` has a threshold for each pair, its positive's score",
-                where=f"judge_threshold={threshold}",
-                fix="give a margin, or the judge `neighborhood`",
-            )
-        return PositiveJudge(margin, strategy)
-    if name != "neighborhood":
-        raise SettingsError(f"There is no judge {name!r}", fix="give positive or neighborhood")
-    if strategy != "absolute":
-        raise SettingsError(
-            "A relative margin needs a positive's score", where="judge `neighborhood`", fix="give an absolute margin"
-        )
-    return NeighborhoodJudge((usual_relatedness(index, quantile) if threshold is None else threshold) - margin)
+def make_judge(settings: JudgeSettings, index: GuideIndex) -> PositiveJudge | NeighborhoodJudge:
+    """Make the judge of these settings for an index."""
+    if settings.judge == "positive":
+        return PositiveJudge(settings.margin, settings.margin_strategy)
+    threshold = settings.judge_threshold
+    if threshold is None:
+        threshold = usual_relatedness(index, settings.judge_quantile)
+    return NeighborhoodJudge(threshold - settings.margin)

@@ -1,4 +1,4 @@
-"""A reranker as judge of the cells it has read: there its say replaces the guide's."""
+"""A reranker as judge of the candidates that it has read: there its judgement replaces the guide's."""
 
 from __future__ import annotations
 
@@ -8,86 +8,66 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...shared.candidates import Blocks
+from ...shared.candidates import Blocks, row_of_pair
 from ...shared.guide_index.ragged import runs
+from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.types import MarginStrategy
 from .judges import thresholds
-from .rescored import RerankedPairs, Rescored
 
 
-class ScoredCells(NamedTuple):
-    """Candidates of one block that a reranker has read, (M,) each.
+class RerankedCandidates(NamedTuple):
+    """The candidates of a batch that the reranker has read, (M,) each.
 
     Attributes:
-        pairs: int64 pair of the batch whose anchor it is.
-        columns: int64 column of the candidate.
-        scores: float32.
+        pairs: int64 number of the pair in the batch whose anchor it is.
+        columns: int64 number of the candidate among the batch's documents, positives first, then negatives.
+        excess: float32 distance above the pair's threshold; above 0 it is a false negative.
     """
 
     pairs: Tensor
     columns: Tensor
-    scores: Tensor
+    excess: Tensor
 
 
-class ScoredBatch(NamedTuple):
-    """What a reranker knows of a batch.
+class RerankerJudge(NamedTuple):
+    """Calls a document a false negative where the reranker scores it above the pair's positive, less the margin."""
 
-    Attributes:
-        positives: (B,) float32 its score of each pair.
-        ap: Candidates of the block ``ap``.
-        an: Candidates of the block ``an``.
-    """
-
-    positives: Tensor
-    ap: ScoredCells
-    an: ScoredCells
-
-
-class Reranked(NamedTuple):
-    """Scores of a reranker, and how far below a positive's a candidate is a false negative already."""
-
-    rescored: Rescored
+    scores: RerankerScores
     margin: float = 0.0
     strategy: MarginStrategy = "absolute"
 
-    def limits(self, positives: Tensor) -> Tensor:
-        """(B,) its scores of pairs' positives -> the score above which a candidate is a false negative."""
-        return thresholds(positives, self.margin, self.strategy)
+    def thresholds(self, pair_ids: np.ndarray) -> np.ndarray:
+        """Compute the reranker's score above which a document is a false negative: pair ids (B,) -> (B,) float32."""
+        return thresholds(torch.from_numpy(self.scores.positive_scores(pair_ids)), self.margin, self.strategy).numpy()
 
-    def overrule(self, excess: Blocks, batch: ScoredBatch, rows: Tensor) -> Blocks:
-        """The judge's say of some rows, the reranker's in its place where that has read anchor and document.
+    def candidates(self, pair_ids: np.ndarray, documents: np.ndarray, device: torch.device) -> RerankedCandidates:
+        """Find the candidates of a batch that the reranker has read.
 
         Args:
-            excess: What the judge says.
-            batch: What the reranker knows.
-            rows: (R,) which pair each row is.
+            pair_ids: (B,) pairs of the batch.
+            documents: (C,) text ids of the batch's positives, then of its negatives; -1 for none.
+            device: Where the loss is computed.
         """
-        limits = self.limits(batch.positives)
-        return excess._replace(
-            ap=_overruled(excess.ap, batch.ap, rows, limits), an=_overruled(excess.an, batch.an, rows, limits)
-        )
+        read = self.scores.documents(pair_ids)
+        excess = self.scores.scores(pair_ids) - self.thresholds(pair_ids)[:, None]
+        order = np.argsort(documents, kind="stable")
+        first, last = (np.searchsorted(documents[order], read.ravel(), side=side) for side in ("left", "right"))
+        places, owner = runs(first, np.where(read.ravel() < 0, 0, last - first), len(order))
+        arrays = (owner // read.shape[1], order[places], excess.ravel()[owner])
+        return RerankedCandidates(*(torch.as_tensor(array, device=device) for array in arrays))
 
 
-def _overruled(block: Tensor, cells: ScoredCells, rows: Tensor, limits: Tensor) -> Tensor:
-    row_of_pair = torch.full_like(limits, -1, dtype=torch.int64)
-    row_of_pair[rows] = torch.arange(len(rows), device=rows.device)
-    row = row_of_pair[cells.pairs]
-    here = row >= 0
-    above = cells.scores - limits[cells.pairs]
-    return block.index_put((row[here], cells.columns[here]), above[here])
-
-
-def scored_cells(pairs: RerankedPairs, candidates: np.ndarray, device: torch.device) -> ScoredCells:
-    """Where the candidates of a batch are documents that the reranker has read with a pair's anchor.
+def overrule(excess: Blocks, reranked: RerankedCandidates, rows: Tensor) -> Blocks:
+    """Replace the guide's judgement of some rows by the reranker's where it has read anchor and document.
 
     Args:
-        pairs: What it has read, of B pairs.
-        candidates: (C,) text ids, a column each; -1 for none.
-        device: Where the loss is computed.
+        excess: The guide's judgement.
+        reranked: What the reranker has read.
+        rows: (R,) int64 number of each row's pair in the batch.
     """
-    order = np.argsort(candidates, kind="stable")
-    asked = pairs.documents.ravel()
-    first, last = (np.searchsorted(candidates[order], asked, side=side) for side in ("left", "right"))
-    places, owner = runs(first, np.where(asked < 0, 0, last - first), len(order))
-    found = (owner // pairs.documents.shape[1], order[places], pairs.scores.ravel()[owner])
-    return ScoredCells(*(torch.as_tensor(each, device=device) for each in found))
+    documents = torch.cat([excess.ap, excess.an], dim=1)
+    row = row_of_pair(rows, excess.ap.shape[1])[reranked.pairs]
+    present = row >= 0
+    documents[row[present], reranked.columns[present]] = reranked.excess[present]
+    ap, an = documents.split([excess.ap.shape[1], excess.an.shape[1]], dim=1)
+    return excess._replace(ap=ap, an=an)

@@ -1,7 +1,7 @@
 """The gradient of a loss in slices of rows, so that memory does not grow with the square of the batch.
 
-It is what one pass over everything would give: values are summed, and every slice's gradient is taken before the next
-slice is computed.
+Values are summed, and every slice's gradient is computed before the next slice: the result is that of one pass over
+all rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def in_row_slices(inputs: Sequence[Tensor], rows: Tensor, slice_rows: int, loss: Callable[..., Tensor]) -> Tensor:
-    """The sum of a loss over slices of rows, with its gradient, holding the graph of one slice at a time.
+    """Sum a loss over slices of rows, with its gradient; only the graph of one slice is in memory at a time.
 
     Args:
         inputs: Tensors that every row may depend on.
@@ -26,11 +26,11 @@ def in_row_slices(inputs: Sequence[Tensor], rows: Tensor, slice_rows: int, loss:
         A scalar whose backward pass gives every input its gradient.
     """
     if not torch.is_grad_enabled():
-        return torch.stack([loss(part, *inputs) for part in rows.split(slice_rows)]).sum()
+        return torch.stack([loss(chunk, *inputs) for chunk in rows.split(slice_rows)]).sum()
     leaves = [each.detach().requires_grad_() for each in inputs]
     total = torch.zeros((), device=inputs[0].device)
-    for part in rows.split(slice_rows):
-        value = loss(part, *leaves)
+    for chunk in rows.split(slice_rows):
+        value = loss(chunk, *leaves)
         value.backward()
         total += value.detach()
     gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]

@@ -1,4 +1,4 @@
-"""What becomes of the candidate cells: counted while training, and told to the trainer's loggers."""
+"""Counts of masked candidates, summed while training and reported to the trainer's loggers."""
 
 from __future__ import annotations
 
@@ -9,78 +9,71 @@ from torch import Tensor
 
 from ..distributed import all_reduce_sum, is_main_process
 
-# Numbers of rows are summed as integers, in this unit: exact in any order, on any device, over any number of steps.
-UNITS = 2**16
-
 
 class MaskCounts(NamedTuple):
     """Sums over the rows of batches.
 
     Attributes:
-        removed: Candidates that the judge took out.
-        candidates: Candidates that it was asked of: neither targets, nor taken out by another rule.
+        masked: Candidates that the judge has masked.
+        candidates: Candidates that were judged: neither targets, nor masked by another rule.
         rows: Rows.
-        weight: How much the candidates count in the softmax together, in ``UNITS``; one that stays whole counts 1.
-        threshold: The (first) judge's thresholds, in ``UNITS``.
+        threshold: The thresholds of the judge, summed over rows.
     """
 
-    removed: int = 0
-    candidates: int = 0
-    rows: int = 0
-    weight: int = 0
-    threshold: int = 0
+    masked: float = 0
+    candidates: float = 0
+    rows: float = 0
+    threshold: float = 0.0
 
-    def since(self, before: MaskCounts) -> MaskCounts:
-        """What has been counted since then."""
-        return MaskCounts(*(now - then for now, then in zip(self, before, strict=True)))
+    def since(self, earlier: MaskCounts) -> MaskCounts:
+        """Subtract earlier counts."""
+        return MaskCounts(*(now - then for now, then in zip(self, earlier, strict=True)))
 
     def means(self) -> dict[str, float]:
-        """Share of removed cells, effective number of negatives and mean threshold of a row; none of no candidates."""
+        """Compute the share of masked candidates, the negatives left of a row and its threshold; empty without rows."""
         if not self.candidates:
             return {}
         return {
-            "removed_share": self.removed / self.candidates,
-            "effective_negatives": self.weight / UNITS / self.rows,
-            "mean_threshold": self.threshold / UNITS / self.rows,
+            "removed_share": self.masked / self.candidates,
+            "effective_negatives": (self.candidates - self.masked) / self.rows,
+            "mean_threshold": self.threshold / self.rows,
         }
 
 
 class MaskStatistics:
-    """Adds up, over batches, what became of the candidate cells; see ``MaskCounts``."""
+    """Sums ``MaskCounts`` over batches, on the device of the loss, so that no step waits for a number."""
 
     def __init__(self) -> None:
-        self._sums: Tensor | None = None
-        self._told = MaskCounts()
+        self._sums: tuple[float | Tensor, ...] = MaskCounts()
+        self._reported = MaskCounts()
 
-    def count(self, judged: Tensor, weights: Tensor, own: Tensor, thresholds: Tensor, rows: Tensor) -> None:
+    def count(self, judged: Tensor, excluded: Tensor, thresholds: Tensor, rows: Tensor) -> None:
         """Add rows of a batch.
 
         Args:
-            judged: (R, C) bool: cells above the judge's threshold.
-            weights: (R, C) log of how much each cell counts.
-            own: (R, C) bool: cells that other rules take out.
-            thresholds: (R,) on the scale of the guide's scores.
-            rows: (R,) column of each row's target.
+            judged: (R, C) bool: candidates above the judge's threshold.
+            excluded: (R, C) bool: candidates that other rules mask.
+            thresholds: (R,) on the judge's own scale.
+            rows: (R,) int64 column of each row's target.
         """
-        candidates = ~own
+        candidates = ~excluded
         candidates[torch.arange(len(rows), device=rows.device), rows] = False
-        counts = [(judged & candidates).sum(), candidates.sum(), rows.new_tensor(len(rows))]
-        of_rows = [(weights.exp() * candidates).sum(1), thresholds]
-        added = torch.stack([*counts, *((each * UNITS).round().long().sum() for each in of_rows)])
-        self._sums = added if self._sums is None else self._sums.to(added.device) + added
+        precise = torch.float32 if thresholds.device.type == "mps" else torch.float64  # which MPS lacks
+        added = (judged & candidates).sum(), candidates.sum(), len(rows), thresholds.sum(dtype=precise)
+        self._sums = tuple(total + value for total, value in zip(self._sums, added, strict=True))
 
     def start_from(self, counts: MaskCounts) -> None:
-        """Go on counting from an earlier run's counts; the first process holds them for all."""
-        self._sums = torch.tensor(counts if is_main_process() else MaskCounts())
-        self._told = counts
+        """Continue the counts of an earlier run, which were summed over its processes."""
+        self._sums = counts if is_main_process() else MaskCounts()
+        self._reported = counts
 
     def counts(self) -> MaskCounts:
-        """The counts so far, of all processes; all of them have to ask."""
-        return MaskCounts(*all_reduce_sum(MaskCounts() if self._sums is None else self._sums.tolist()))
+        """Sum the counts so far over all processes; every process has to call this."""
+        return MaskCounts(*all_reduce_sum([float(total) for total in self._sums]))
 
-    def news(self) -> dict[str, float]:
-        """The means since the last call, rounded; all processes have to ask."""
+    def recent_means(self) -> dict[str, float]:
+        """Compute the means since the last call, rounded; every process has to call this."""
         counts = self.counts()
-        means = counts.since(self._told).means()
-        self._told = counts
+        means = counts.since(self._reported).means()
+        self._reported = counts
         return {name: round(value, 5) for name, value in means.items()}

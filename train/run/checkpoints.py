@@ -24,8 +24,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from ...shared.errors import GistcacheError, IndexFaultError, first_line
 from ...shared.guide_index.manifest import refuse_differences
-from ...shared.storage.checksummed_json import read_checksummed, write_checksummed
 from ...shared.storage.files import sha256_of
+from ...shared.storage.integrity import read_checksummed, write_checksummed
 from ..distributed import all_reduce_sum, is_main_process, wait
 from ..loss.guided_loss import GuidedContrastiveLoss
 from ..loss.statistics import MaskCounts
@@ -47,7 +47,7 @@ DISK_WORDS = (
 
 
 class Resumed(NamedTuple):
-    """A whole checkpoint and the counts of cells up to it."""
+    """A whole checkpoint and the counts of candidates up to it."""
 
     folder: Path
     counts: MaskCounts
@@ -59,7 +59,7 @@ class Checkpoints(TrainerCallback):
     Args:
         run: What determines the weights, JSON-ready.
         minutes: Write a checkpoint when so many have passed since the last one.
-        loss: Its counts of cells and its own weights belong to a checkpoint.
+        loss: Its counts of candidates and its own weights belong to a checkpoint.
     """
 
     def __init__(self, run: dict[str, Any], minutes: float, loss: GuidedContrastiveLoss) -> None:
@@ -79,7 +79,7 @@ class Checkpoints(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Add what is ours to the checkpoint, and seal it."""
-        folder, counts = Path(str(args.output_dir)), self.loss.cells.counts()
+        folder, counts = Path(str(args.output_dir)), self.loss.statistics.counts()
         checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         wait()  # each process writes its own random state
         if is_main_process():
@@ -141,7 +141,7 @@ def newest_whole(folder: Path, run: dict[str, Any]) -> Resumed | None:
             logger.warning("%s is not whole and is not used; it is now %s. %s", checkpoint, aside.name, error.what)
             continue
         refuse_other_run(folder, held["run"], run, "checkpoint")
-        return Resumed(checkpoint, MaskCounts(*map(int, held["counts"])))
+        return Resumed(checkpoint, MaskCounts(*held["counts"]))
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...shared.errors import SettingsError, StorageError, first_line
-from ...shared.models.load import HUB_PATTERNS
+from ...shared.models.locate import HUB_PATTERNS
 from .output_folder import CHECKPOINTS, METRICS
 
 UPLOADED = [*HUB_PATTERNS, "README.md"]

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.model_card import generate_model_card
 
 from ...shared.guide_index.guide_index import GuideIndex
-from ...shared.models.load import hub_id, public_name
+from ...shared.models.locate import hub_id, public_name
 from ...shared.storage.files import atomic_write
 from ...shared.types import METRICS
 from ..settings import TrainSettings

@@ -16,12 +16,13 @@ from torch.nn import Parameter
 from ...shared.errors import StaleIndexError, StoppedEarly
 from ...shared.evaluation.retrieval import RetrievalSet
 from ...shared.guide_index.guide_index import GuideIndex
-from ...shared.guide_index.reranker_scores import RescoredFolder
+from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.models.device import pick_device, within_memory
-from ...shared.models.load import find_model, fingerprint_files, set_prompts
-from ...shared.progress import console, waiting
-from ...shared.storage.checksummed_json import parse_object
+from ...shared.models.load import set_prompts
+from ...shared.models.locate import find_model, fingerprint_files
+from ...shared.progress import console, spinner
 from ...shared.storage.files import PARTIAL_SUFFIX, atomic_write, write_json
+from ...shared.storage.integrity import parse_object
 from ...shared.storage.lock import folder_lock
 from ...shared.timing import Timings, peak_memory_bytes
 from ..batches.sampler import refuse_too_few
@@ -73,7 +74,7 @@ def _student_trained(settings: TrainSettings) -> dict[str, Any]:
         with folder_lock(folder) if is_main_process() else nullcontext(), writing_to(folder):
             finished = _Run(settings, indexes, held_out, run).metrics()
     if settings.push_to_hub and is_main_process():
-        with waiting("push to the hub"):
+        with spinner("push to the hub"):
             url = push(settings.out, settings.push_to_hub, private=settings.hub_private)
         console.print(f"on the hub: {url}", highlight=False)
     return finished
@@ -136,18 +137,18 @@ class _Run:
         for dim in self.dims[1:]:
             with self.student.truncate_embeddings(dim):
                 after[f"student after, {dim} dimensions"] = self._evaluated(f"evaluate {dim} dimensions")
-        cells = loss.cells.counts().means()
+        means = loss.statistics.counts().means()
         guide = _guide_figures(self.index, self.held_out)
         metrics = {
             "retrieval": {"student before": before, **after, "guide": guide},
-            **{name: cells.get(name) for name in ("removed_share", "effective_negatives", "mean_threshold")},
+            **{name: means.get(name) for name in ("removed_share", "effective_negatives", "mean_threshold")},
             "training_loss": _mean_loss(trainer.state.log_history),
             "steps": trainer.state.global_step,
             "parameters": _count(self.student.parameters()),
             "trained_parameters": trained,
             "model_bytes": size,
             **(encoding_speed(self.student, self.index) if is_main_process() else {}),
-            "seconds": self.clock.rounded(),
+            "seconds": self.clock.as_json(),
             "peak_memory_bytes": peak_memory_bytes(),
             "settings": self.settings.recorded(),
         }
@@ -164,7 +165,7 @@ class _Run:
         checkpoints = Checkpoints(self.run, self.settings.save_minutes, loss)
         trainer.add_callback(checkpoints)
         if self.resumed:
-            loss.cells.start_from(self.resumed.counts)
+            loss.statistics.start_from(self.resumed.counts)
             loss.load_state(self.resumed.folder)
             console.print(f"going on from {self.resumed.folder}", highlight=False)
         with self.clock.measure("train"), checkpoints.until_told(), ExitStack() as shown:
@@ -180,7 +181,7 @@ class _Run:
     def _evaluated(self, name: str) -> dict[str, float] | None:
         if self.held_out is None or not is_main_process():
             return None
-        with self.clock.measure(name), waiting(name):
+        with self.clock.measure(name), spinner(name):
             return self.held_out.evaluate(self.student)
 
 
@@ -191,7 +192,7 @@ def _determining(settings: TrainSettings, indexes: list[GuideIndex], held_out: R
     determining = {"held_out": held_out.fingerprint() if held_out else None, **settings.determining()}
     named = {f"index {number}": request for number, request in enumerate(others, 2)}
     if settings.rescored:
-        named["rescored"] = RescoredFolder.open(settings.rescored, indexes[0]).request
+        named["rescored"] = RerankerScores.open(settings.rescored, indexes[0]).request
     return json.loads(json.dumps({"index": first, **named, "student": student, "settings": determining}))
 
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ...shared.progress import NotedAdvance, step
+from ...shared.progress import AdvanceWithNote, step
 
 
 class StepsShown(TrainerCallback):
@@ -18,7 +18,7 @@ class StepsShown(TrainerCallback):
 
     def __init__(self, shown_until: ExitStack) -> None:
         self._shown_until = shown_until
-        self._advance: NotedAdvance | None = None
+        self._advance: AdvanceWithNote | None = None
         self._note = ""
 
     def on_train_begin(

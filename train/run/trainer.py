@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,18 @@ from ...shared.errors import SettingsError
 from ...shared.evaluation.retrieval import RetrievalSet
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.hf_dataset import pair_rows
+from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.guide_index.texts import Texts
 from ...shared.models.device import pick_device
 from ...shared.progress import console
 from ...shared.types import PRIMARY_METRIC, Role
-from ..batches.collators import BatchColumns, CachedTokens, WithHardTexts
-from ..batches.consistency import kept_pairs
+from ..batches.collators import BatchColumns, CachedTokens, HardNegativeTexts
+from ..batches.consistency import consistent_pairs, write_pairs
 from ..batches.hard_negatives import HardNegatives
-from ..batches.pair_lists import write_pairs
 from ..batches.sampler import PlannedBatches
 from ..batches.token_cache import TokenCache
 from ..distributed import is_main_process, main_process_first
 from ..loss.guided_loss import GuidedContrastiveLoss
-from ..loss.rescored import Rescored
 from ..loss.statistics import MaskStatistics
 from ..settings import LossSettings, TrainSettings
 from ..student.adapters import load_adapters
@@ -62,24 +60,25 @@ def build_trainer(
             fix=f"give a multiple of {get_world_size()}",
         )
     index = indexes[0]
-    loss = _loss(settings, indexes, student)
-    labels = kept_pairs(index, settings.keep_positive_rank, settings.out)
+    loss = _loss(settings, index, student)
+    labels = consistent_pairs(index, settings.keep_positive_rank, settings.out)
     columns = _columns(settings, loss, labels)
     query, document = (student.prompts[role] or "" for role in ("query", "document"))
     prompts = {name: query if name == "anchor" else document for name in columns.names} if query or document else None
     collator = _collator(settings, student, columns, {"query": query, "document": document}, prompts)
     tokens_are_there = isinstance(collator, CachedTokens)
-    rows = pair_rows(index, labels[:SAMPLE], columns.own) if tokens_are_there else _all_rows(index, labels, columns.own)
+    own = columns.negatives
+    rows = pair_rows(index, labels[:SAMPLE], own) if tokens_are_there else _all_rows(index, labels, own)
     trainer = StudentTrainer(
-        loss.cells,
+        loss.statistics,
         adapted=bool(settings.lora_rank),
         model=student,
-        args=_arguments(settings, PlannedBatches.of(index, columns.own, hardness=settings.hardness), prompts),
+        args=_arguments(settings, PlannedBatches.of(index, own, hardness=settings.hardness), prompts),
         train_dataset=rows,
         data_collator=collator,
         loss=_at_each_dimension(loss, student, settings),
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,  # type: ignore[arg-type]
-        callbacks=[_TellEpoch(columns.hard)] if columns.hard else None,
+        callbacks=[_TellEpoch(columns.hard_negatives)] if columns.hard_negatives else None,
     )
     trainer.remove_callback(PrinterCallback)  # see step_display.py
     describe_data(student, rows, len(labels), trainer.loss)
@@ -96,18 +95,18 @@ def _all_rows(index: GuideIndex, labels: np.ndarray, negatives: int) -> Dataset:
 
 
 class StudentTrainer(SentenceTransformerTrainer):
-    """Reports what became of the cells beside the loss, and takes a checkpoint's adapters into the student at hand.
+    """Logs the statistics of the mask beside the loss, and loads a checkpoint's adapters into the existing student.
 
     The library would load an adapted student's base model anew, by name and with all of its layers.
     """
 
-    def __init__(self, cells: MaskStatistics, *, adapted: bool, **given: Any) -> None:  # noqa: ANN401 (the library's own)
+    def __init__(self, statistics: MaskStatistics, *, adapted: bool, **given: Any) -> None:  # noqa: ANN401 (the library's own)
         super().__init__(**given)
-        self.cells, self.adapted = cells, adapted
+        self.statistics, self.adapted = statistics, adapted
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Hand a report on to log history and loggers."""
-        super().log(logs | self.cells.news() if "loss" in logs else logs, start_time)
+        super().log(logs | self.statistics.recent_means() if "loss" in logs else logs, start_time)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         if self.adapted:
@@ -128,16 +127,12 @@ class _TellEpoch(TrainerCallback):
         self.hard.epoch = int(state.epoch or 0)
 
 
-def _loss(
-    settings: TrainSettings, indexes: Sequence[GuideIndex], student: SentenceTransformer
-) -> GuidedContrastiveLoss:
-    names = {each.name for each in fields(LossSettings)} - {"loss", "negatives", "mining"}
+def _loss(settings: TrainSettings, index: GuideIndex, student: SentenceTransformer) -> GuidedContrastiveLoss:
     return GuidedContrastiveLoss(
         student,
-        indexes,
-        **{name: getattr(settings.objective, name) for name in names},
-        guided=settings.objective.loss == "guided",
-        rescored=Rescored(settings.rescored, indexes[0]) if settings.rescored else None,
+        index,
+        settings.objective,
+        reranker_scores=RerankerScores.open(settings.rescored, index) if settings.rescored else None,
         mini_batch_num_tokens=settings.mini_batch_num_tokens,
     )
 
@@ -151,8 +146,8 @@ def _at_each_dimension(
 
 
 def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss, labels: np.ndarray) -> BatchColumns:
-    """The batch's columns; hard negatives are chosen here, by the loss's own (first) judge."""
-    index, objective = loss.guides.indexes[0], settings.objective
+    """The batch's columns; hard negatives are chosen here, by the loss's own judge."""
+    index, objective = loss.index, settings.objective
     own = index.max_negatives if objective.negatives is None else objective.negatives
     if own > index.max_negatives:
         raise SettingsError(
@@ -163,12 +158,11 @@ def _columns(settings: TrainSettings, loss: GuidedContrastiveLoss, labels: np.nd
     if not objective.mining.hard_negatives:
         _refuse_no_negatives(objective, own)
         return BatchColumns(index, own)
-    judge = loss.judges[0] if loss.judges else None
-    hard = HardNegatives(index, objective.mining, judge, settings.seed, loss.reranked)
+    hard = HardNegatives(index, objective.mining, loss.judge, settings.seed, loss.reranker)
     _refuse_no_negatives(objective, own or int(hard.counts[labels].max()))
-    console.print(hard.told(labels), highlight=False)
-    if len(short := hard.short(labels)) and is_main_process():
-        write_pairs(index, short, {"negatives_found": hard.counts[short]}, settings.out / FEW_NEGATIVES)
+    console.print(hard.summary(labels), highlight=False)
+    if len(lacking := hard.lacking(labels)) and is_main_process():
+        write_pairs(index, lacking, {"negatives_found": hard.counts[lacking]}, settings.out / FEW_NEGATIVES)
         console.print(f"listed in {settings.out / FEW_NEGATIVES}", highlight=False)
     return BatchColumns(index, own, hard)
 
@@ -188,16 +182,16 @@ def _collator(
     columns: BatchColumns,
     by_role: dict[Role, str],
     prompts: dict[str, str] | None,
-) -> CachedTokens | WithHardTexts | None:
+) -> CachedTokens | HardNegativeTexts | None:
     """None where the trainer's own will do."""
     with main_process_first():
         tokens = TokenCache.of(columns.index, student, by_role) if settings.token_cache else None
     if tokens:
         return CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
-    if columns.hard is None:
+    if columns.hard_negatives is None:
         return None
     texts = Texts(columns.index)
-    return WithHardTexts(preprocess_fn=student.preprocess, prompts=prompts, texts=texts, columns=columns)
+    return HardNegativeTexts(preprocess_fn=student.preprocess, prompts=prompts, texts=texts, columns=columns)
 
 
 def _arguments(

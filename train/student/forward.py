@@ -1,13 +1,13 @@
-"""The student's forward pass over a batch: all columns at once, and little of it padding.
+"""The student's forward pass over a batch: all columns at once, with little padding.
 
-On a CPU, where the model allows it, the batch goes through packed; else padded, in as many buckets of similar length as
-pay. The gradient is that of one padded pass.
+On a CPU, where the model allows it, the batch is packed; else it is padded in as many buckets of similar length as save
+time. The gradient is that of one padded pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ...shared.models.lengths import Features, is_padded_text, pass_tokens, row_lengths, split_by_cost, take_rows
 from ...shared.models.onednn import OneDNNLinear
 from ...shared.models.packed_attention import can_pack, embed_packed, encoder_of
-from .dropout import QuickDropout
 
 
 def embed_columns(model: nn.Module, columns: Sequence[Features]) -> list[Tensor]:
@@ -28,7 +27,7 @@ def embed_columns(model: nn.Module, columns: Sequence[Features]) -> list[Tensor]
         columns: Features of one column each.
 
     Returns:
-        (rows, D) for each column, rows in their order.
+        (rows, D) for each column, its rows in order.
     """
     embedded = [embed(model, group) for group in groups_of(columns)]
     if len(embedded) == len(columns):
@@ -37,10 +36,10 @@ def embed_columns(model: nn.Module, columns: Sequence[Features]) -> list[Tensor]
 
 
 def groups_of(columns: Sequence[Features]) -> list[Features]:
-    """All columns as one, padded to the widest; the columns as they are where they cannot be one.
+    """Merge all columns into one, padded to the widest; return them unchanged where they cannot be merged.
 
-    Columns cannot be one where they are no padded text (a static student's flat token stream), or differ in what is not
-    a tensor (prompt lengths).
+    They cannot where they are no padded text (a static student's flat token stream), or differ in what is not a tensor
+    (prompt lengths).
     """
     columns = list(columns)
     first = columns[0]
@@ -58,7 +57,7 @@ def groups_of(columns: Sequence[Features]) -> list[Features]:
 
 
 def longest_first(column: Features) -> tuple[Features, Tensor | slice]:
-    """A column sorted by length, and what puts its embeddings back in order; what is no padded text stays as it is."""
+    """Sort a column by length, longest first, unless it is no padded text; also return what restores its order."""
     if not is_padded_text(column):
         return column, slice(None)
     order = np.argsort(-row_lengths(column), kind="stable")
@@ -66,13 +65,10 @@ def longest_first(column: Features) -> tuple[Features, Tensor | slice]:
 
 
 def embed(model: nn.Module, features: Features) -> Tensor:
-    """(rows, D) embeddings of one column or of several that are one."""
+    """Embed one column, or several that are merged: (rows, D)."""
     if not is_padded_text(features):
         return model(features)["sentence_embedding"]
-    with ExitStack() as stack:
-        if features["input_ids"].device.type == "cpu":
-            stack.enter_context(QuickDropout())
-            stack.enter_context(OneDNNLinear())
+    with OneDNNLinear() if features["input_ids"].device.type == "cpu" else nullcontext():
         return embed_packed(model, features) if can_pack(model, features) else _embed_buckets(model, features)
 
 
@@ -87,7 +83,7 @@ def _embed_buckets(model: nn.Module, features: Features) -> Tensor:
 
 
 def _pass_tokens(model: nn.Module, device: str) -> int:
-    """What one more pass of this model costs, in tokens."""
+    """Estimate what one more pass of this model costs, in tokens."""
     encoder = encoder_of(model)
     half = torch.is_autocast_enabled(device) or (encoder is not None and encoder.dtype != torch.float32)
     return pass_tokens(device, getattr(getattr(encoder, "config", None), "hidden_size", None), half=half)

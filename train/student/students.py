@@ -13,7 +13,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Static
 from torch import nn
 
 from ...shared.errors import ModelError, SettingsError
-from ...shared.models.load import find_model, load_model, set_max_length
+from ...shared.models.load import load_model, set_max_length
+from ...shared.models.locate import find_model
 
 TABLE_NAMES = {"embedding.weight", "embeddings"}  # sentence-transformers' and model2vec's
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from ...shared.cli.config_file import flat
+from ...shared.cli.config_file import flatten
 from ...shared.storage.files import atomic_write
 from ...shared.types import METRICS
 from .sweep_runs import Ended
@@ -36,7 +36,7 @@ def _row(ended: Ended) -> Row:
     retrieval = metrics.get("retrieval") or {}
     before, after = (retrieval.get(f"student {when}") or {} for when in ("before", "after"))
     seconds = metrics.get("seconds") or {}
-    settings = {name.replace("-", "_"): value for name, value in flat(ended.run.settings)}
+    settings = {name.replace("-", "_"): value for name, value in flatten(ended.run.settings)}
     return {
         "run": ended.run.name,
         "error": ended.error,

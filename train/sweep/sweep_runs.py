@@ -17,7 +17,7 @@ import torch
 
 from ...shared.errors import GistcacheError
 from ...shared.progress import console, step
-from ...shared.storage.checksummed_json import parse_object
+from ...shared.storage.integrity import parse_object
 from ..run.output_folder import METRICS, SWEEP_LOG
 from .sweep_file import Run
 

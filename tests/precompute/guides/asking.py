@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gistcache.precompute.guides.base import guide_of
+from gistcache.precompute.guides.choose import guide_of
 from gistcache.precompute.output.store import Store
 from gistcache.precompute.settings import ApiSettings, IndexSettings
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
+import signal
+import time
 from collections import Counter
 
 import numpy as np
 import pytest
-from gistcache.precompute.build import Journal
+from gistcache.precompute.guides import response_cache
 from gistcache.precompute.guides.local_model import ModelGuide
-from gistcache.precompute.guides.response_cache import Answers
+from gistcache.precompute.guides.response_cache import Answers, answers_in
 from gistcache.precompute.output.store import Store
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared.errors import ModelError, SettingsError, StaleIndexError
+from gistcache.shared.errors import IndexFaultError, ModelError, SettingsError, StaleIndexError
 from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.storage.journal import Journal
 from gistcache.shared.storage.remote import Remote
 from gistcache.train.run.run import train_student
 from gistcache.train.settings import TrainSettings
 
+from tests.chaos.commands import Command, finish
 from tests.conftest import build_test_index, random_pairs, random_texts, write_jsonl
 from tests.precompute.guides.asking import ROWS, TEXTS, asked, build, guide
 from tests.precompute.guides.embeddings_server import NAME
@@ -68,14 +75,14 @@ class PoweredOffError(BaseException):
     pass
 
 
-@pytest.mark.parametrize("cut", ["answer", "part"])
+@pytest.mark.parametrize("cut", ["answer", "shard"])
 def test_a_run_cut_off_goes_on_where_it_was(tmp_path, server, monkeypatch, cut):
-    """Without power just after an answer is on disk, and just before a part of vectors is recorded."""
-    owner, name = (Answers, "keep") if cut == "answer" else (Journal, "record")
+    """Without power just after an answer is on disk, and just before a shard of vectors is recorded."""
+    owner, name = (Answers, "add") if cut == "answer" else (Journal, "record")
     original, calls = getattr(owner, name), []
 
     def once(self, *arguments):
-        stopped = cut == "part" and arguments[0].path.startswith("vectors")
+        stopped = cut == "shard" and arguments[0].path.startswith("vectors")
         if not stopped:
             original(self, *arguments)
         calls.append(name)
@@ -91,25 +98,72 @@ def test_a_run_cut_off_goes_on_where_it_was(tmp_path, server, monkeypatch, cut):
     assert server.billed == Counter([*TEXTS, "dimensions"])
 
 
-def test_a_damaged_answer_is_asked_for_again(tmp_path, server, caplog):
+def test_a_killed_build_pays_again_for_no_more_than_the_request_under_way(tmp_path, server, forked):
+    write_jsonl(tmp_path / "pairs.jsonl", ROWS)
+    words = ["index", "pairs.jsonl", "--guide", f"api:{NAME}", "--dim", 32, "--out", "index"]
+    words += ["--api-base", server.url, "--api-batch", 8, "--api-concurrency", 1]
+    command = Command(*words, cwd=tmp_path, environment=dict(os.environ))
+    while server.billed.total() < 32:
+        time.sleep(0.001)
+    command.send(signal.SIGKILL, after=0)
+    assert command.end()[0] == -signal.SIGKILL
+    finish(*words, cwd=tmp_path, environment=dict(os.environ))
+    assert set(server.billed) == TEXTS
+    assert server.billed.total() <= len(TEXTS) + 8
+
+
+def test_the_first_process_alone_sends_requests(tmp_path, server, forked):
+    index = build(tmp_path / "index", server, num_workers=2)
+    assert server.billed == Counter([*TEXTS, "dimensions"])
+    assert contents(index) == contents(build(tmp_path / "one", server))
+
+
+def test_a_damaged_file_of_answers_is_an_error_that_says_what_to_do(tmp_path, server):
     server.broken_after = 4
     with pytest.raises(ModelError):
         build(tmp_path / "index", server, dim=32, api=asked(server, api_retries=0))
-    server.broken_after = None
-    path = sorted((tmp_path / "index" / "building" / "answers").glob("*.npy"))[0]
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    build(tmp_path / "index", server, dim=32)
+    path = tmp_path / "index" / "building" / "answers.sqlite"
+    path.write_bytes(b"?" * path.stat().st_size)
+    with pytest.raises(IndexFaultError, match="answers cannot be read") as caught:
+        build(tmp_path / "index", server, dim=32)
+    assert caught.value.where == str(path)
+
+
+KEYS, VECTORS = [bytes([number] * 16) for number in range(4)], np.arange(8, dtype=np.float32).reshape(4, 2)
+
+
+def test_another_machine_takes_the_answers_up_from_the_storage(tmp_path):
+    here, there = (Answers(Store(tmp_path / name, Remote("memory://answers"))) for name in ("here", "there"))
+    here.add(KEYS[:2], VECTORS[:2])
+    here.upload()
+    here.add(KEYS[2:3], VECTORS[2:3])
+    assert there.read(KEYS).keys() == set(KEYS[:2])
+    there.add(KEYS[3:], VECTORS[3:])
+    there.upload()
+    again = Answers(Store(tmp_path / "here", Remote("memory://answers"))).read(KEYS)
+    assert all(np.array_equal(again[key], vector) for key, vector in zip(KEYS, VECTORS, strict=True))
+
+
+def test_answers_go_up_now_and_then_while_they_come(tmp_path, monkeypatch):
+    store = Store(tmp_path, Remote("memory://often"))
+    monkeypatch.setattr(response_cache, "UPLOAD_SECONDS", 0.0)
+    Answers(store).add(KEYS, VECTORS)
+    assert store.remote.sizes().keys() == {"building/answers.sqlite"}
+
+
+def test_answers_of_format_version_1_are_reused(tmp_path, caplog):
+    for damaged, keys, vectors in ((False, KEYS[:2], VECTORS[:2]), (True, KEYS[2:], VECTORS[2:])):
+        rows = np.empty(2, dtype=[("key", "V16"), ("vector", "<f4", 2)])
+        rows["key"], rows["vector"] = np.frombuffer(b"".join(keys), dtype="V16"), vectors
+        file = io.BytesIO()
+        np.save(file, rows)
+        path = tmp_path / "old" / "building" / "answers" / f"{hashlib.sha256(file.getvalue()).hexdigest()}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.getvalue() + b"?" * damaged)
+    answers = Answers(Store(tmp_path / "new"), answers_in(tmp_path / "old")).read(KEYS)
+    assert answers.keys() == set(KEYS[:2])
+    assert np.array_equal([answers[key] for key in KEYS[:2]], VECTORS[:2])
     assert "this answer is damaged" in caplog.text
-    assert server.billed.total() == len(TEXTS) + 8
-
-
-def test_another_machine_reads_the_answers_from_the_storage(tmp_path):
-    here, there = (Store(tmp_path / name, Remote("memory://answers")) for name in ("here", "there"))
-    keys, rows = [bytes([number] * 16) for number in range(4)], np.arange(8, dtype=np.float32).reshape(4, 2)
-    Answers(here).keep(keys[:3], rows[:3])
-    found = np.zeros((4, 2), dtype=np.float32)
-    assert Answers(there).fill(keys, found) == [3]
-    assert np.array_equal(found[:3], rows[:3])
 
 
 def test_texts_too_long_are_shortened_and_the_rest_is_not_paid_for_again(tmp_path, server):

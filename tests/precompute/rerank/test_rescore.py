@@ -1,4 +1,4 @@
-"""A reranker's scores of an index against the library's own predictions; kept, finished, refused."""
+"""A reranker's scores of an index against the library's own predictions; reused, finished, refused."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
-from gistcache.precompute.rerank import command as rescore_module
-from gistcache.precompute.rerank.command import RescoreSettings, rescore_index
+from gistcache.precompute.rerank import rescore as rescore_module
+from gistcache.precompute.rerank.rescore import rescore_index
+from gistcache.precompute.rerank.settings import RescoreSettings
 from gistcache.shared.errors import IndexFaultError, ModelError, SettingsError, StaleIndexError
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.guide_index.reranker_scores import RescoredFolder
+from gistcache.shared.guide_index.reranker_scores import RerankerScores
 from gistcache.shared.guide_index.texts import Texts
 from sentence_transformers import CrossEncoder
 
@@ -32,7 +33,7 @@ def bytes_of(folder):
 
 def test_scores_are_those_of_the_library_one_pair_at_a_time(tmp_path, index, reranker_folder):
     folder = rescore_index(index, settings_of(reranker_folder, tmp_path / "out"))
-    assert [record.rows for record in folder.parts] == [32, 18, 32, 18, 20]
+    assert [record.rows for record in folder.shards] == [32, 18, 32, 18, 20]
     rows = [row for table in folder.tables() for row in table.to_pylist()]
     stored = [row for table in index.scores() for row in table.to_pylist()]
     assert [row["pair_id"] for row in rows] == list(range(120))
@@ -51,12 +52,12 @@ def test_scores_are_those_of_the_library_one_pair_at_a_time(tmp_path, index, rer
 def test_killed_and_finished_ends_in_the_same_bytes(tmp_path, index, reranker_folder, monkeypatch):
     whole = settings_of(reranker_folder, tmp_path / "whole")
     rescore_index(index, whole)
-    made = []
+    calls = []
     real = rescore_module.rescored_table
 
     def dying(*args):
-        made.append(len(made))
-        if len(made) == 3:
+        calls.append(args)
+        if len(calls) == 3:
             raise KeyboardInterrupt
         return real(*args)
 
@@ -65,14 +66,14 @@ def test_killed_and_finished_ends_in_the_same_bytes(tmp_path, index, reranker_fo
     with pytest.raises(KeyboardInterrupt):
         rescore_index(index, cut)
     with pytest.raises(IndexFaultError, match="no finished scores"):
-        RescoredFolder.open(cut.out, index)
+        RerankerScores.open(cut.out, index)
     with pytest.raises(StaleIndexError, match=r"settings.shard_rows: folder has 32, command asks for 50"):
         rescore_index(index, RescoreSettings(reranker=str(reranker_folder), out=cut.out, device="cpu", shard_rows=50))
     rescore_index(index, cut)
-    assert len(made) == 3 + 3  # two of five parts were kept
+    assert len(calls) == 3 + 3  # two of five shards are reused
     assert bytes_of(cut.out) == bytes_of(whole.out)
     rescore_index(index, cut)
-    assert len(made) == 6
+    assert len(calls) == 6
 
 
 def test_scores_of_something_else_are_refused(tmp_path, index, reranker_folder, guide_folder):
@@ -80,7 +81,7 @@ def test_scores_of_something_else_are_refused(tmp_path, index, reranker_folder, 
     rescore_index(index, settings_of(reranker_folder, out))
     other = GuideIndex.open(build_test_index(tmp_path / "other", random_pairs(20), guide_folder, neighbors=10))
     with pytest.raises(StaleIndexError) as error:
-        RescoredFolder.open(out, other)
+        RerankerScores.open(out, other)
     assert index.manifest.key in str(error.value)
     assert other.manifest.key in str(error.value)
     second = make_reranker(tmp_path / "second", seed=5)
@@ -89,11 +90,11 @@ def test_scores_of_something_else_are_refused(tmp_path, index, reranker_folder, 
     with pytest.raises(StaleIndexError, match=r"reranker.max_length: .* asks for 16"):
         rescore_index(index, settings_of(reranker_folder, out, max_length=16))
     moved = shutil.copytree(reranker_folder, tmp_path / "moved")
-    assert rescore_index(index, settings_of(moved, out)).key == RescoredFolder.open(out, index).key
+    assert rescore_index(index, settings_of(moved, out)).key == RerankerScores.open(out, index).key
     part = next(out.glob("rescored/*.parquet"))
     part.write_bytes(part.read_bytes()[:-1] + b"?")
     with pytest.raises(IndexFaultError, match="damaged"):
-        RescoredFolder.open(out, index)
+        RerankerScores.open(out, index)
 
 
 def test_folders_and_models_of_another_kind_are_refused(tmp_path, index, small_index, reranker_folder, guide_folder):
@@ -117,9 +118,9 @@ def test_folders_and_models_of_another_kind_are_refused(tmp_path, index, small_i
 def test_a_model_without_a_trained_scoring_head_is_refused(tmp_path, index, reranker_folder, guide_folder):
     plain = shutil.copytree(guide_folder.parent / "base", tmp_path / "plain")  # transformers' own format
     for folder in (guide_folder, plain):
-        with pytest.raises(ModelError, match="no trained scoring head") as told:
+        with pytest.raises(ModelError, match="no trained scoring head") as error:
             rescore_index(index, settings_of(folder, tmp_path / "out"))
-        assert str(folder) in str(told.value)
+        assert str(folder) in str(error.value)
     assert not (tmp_path / "out").exists()
     base = reranker_folder.parent / "base"  # no modules.json: as rerankers of transformers are
     assert (reranker_folder / "modules.json").is_file() != (base / "modules.json").is_file()

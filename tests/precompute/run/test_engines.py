@@ -1,29 +1,37 @@
-"""The same bytes whatever computes the parts: one process, several, a Ray cluster, and one after another."""
+"""The same bytes whatever computes the shards: one process, several, a Ray cluster, and one after another."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from gistcache.precompute import build as build_module
-from gistcache.precompute.guides.base import same_guide
+from gistcache.precompute.guides.base import load_in_worker
 from gistcache.precompute.guides.local_model import ModelGuide
+from gistcache.precompute.run.local import Processes, engine_of
+from gistcache.precompute.run.ray import RayEngine
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.shared.timing import Timings
+from gistcache.shared.storage.journal import Journal
 
+from tests.chaos.commands import Forked
 from tests.conftest import build_test_index, random_pairs
+from tests.precompute.run.marking_job import MarkingJob, wait_for_ever, workers_in
 from tests.precompute.test_build import columns_of, contents
 
 SETTINGS = {"shard_rows": 60, "neighbors": 5, "document_shard_rows": 60}
 WHOLE = SETTINGS | {"document_shard_rows": 10**6}
-RAY = {"engine": "ray", "num_workers": 1}  # every actor of every step loads the libraries anew
+RAY = {"engine": "ray", "num_workers": 1}  # every actor loads the libraries anew
 TABLES = ("texts", "pairs", "contents", "lookup", "negatives")
 
 
@@ -55,7 +63,7 @@ def ray():
 
 def cut_after(monkeypatch, records: int):
     """Make the build end, as without power, when so many parts are recorded."""
-    original, written = build_module.Journal.record, []
+    original, written = Journal.record, []
 
     def record(self, part):
         if len(written) == records:
@@ -63,14 +71,14 @@ def cut_after(monkeypatch, records: int):
         written.append(part.path)
         original(self, part)
 
-    monkeypatch.setattr(build_module.Journal, "record", record)
+    monkeypatch.setattr(Journal, "record", record)
 
 
 def test_slices_give_what_one_search_gives(local, whole):
     sliced, searched_at_once = (columns_of(GuideIndex.open(each))[1] for each in (local, whole))
     assert len(GuideIndex.open(local).manifest.shards["faiss"]) == 3
     assert not (local / "building").exists()
-    for name in ("positive_rank", "positive_score", "cluster"):
+    for name in ("positive_rank", "positive_score"):
         assert sliced[name] == searched_at_once[name]
     assert np.allclose(sliced["neighbor_scores"], searched_at_once["neighbor_scores"], atol=1e-6)
 
@@ -84,7 +92,7 @@ def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows, 
 
 def test_begun_by_ray_gone_on_with_here_and_finished_by_ray(tmp_path, guide_folder, rows, whole, monkeypatch, ray):
     folder, parts = tmp_path / "index", GuideIndex.open(whole).manifest.shards
-    before = sum(len(parts[kind]) for kind in TABLES) + len(["rejected rows", "unrounded sample"])
+    before = sum(len(parts[kind]) for kind in TABLES) + len(["rejected rows"])
 
     def cut(records: int, kind: str, **engine) -> dict[Path, int]:
         """A build that ends after so many records; the files of a kind that it leaves, and when they were written."""
@@ -114,7 +122,7 @@ def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide
         while not list(folder.glob("*.npy")):
             time.sleep(0.01)
         running = psutil.process_iter(["cmdline"])  # one that ended meanwhile has no command line: None
-        actors = [each for each in running if "ray::MapWorker" in " ".join(each.info["cmdline"] or [])]
+        actors = [each for each in running if "ray::Worker" in " ".join(each.info["cmdline"] or [])]
         made.update((path, path.stat().st_mtime_ns) for path in folder.glob("*.npy"))
         if actors:
             actors[0].kill()
@@ -130,14 +138,55 @@ def test_an_actor_killed_at_work_costs_its_part_and_nothing_else(tmp_path, guide
     assert sum(path.stat().st_mtime_ns != stamp for path, stamp in made) <= 1  # the killed actor's own, in flight
 
 
+def test_a_killed_worker_ends_the_job_with_its_fellows(tmp_path, forked):
+    with pytest.raises(GistcacheError, match="worker was killed"):
+        list(Processes(2, []).run(MarkingJob(tmp_path, kills=True), range(9), lambda rows: None))
+    assert not multiprocessing.active_children()
+    results = list(Processes(2, []).run(MarkingJob(tmp_path), range(9), lambda rows: None))
+    assert sorted((result.number, result.stats["value"]) for result in results) == [(n, n) for n in range(9)]
+
+
+def test_workers_end_when_the_first_process_is_killed(tmp_path, forked):
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    first = Forked(wait_for_ever, folder, cwd=tmp_path)
+    while len(workers_in(folder)) < 2:
+        time.sleep(0.01)
+    workers = [psutil.Process(number) for number in workers_in(folder)]
+    first.send(signal.SIGKILL, after=0)
+    first.end()
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+
+
+def test_each_worker_has_a_gpu_of_its_own_as_long_as_there_are_enough(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f,GPU-2c")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    engine = engine_of(IndexSettings(guide="x", num_workers=3))
+    assert engine.places == ["GPU-8f", "GPU-2c", "GPU-8f"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert engine_of(IndexSettings(guide="x")).places == ["0", "1"]
+    assert engine_of(IndexSettings(guide="x", num_workers=2, device="cpu")).places == [max(1, os.cpu_count() // 2)] * 2
+
+
+def test_a_shard_that_kills_every_actor_is_an_error_and_actors_serve_all_jobs(tmp_path, ray):
+    with closing(RayEngine(1, None)) as engine:
+        for _ in range(2):
+            numbers = [result.number for result in engine.run(MarkingJob(tmp_path), range(4), lambda rows: None)]
+            assert sorted(numbers) == [0, 1, 2, 3]
+        assert len(workers_in(tmp_path)) == 1
+        with pytest.raises(GistcacheError, match="died 4 times over the same shard"):
+            list(engine.run(MarkingJob(tmp_path, kills=True), range(1, 3), lambda rows: None))
+        assert len([path for path in tmp_path.glob("*-1-*")]) == 2 + 4
+
+
 def test_a_worker_with_another_guide_is_refused(tmp_path, guide_folder, prompted_guide_folder):
     fingerprint = ModelGuide(IndexSettings(guide=str(guide_folder))).fingerprint()
     with pytest.raises(ModelError, match=r"prompts.query: the first process has '', command asks for 'find: '"):
-        same_guide(ModelGuide, (IndexSettings(guide=str(prompted_guide_folder)),), fingerprint)
+        load_in_worker(ModelGuide, (IndexSettings(guide=str(prompted_guide_folder)),), fingerprint)
 
 
 @pytest.mark.parametrize("engine", [{"num_workers": 2}, RAY])
-def test_what_fails_in_a_worker_is_told_in_one_message(tmp_path, guide_folder, rows, engine, request):
+def test_a_workers_error_is_raised_by_the_first_process(tmp_path, guide_folder, rows, engine, request):
     request.getfixturevalue("ray" if "engine" in engine else "forked")
     folder = tmp_path / "index"
     with pytest.MonkeyPatch.context() as patch:
@@ -149,27 +198,27 @@ def test_what_fails_in_a_worker_is_told_in_one_message(tmp_path, guide_folder, r
     (folder / "building" / "journal.jsonl").write_bytes(b"")
     # Everything is made again: a worker that cannot see the folder is what is left to fail.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gistcache.precompute.build._Build.tables", lambda self: _tables_elsewhere(self))
+        patch.setattr(build_module, "_write_corpus", _write_corpus_elsewhere)
         with pytest.raises(GistcacheError, match="cannot be found"):
             build_test_index(folder, rows, guide_folder, **SETTINGS, **engine)
 
 
-def _tables_elsewhere(build):
+def _write_corpus_elsewhere(shards, *args):
     """The step as it is, and then its files gone, as on a machine that does not share the folder."""
-    record = _tables(build)
-    for path in (build.place.root / "texts").glob("*.parquet"):
+    record = _write_corpus(shards, *args)
+    for path in (shards.store.root / "texts").glob("*.parquet"):
         path.unlink()
     return record
 
 
-_tables = build_module._Build.tables
+_write_corpus = build_module._write_corpus
 
 
 def test_an_engine_that_is_not_installed_is_told_before_pairs_are_read(tmp_path, guide_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     settings = IndexSettings(guide=str(guide_folder), out=tmp_path / "index", engine="ray")
     with pytest.raises(SettingsError, match=r"not installed(?s:.)*gistcache\[ray\]"):
-        build_module.build_index([str(tmp_path / "nowhere.jsonl")], settings, Timings())
+        build_module.build_index([str(tmp_path / "nowhere.jsonl")], settings)
 
 
 def test_an_address_without_ray_is_refused():

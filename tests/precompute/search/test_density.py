@@ -1,4 +1,4 @@
-"""Scales against a sample of the texts, and which nearest text is meant in a large corpus."""
+"""Local density against a sample of the texts, and its K in a large corpus."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gistcache.precompute.search.density import DensityReference, default_density_k, density
-from gistcache.precompute.search.guide_vectors import GuideVectors
+from gistcache.precompute.search.density import DensityReference, density
+from gistcache.precompute.search.neighbors import GuideVectors
+from gistcache.precompute.settings import default_density_k
 from gistcache.shared.guide_index.guide_index import GuideIndex
 
 
-def test_scales_against_a_sample_are_scores_with_its_nearest_other_texts(small_index):
+def test_density_against_a_sample_is_the_score_with_its_nearest_other_texts(small_index):
     index = GuideIndex.open(small_index)
     ids = np.arange(len(index.stored_vectors))
     content_ids = index.content_ids(ids)
@@ -20,17 +21,17 @@ def test_scales_against_a_sample_are_scores_with_its_nearest_other_texts(small_i
     assert reference.rank == round(100 * 40 / unique) > 1
     assert len(reference.ids) == 40
     contents = SimpleNamespace(take=lambda some: np.stack([content_ids[some]] * 2, axis=1))
-    found = density(GuideVectors(SimpleNamespace(take=index.vectors), contents, 0), reference, 0, len(ids), "cpu")
+    values = density(GuideVectors(SimpleNamespace(take=index.vectors), contents, 0), reference, 0, len(ids), "cpu")
     vectors = index.vectors(ids).astype(np.float32)
     for number in ids[::5]:
         others = sorted(
             (vectors[number] @ vectors[other] for other in reference.ids if other != content_ids[number]), reverse=True
         )
-        assert found[number] == pytest.approx(others[reference.rank - 1], abs=1e-6)
+        assert values[number] == pytest.approx(others[reference.rank - 1], abs=1e-6)
 
 
 @pytest.mark.parametrize("texts", [10_000, 1_000_000, 5_000_000])
-def test_the_nearest_text_that_is_meant_stays_one_that_the_sample_resolves(texts):
+def test_the_k_th_text_of_a_large_corpus_stays_one_that_the_sample_resolves(texts):
     k = default_density_k(texts)
     reference = DensityReference.of(np.arange(texts), k, seed=0)
     assert (k == 100) == (texts <= 1_000_000)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from gistcache.precompute.settings import IndexSettings
-from gistcache.shared import errors, libraries, progress
+from gistcache.shared import errors, progress
 from gistcache.shared.cli import app as cli
 from gistcache.shared.cli import doctor
-from gistcache.shared.cli.config_file import as_toml
-from gistcache.shared.cli.main import HOW_TO_GO_ON
+from gistcache.shared.cli.config_file import RENAMED, as_toml
+from gistcache.shared.cli.main import RESUME_ADVICE
 
 from tests.conftest import random_pairs, write_jsonl
 
@@ -32,8 +32,8 @@ def command(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["gistcache", *map(str, words)])
         try:
             code = cli.run()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
+        except SystemExit as end:
+            code = int(end.code or 0)
         return code, *capsys.readouterr()
 
     yield run
@@ -44,8 +44,8 @@ def command(monkeypatch, capsys):
 
 
 @pytest.fixture
-def held(tmp_path) -> Path:
-    return write_jsonl(tmp_path / "held.jsonl", random_pairs(6, seed=1))
+def held_out(tmp_path) -> Path:
+    return write_jsonl(tmp_path / "held-out.jsonl", random_pairs(6, seed=1))
 
 
 def test_results_go_to_stdout_and_progress_to_stderr(command, small_index):
@@ -56,32 +56,28 @@ def test_results_go_to_stdout_and_progress_to_stderr(command, small_index):
     assert "bytes in" not in out
 
 
-@pytest.mark.parametrize(
-    "words", [("plan", "--texts", "1e6"), ("verify", "INDEX"), ("eval", "GUIDE", "--pairs", "HELD")]
-)
-def test_json_is_one_object_and_all_of_stdout(command, small_index, guide_folder, held, words):
-    places = {"INDEX": small_index, "GUIDE": guide_folder, "HELD": held}
-    code, out, _ = command(*(places.get(word, word) for word in words), "--json")
-    assert code == 0
+@pytest.mark.parametrize("words", [("doctor",), ("verify", "INDEX"), ("eval", "GUIDE", "--pairs", "HELD_OUT")])
+def test_json_is_one_object_and_all_of_stdout(command, small_index, guide_folder, held_out, words):
+    places = {"INDEX": small_index, "GUIDE": guide_folder, "HELD_OUT": held_out}
+    _, out, _ = command(*(places.get(word, word) for word in words), "--json")
     assert isinstance(json.loads(out), dict)
     assert out.count("\n") == 1
 
 
 def test_what_a_library_prints_is_no_result(command, monkeypatch):
-    from gistcache.shared.cli import plan_command
-
-    planned = plan_command.planned
-    monkeypatch.setattr(plan_command, "planned", lambda settings: print("chatter") or planned(settings))
-    _, out, err = command("plan", "--texts", "1e6", "--json")
+    devices = doctor._devices
+    monkeypatch.setattr(doctor, "_devices", lambda: print("chatter") or devices())
+    _, out, err = command("doctor", "--json")
     assert "chatter" in err
-    assert "index: all" in json.loads(out)
+    assert "cpu" in json.loads(out)["devices"]
 
 
-def test_a_plan_says_what_its_device_hours_assume(command):
-    words = ("plan", "--texts", "1e6", "--guide-parameters", "22e6", "--teraflops", "40")
-    assert "22 million weights (--guide-parameters)" in " ".join(command(*words)[1].split())
-    assumed = json.loads(command(*words, "--json")[1])["assumed"]
-    assert (assumed["guide_parameters"], assumed["teraflops"], assumed["text_tokens"]) == (22e6, 40, 50)
+def test_only_rank_0_prints_and_every_rank_has_the_exit_code(command, monkeypatch):
+    monkeypatch.setattr(doctor, "_import_faults", lambda: ["torch cannot be imported"])
+    code, out, _ = command("doctor")
+    assert (code, "torch cannot be imported" in out) == (1, True)
+    monkeypatch.setenv("RANK", "1")
+    assert command("doctor") == (1, "", "")
 
 
 def test_quiet_says_nothing_but_faults(command, small_index, tmp_path):
@@ -101,9 +97,8 @@ def test_quiet_says_nothing_but_faults(command, small_index, tmp_path):
     "words",
     [
         ("index", "a.jsonl", 'b "c".jsonl', "--guide", "ü/m\\x", "--dim", "16", "--eval-pairs", "x"),
-        ("train", "--student", "s", "--learning-rate", "3e-4", "--no-token-cache", "--index", "a", "--index", "b"),
+        ("train", "--student", "s", "--learning-rate", "3e-4", "--no-token-cache", "--index", "a"),
         ("train", "--student", "s", "--query-prompt", "line\nbreak\x7f", "--matryoshka", "8,4"),
-        ("plan", "--texts", "1e9"),
         ("eval", "m", "--pairs", "p"),
         ("verify", "somewhere"),
         ("mine", "index", "--hard-negatives", "2", "--out", "x.jsonl"),
@@ -117,48 +112,64 @@ def test_printed_settings_are_read_back(command, tmp_path, words):
     assert code == 0
     file = tmp_path / "settings.toml"
     file.write_text(printed, encoding="utf-8")
-    code, again, said = command(words[0], "--config", file, "--print-config")
-    assert (code, said) == (0, "")
+    code, again, err = command(words[0], "--config", file, "--print-config")
+    assert (code, err) == (0, "")
     assert tomllib.loads(again) == tomllib.loads(printed)
 
 
 def test_printed_settings_hold_every_flag_that_has_a_value():
-    settings = IndexSettings(guide="g", out=Path("x"), columns=IndexSettings(guide="g").columns, clusters=3)
+    settings = IndexSettings(guide="g", out=Path("x"), columns=IndexSettings(guide="g").columns, neighbors=3)
     read = tomllib.loads(as_toml("index", {"settings": settings}))["index"]
     assert read["out"] == "x"
-    assert read["clusters"] == 3
+    assert read["neighbors"] == 3
     assert read["negative-column"] == []
     assert "anchor-column" not in read  # no value
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        ("[plan", "Expected ']'"),
+        ("[index", "Expected ']'"),
         (None, "no such file"),
-        ("[plan]\nneighbrs = 3\n", "--neighbors"),
-        ("\xff", "no TOML"),
-        ("[plane]", "did you mean [plan]?"),
-        ('[sweep]\nindex = ["i"]\n[settings]\n', "gistcache sweep FILE"),
+        ("[index]\nneighbrs = 3\n", "--neighbors"),
+        ("\xff", "cannot be read as TOML"),
+        ("[indx]", "did you mean [index]?"),
+        ('[sweep]\nindex = ["i"]\n[settings]\n', "its tables may be doctor, eval, index"),
     ],
 )
-def test_a_faulty_config_file_is_told(command, tmp_path, content, told):
+def test_a_faulty_config_file_is_refused(command, tmp_path, content, message):
     file = tmp_path / "f.toml"
     if content is not None:
         file.write_text(content, encoding="latin-1")
-    code, out, err = command("plan", "--config", file)
+    code, out, err = command("index", "--config", file)
     assert (code, out) == (2, "")
-    assert told in " ".join(err.split())
+    assert message in " ".join(err.split())
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("flag", "advice"), RENAMED.items())
+def test_an_old_flag_is_refused_with_what_to_do(command, tmp_path, flag, advice):
+    """On the command line, in a settings file, and in every table of a sweep file."""
+    file, key = tmp_path / "f.toml", flag.replace("-", "_")
+    ways: list[tuple[str, tuple]] = [("", ("index", "p", f"--{flag}", "3")), ("", ("index", "p", f"--{flag}=3"))]
+    ways += [(f"[index]\n{name} = 3\n", ("index", "p", "--config", file)) for name in (flag, key)]
+    for table in ("[sweep]", "[settings]", "[grid]", "[[runs]]"):
+        ways.append((f"{table}\n{flag} = [3]\n", ("sweep", file)))
+    for content, words in ways:
+        file.write_text(content)
+        code, out, err = command(*words)
+        assert (code, out) == (2, "")
+        assert " ".join(err.split()).startswith(f"error: {flag} is no setting any more")
+        assert f"to do: {advice}" in " ".join(err.split())
+
+
 @pytest.mark.parametrize("inside", ["", "folder"])
-def test_a_file_is_no_place_for_an_index(command, tmp_path, guide_folder, held, inside):
-    (tmp_path / "taken").write_text("mine")
-    code, _, err = command("index", held, "--guide", guide_folder, "--out", tmp_path / "taken" / inside)
+def test_a_file_is_no_place_for_an_index(command, tmp_path, guide_folder, held_out, inside):
+    (tmp_path / "existing").write_text("mine")
+    code, _, err = command("index", held_out, "--guide", guide_folder, "--out", tmp_path / "existing" / inside)
     assert code == 2
     assert "give a folder" in " ".join(err.split())
-    assert (tmp_path / "taken").read_text() == "mine"
+    assert (tmp_path / "existing").read_text() == "mine"
 
 
 def test_help_documents_every_exit_code(command):
@@ -166,9 +177,9 @@ def test_help_documents_every_exit_code(command):
     out = " ".join(command("--help")[1].split())
     for code in family | {130, 143}:
         assert f"{code} " in out.partition("Exit codes:")[2]
-    for name in ("index", "train", "verify", "plan", "eval", "sweep", "doctor", "--json", "--install-completion"):
+    for name in ("index", "train", "verify", "eval", "sweep", "doctor", "--json", "--install-completion"):
         assert name in out
-    assert set(HOW_TO_GO_ON) <= {*cli.app}
+    assert set(RESUME_ADVICE) <= {*cli.app}
 
 
 def test_help_shows_defaults_as_they_are_typed(command):
@@ -186,43 +197,33 @@ def test_completion_knows_commands_and_flags(tmp_path):
 
 def test_doctor_says_what_is_there(command):
     code, out, _ = command("doctor", "--json")
-    held = json.loads(out)
-    assert code == (1 if held["faults"] else 0)
-    assert held["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert held["libraries"]["torch"].split("+")[0] == __import__("torch").__version__.split("+")[0]
-    assert held["devices"][0] == "cpu"
-    assert set(held["extras"]) >= {"gpu", "ray", "s3", "dev"}
+    data = json.loads(out)
+    assert code == (1 if data["faults"] else 0)
+    assert data["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert data["libraries"]["torch"].split("+")[0] == __import__("torch").__version__.split("+")[0]
+    assert data["devices"][0] == "cpu"
+    assert set(data["extras"]) >= {"gpu", "ray", "s3", "dev"}
 
 
 def test_doctor_needs_an_installed_package(command, monkeypatch):
-    def nothing(name):
-        raise libraries.PackageNotFoundError(name)
-
-    monkeypatch.setattr(libraries, "version", nothing)
-    code, _, said = command("doctor")
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    code, _, err = command("doctor")
     assert code == 1
-    assert "is not installed" in said
-    assert "Traceback" not in said
+    assert "is not installed" in err
+    assert "Traceback" not in err
 
 
 def test_doctor_names_what_is_missing(command, monkeypatch):
-    real = libraries.version
-    versions = {"rich": "1.0", "s3fs": None}
-
-    def pretended(name):
-        if versions.get(name, "") is None:
-            raise libraries.PackageNotFoundError(name)
-        return versions.get(name) or real(name)
-
-    monkeypatch.setattr(libraries, "version", pretended)
+    existing, changed = doctor._version, {"rich": "1.0", "s3fs": None}
+    monkeypatch.setattr(doctor, "_version", lambda name: changed[name] if name in changed else existing(name))
     monkeypatch.setattr(doctor, "packages_distributions", lambda: {"faiss": ["faiss-cpu", "faiss-gpu", "faiss-cpu"]})
     code, out, _ = command("doctor")
-    said = " ".join(out.replace("│", " ").split())
+    out = " ".join(out.replace("│", " ").split())
     assert code == 1
-    assert "rich>=14 is missing: pip install 'rich>=14'" in said
-    assert "missing s3fs>=2025.3: pip install 'gistcache[s3]'" in said
-    assert "faiss-cpu faiss-gpu hold the same module" in said
-    assert "s3fs" in said.partition("extra dev")[2]  # an extra inside an extra
+    assert "rich>=14 is missing: pip install 'rich>=14'" in out
+    assert "missing s3fs>=2025.3: pip install 'gistcache[s3]'" in out
+    assert "faiss-cpu faiss-gpu contain the same module" in out
+    assert "s3fs" in out.partition("extra dev")[2]  # an extra inside an extra
 
 
 def test_off_a_terminal_progress_is_a_line_a_minute(monkeypatch, capsys):
@@ -234,5 +235,5 @@ def test_off_a_terminal_progress_is_a_line_a_minute(monkeypatch, capsys):
             advance(1, "loss 2")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "embed: 40 of 100 texts, 0.5 texts/s, loss 2"
-    assert lines[-1] == "embed: 90 texts in 180.0 s (0.5/s), 10 kept from before"
+    assert lines[-1] == "embed: 90 texts in 180.0 s (0.5/s), 10 from an earlier run"
     assert len(lines) == 4

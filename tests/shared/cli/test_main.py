@@ -1,4 +1,4 @@
-"""How the process ends when it is told to stop."""
+"""How the process ends after Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ import sys
 
 import pytest
 
-# A command that is told to stop while it cleans up an object, where Python drops whatever is raised.
-CLEANING_UP = """
-import signal, sys, threading, types
-
-class Cleaned:
-    def __del__(self):
-        signal.raise_signal({number})
+INTERRUPTED = """
+import signal, sys, types
 
 def run():
-    Cleaned()
-    for thread in threading.enumerate():  # the one that brings the interruption again; where there is none it was lost
-        if thread is not threading.main_thread():
-            thread.join()
-    return 0
+    try:
+        signal.raise_signal({number})
+    except KeyboardInterrupt as error:
+        raise {raised}
 
 sys.modules["gistcache.shared.cli.app"] = types.SimpleNamespace(run=run)
 sys.argv = ["gistcache", "index"]
@@ -31,12 +25,9 @@ main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_while_an_object_is_cleaned_up_is_not_lost(number):
-    ended = subprocess.run(
-        [sys.executable, "-c", CLEANING_UP.format(number=int(number))],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 128 + number
-    assert ended.stderr == "\nstopped; run the same command again to go on; finished parts are kept\n"
+@pytest.mark.parametrize("raised", ["", "RuntimeError('of a library') from error"])
+def test_a_signal_ends_with_one_line_whatever_a_library_makes_of_it(number, raised):
+    code = INTERRUPTED.format(number=int(number), raised=raised)
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 128 + number
+    assert process.stderr == "\nstopped; run the same command again to resume; finished shards are kept\n"

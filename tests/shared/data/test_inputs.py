@@ -20,9 +20,9 @@ def test_a_folder_gives_its_known_files_by_name_and_leaves_hidden_ones(tmp_path)
         (tmp_path / name).write_text("", encoding="utf-8")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "c.tsv.gz").write_bytes(gzip.compress(b""))
-    found = find_sources([str(tmp_path)])
-    assert names(found) == ["a.csv", "b.jsonl", "c.tsv.gz"]
-    assert [(each.format, each.compression) for each in found] == [("csv", None), ("jsonl", None), ("tsv", "gzip")]
+    sources = find_sources([str(tmp_path)])
+    assert names(sources) == ["a.csv", "b.jsonl", "c.tsv.gz"]
+    assert [(each.format, each.compression) for each in sources] == [("csv", None), ("jsonl", None), ("tsv", "gzip")]
 
 
 def test_inputs_keep_their_order_and_a_file_named_twice_counts_once(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from datasets import Dataset, DatasetDict
 from gistcache.shared.data.columns import Columns
 from gistcache.shared.data.pairs import Pair, Reject, read_pairs
 from gistcache.shared.errors import InputError
@@ -40,6 +41,34 @@ def pairs_of(tmp_path, *rows: dict, columns: Columns | None = None, strict: bool
 )
 def test_layouts(tmp_path, row, expected):
     assert pairs_of(tmp_path, row) == expected
+
+
+@pytest.mark.parametrize(
+    "make", [list, iter, Dataset.from_list, lambda rows: Dataset.from_list(rows).to_iterable_dataset()]
+)
+def test_rows_from_python_are_pairs_as_those_of_a_file_are(tmp_path, make):
+    rows = [{"query": "a", "pos": ["p", "q"], "neg": ["n"]}, {"query": "b", "pos": [], "neg": []}]
+    expected = [Pair("a", "p", ("n",), None), Pair("a", "q", ("n",), None), Reject("rows", 2, "missing text")]
+    assert list(read_pairs(make(rows), Columns())) == expected
+    assert [row for row in pairs_of(tmp_path, *rows) if isinstance(row, Pair)] == expected[:2]
+
+
+def test_rows_from_python_that_cannot_be_rows_are_named():
+    assert list(read_pairs([GOOD, 7, {1: "a"}], Columns()))[1:] == [
+        Reject("rows", 2, "wrong type"),
+        Reject("rows", 3, "missing text"),
+    ]
+    with pytest.raises(InputError, match="no list of rows") as raised:
+        list(read_pairs(DatasetDict(train=Dataset.from_list([GOOD])), Columns()))
+    assert "train" in raised.value.where
+    with pytest.raises(InputError, match="No input"):
+        list(read_pairs([], Columns()))
+
+
+def test_a_path_is_an_input_as_its_name_is(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [GOOD])
+    for inputs in (path, str(path), [path]):
+        assert list(read_pairs(inputs, Columns())) == [Pair("a", "p", (), None)]
 
 
 def test_columns_of_any_other_name(tmp_path):
@@ -78,9 +107,9 @@ def test_texts_that_are_no_utf8_are_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     lone_surrogate = json.dumps({"anchor": "\ud800", "positive": "p"}).encode()
     path.write_bytes(b'{"anchor": "a", "positive": "\xff"}\n' + lone_surrogate + b"\n" + json.dumps(GOOD).encode())
-    found = list(read_pairs([str(path)], Columns()))
-    assert [each.reason for each in found if isinstance(each, Reject)] == ["not UTF-8", "not UTF-8"]
-    assert len(found) == 3
+    rows = list(read_pairs([str(path)], Columns()))
+    assert [each.reason for each in rows if isinstance(each, Reject)] == ["not UTF-8", "not UTF-8"]
+    assert len(rows) == 3
 
 
 @pytest.mark.parametrize(("row", "reason"), REFUSED)

@@ -70,13 +70,13 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_text(tmp_path,
     assert fields == {"anchor": "a", "positive": "b"}
 
 
-def test_a_bad_row_is_told_and_the_rows_after_it_are_read(tmp_path):
+def test_a_bad_row_is_reported_and_the_rows_after_it_are_read(tmp_path):
     lines = [b'{"anchor": "a", "positive": "b"}', b"{not json", b"7", b'["c", "d", "e"]', b"[" * 100_000]
-    found = rows_of(written(tmp_path, "a.jsonl", b"\n".join(lines)))
-    assert [line for line, _ in found] == [1, 2, 3, 4, 5]
-    assert [fields for _, fields in found[1:3]] == ["not JSON", "wrong type"]
-    assert found[3][1] == {"anchor": "c", "positive": "d", "negative": ["e"]}
-    assert found[4][1] == "not JSON"
+    rows = rows_of(written(tmp_path, "a.jsonl", b"\n".join(lines)))
+    assert [line for line, _ in rows] == [1, 2, 3, 4, 5]
+    assert [fields for _, fields in rows[1:3]] == ["not JSON", "wrong type"]
+    assert rows[3][1] == {"anchor": "c", "positive": "d", "negative": ["e"]}
+    assert rows[4][1] == "not JSON"
     ragged = rows_of(written(tmp_path, "a.csv", b"anchor,positive\na,b,c\nd,e\nf,\n"))
     assert ragged == [
         (2, "wrong number of columns"),

@@ -23,7 +23,7 @@ def local_tasks(monkeypatch):
 
 def test_scores_are_those_of_mteb(tmp_path, student_folder, local_tasks):
     names = ("MockSTSTask", "MockRetrievalTask")
-    figures = evaluate(str(student_folder), mteb=names, device="cpu", out=tmp_path / "scores.json").figures
+    figures = evaluate(str(student_folder), mteb=names, device="cpu", out=tmp_path / "scores.json").data
     assert set(names) < set(figures)
     task = MockSTSTask()
     task.load_data()
@@ -36,18 +36,18 @@ def test_scores_are_those_of_mteb(tmp_path, student_folder, local_tasks):
     assert (tmp_path / "scores.json").is_file()
 
 
-def test_a_hub_out_of_reach_is_told_with_a_remedy(student_folder, local_tasks, monkeypatch):
+def test_a_hub_out_of_reach_is_an_error_with_a_remedy(student_folder, local_tasks, monkeypatch):
     def unreachable(*args, **kwargs):
         raise ConnectionError("Couldn't reach 'mteb/stsbenchmark-sts' on the Hub")
 
     monkeypatch.setattr(MockSTSTask, "load_data", unreachable)
-    with pytest.raises(InputError, match="fetched") as told:
+    with pytest.raises(InputError, match="fetched") as raised:
         evaluate(str(student_folder), mteb=("MockSTSTask",), device="cpu")
-    assert "stsbenchmark-sts" in told.value.where
-    assert "network" in told.value.fix
+    assert "stsbenchmark-sts" in raised.value.where
+    assert "network" in raised.value.fix
 
 
-def test_a_task_that_is_not_there_is_told_before_the_model_is_loaded():
-    with pytest.raises(SettingsError, match="no such task") as told:
+def test_a_task_that_is_not_there_is_refused_before_the_model_is_loaded():
+    with pytest.raises(SettingsError, match="no such task") as raised:
         evaluate("no/model", mteb=("STSBenchmarc",))
-    assert "STSBenchmark" in told.value.where
+    assert "STSBenchmark" in raised.value.where

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 import torch
 from gistcache.shared.errors import InputError
-from gistcache.shared.evaluation.retrieval import RetrievalSet, evaluate_sts
+from gistcache.shared.evaluation.retrieval import RetrievalSet
+from gistcache.shared.evaluation.sts import evaluate_sts
 from gistcache.shared.models.load import load_model
 from scipy.stats import spearmanr
 
@@ -21,7 +22,7 @@ def test_metrics_are_those_of_a_plain_ranking(tmp_path, guide_folder):
     texts = random_texts(40, seed=30)
     rows = [{"anchor": texts[i], "positive": texts[20 + i]} for i in range(20)]
     rows.append({"anchor": texts[0], "positive": texts[25]})
-    found = RetrievalSet.read([str(write_jsonl(tmp_path / "held.jsonl", rows))]).evaluate(model)
+    scores = RetrievalSet.read([str(write_jsonl(tmp_path / "held-out.jsonl", rows))]).evaluate(model)
     queries, documents = (torch.from_numpy(model.encode(part)) for part in (texts[:20], texts[20:]))
     ranks = (queries @ documents.T).argsort(dim=1, descending=True)[:, :10]
     right = [{i} for i in range(20)]
@@ -32,12 +33,13 @@ def test_metrics_are_those_of_a_plain_ranking(tmp_path, guide_folder):
     mrr = [next((1 / (place + 1) for place, hit in enumerate(g) if hit), 0) for g in gains]
     recall = [sum(g) / len(r) for g, r in zip(gains, right, strict=True)]
     expected = {"ndcg@10": np.mean(ndcg), "mrr@10": np.mean(mrr), "recall@10": np.mean(recall)}
-    assert found == pytest.approx(expected, abs=1e-6)
+    assert scores == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_duplicate_of_the_right_document_counts_as_right(tmp_path):
     rows = [{"anchor": "red dog", "positive": "blue cat"}, {"anchor": "green bird", "positive": "blue cat"}]
-    held_out = RetrievalSet.read([str(write_jsonl(tmp_path / "held.jsonl", rows))])
+    held_out = RetrievalSet.read([str(write_jsonl(tmp_path / "held-out.jsonl", rows))])
+    assert held_out == RetrievalSet.read(rows)
     assert len(held_out.corpus) == 1
     assert held_out.relevant == {"q0": {"d0"}, "q1": {"d0"}}
 

@@ -1,4 +1,4 @@
-"""A device that is not there, and one whose memory is full, are told in one line."""
+"""A device that is missing, and one whose memory is full, are errors of one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gistcache.shared.errors import GistcacheError, SettingsError
 from gistcache.shared.models.device import pick_device, within_memory
 
 
-def test_a_device_at_hand_is_taken_as_it_is():
+def test_an_available_device_is_returned_unchanged():
     assert pick_device("cpu") == "cpu"
     assert torch.empty(0, device=pick_device("auto")).numel() == 0
 
@@ -21,7 +21,7 @@ def test_a_device_at_hand_is_taken_as_it_is():
         pytest.param("cuda", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")),
     ],
 )
-def test_a_device_that_is_not_there_is_told_with_its_cause(device):
+def test_a_missing_device_is_refused_with_the_cause(device):
     with pytest.raises(SettingsError) as caught:
         pick_device(device)
     assert caught.value.where == "--device"
@@ -29,8 +29,8 @@ def test_a_device_that_is_not_there_is_told_with_its_cause(device):
     assert len(caught.value.what.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("said", "where"), [("", "OutOfMemoryError"), ("\nfull\nof 8 GiB", "full")])
-def test_a_full_memory_is_told_whatever_the_library_says(said, where):
+@pytest.mark.parametrize(("message", "where"), [("", "OutOfMemoryError"), ("\nfull\nof 8 GiB", "full")])
+def test_a_full_memory_is_an_error_whatever_the_library_says(message, where):
     with pytest.raises(GistcacheError, match="out of memory") as caught, within_memory("give less"):
-        raise torch.OutOfMemoryError(said)
+        raise torch.OutOfMemoryError(message)
     assert (caught.value.where, caught.value.fix) == (where, "give less")

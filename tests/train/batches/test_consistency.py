@@ -1,4 +1,4 @@
-"""Consistency filtering: pairs whose positive the guide does not find are left out, listed, and not trained on."""
+"""Consistency filtering: pairs whose positive the guide ranks too low are listed and not trained on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
-from gistcache.train.batches.consistency import DROPPED, kept_pairs
+from gistcache.train.batches.consistency import DROPPED, consistent_pairs
 from gistcache.train.run.run import train_student
 from gistcache.train.settings import TrainSettings
 
@@ -22,43 +22,43 @@ def ranks_of(index):
     anchors = np.unique(ids.anchors)
     documents = np.setdiff1d(texts, anchors)
     vectors = index.vectors(texts).astype(np.float32)
-    found = []
+    ranks = []
     for anchor, positive in zip(ids.anchors, ids.positives, strict=True):
         scores = vectors[documents] @ vectors[anchor]
-        found.append(int((scores > vectors[positive] @ vectors[anchor] + 1e-6).sum()))
-    return np.array(found)
+        ranks.append(int((scores > vectors[positive] @ vectors[anchor] + 1e-6).sum()))
+    return np.array(ranks)
 
 
-def test_pairs_below_the_rank_are_dropped_and_listed(tmp_path, small_index):
+def test_pairs_below_the_rank_are_dropped(tmp_path, small_index):
     index = GuideIndex.open(small_index)
     ranks = ranks_of(index)
-    kept = kept_pairs(index, 20, tmp_path)
-    assert kept.tolist() == np.flatnonzero(ranks < 20).tolist()
+    labels = consistent_pairs(index, 20, tmp_path)
+    assert labels.tolist() == np.flatnonzero(ranks < 20).tolist()
     dropped = pl.read_parquet(tmp_path / DROPPED)
     assert dropped["pair_id"].to_list() == np.flatnonzero(ranks >= 20).tolist()
     assert dropped["positive_rank"].to_list() == ranks[ranks >= 20].tolist()
     row = index.to_dataset()[int(dropped["pair_id"][0])]
     assert (dropped["anchor"][0], dropped["positive"][0]) == (row["anchor"], row["positive"])
-    assert len(kept_pairs(index, None, tmp_path)) == len(index)
-    assert kept_pairs(index, 10_000, tmp_path / "all").tolist() == list(range(len(index)))
+    assert len(consistent_pairs(index, None, tmp_path)) == len(index)
+    assert consistent_pairs(index, 10_000, tmp_path / "all").tolist() == list(range(len(index)))
     assert pl.read_parquet(tmp_path / "all" / DROPPED).schema.names() == dropped.columns
     with pytest.raises(SettingsError):
-        kept_pairs(index, 0, tmp_path)
+        consistent_pairs(index, 0, tmp_path)
 
 
 def test_ranks_that_the_index_does_not_know_are_refused(tmp_path, guide_folder):
     rows = random_pairs(80, seed=6)
     index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, exact_limit=10, neighbors=5))
-    assert 0 < len(kept_pairs(index, 5, tmp_path)) < len(index)
-    with pytest.raises(SettingsError, match="5 closest"):
-        kept_pairs(index, 6, tmp_path)
+    assert 0 < len(consistent_pairs(index, 5, tmp_path)) < len(index)
+    with pytest.raises(SettingsError, match="its 5 neighbours"):
+        consistent_pairs(index, 6, tmp_path)
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_a_run_trains_on_what_is_kept(tmp_path, small_index, student_folder, cached):
+def test_a_run_trains_on_consistent_pairs(tmp_path, small_index, student_folder, cached):
     index = GuideIndex.open(small_index)
-    kept = int((ranks_of(index) < 40).sum())
-    assert 16 <= kept < len(index)
+    consistent = int((ranks_of(index) < 40).sum())
+    assert 16 <= consistent < len(index)
     settings = TrainSettings(
         index=(small_index,),
         student=str(student_folder),
@@ -69,5 +69,5 @@ def test_a_run_trains_on_what_is_kept(tmp_path, small_index, student_folder, cac
         token_cache=cached,
     )
     metrics = train_student(settings)
-    assert metrics["steps"] <= kept // 8
-    assert pl.read_parquet(tmp_path / "run" / DROPPED).height == len(index) - kept
+    assert metrics["steps"] <= consistent // 8
+    assert pl.read_parquet(tmp_path / "run" / DROPPED).height == len(index) - consistent

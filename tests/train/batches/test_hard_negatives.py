@@ -11,7 +11,7 @@ from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.texts import Texts
 from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
-from gistcache.train.batches.collators import BatchColumns, CachedTokens, WithHardTexts
+from gistcache.train.batches.collators import BatchColumns, CachedTokens, HardNegativeTexts
 from gistcache.train.batches.hard_negatives import HardNegatives
 from gistcache.train.batches.token_cache import TokenCache
 from gistcache.train.loss.judges import NeighborhoodJudge, PositiveJudge
@@ -35,13 +35,13 @@ def vector(index, text_id):
 
 def naive(index, skip_top, passes):
     """For each pair the stored neighbours that are not its anchor's known positives and that pass."""
-    found = []
+    passing = []
     for table in index.scores():
         for row in table.to_pylist():
             ids = index.pairs(np.array([row["pair_id"]]), 0)
             anchor, positive = int(ids.anchors[0]), int(ids.positives[0])
             known = set(index.known_positives(np.array([row["pair_id"]]))[0].tolist())
-            found.append(
+            passing.append(
                 [
                     each
                     for place, each in enumerate(row["neighbor_ids"])
@@ -50,7 +50,7 @@ def naive(index, skip_top, passes):
                     and passes(anchor, positive, each)
                 ]
             )
-    return found
+    return passing
 
 
 def test_what_passes_is_what_a_loop_over_neighbours_lets_pass(index):
@@ -78,34 +78,34 @@ def test_what_passes_is_what_a_loop_over_neighbours_lets_pass(index):
     ]
     for hard, expected in cases:
         assert hard.counts.tolist() == [len(each) for each in expected]
-        drawn = hard.take(LABELS)
-        for row, passing in zip(drawn.tolist(), expected, strict=True):
+        negatives, _ = hard.draw(LABELS)
+        for row, passing in zip(negatives.tolist(), expected, strict=True):
             there = [each for each in row if each >= 0]
             assert len(set(there)) == len(there) == min(3, len(passing))
             assert set(there) <= set(passing)
     assert cases[0][0].counts.sum() < cases[2][0].counts.sum()
-    assert "pairs have fewer than 3" in cases[0][0].told(np.arange(len(cases[0][0].counts)))
+    assert "pairs have fewer than 3" in cases[0][0].summary(np.arange(len(cases[0][0].counts)))
 
 
 def test_drawing_follows_seed_epoch_and_pair_alone(index):
     random, top = (
         HardNegatives(index, HardNegativeSettings(hard_negatives=4, draw=draw), None, 7) for draw in ("random", "top")
     )
-    first = random.take(LABELS)
-    assert np.array_equal(random.take(LABELS[::-1][:50]), first[::-1][:50])
+    first = random.draw(LABELS)[0]
+    assert np.array_equal(random.draw(LABELS[::-1][:50])[0], first[::-1][:50])
     random.epoch = 1
-    assert not np.array_equal(random.take(LABELS), first)
+    assert not np.array_equal(random.draw(LABELS)[0], first)
     random.epoch = 0
-    assert np.array_equal(random.take(LABELS), first)
+    assert np.array_equal(random.draw(LABELS)[0], first)
     ordered = naive(index, 0, lambda *_: True)
-    assert top.take(LABELS).tolist() == [(each + [-1] * 4)[:4] for each in ordered]
+    assert top.draw(LABELS)[0].tolist() == [(each + [-1] * 4)[:4] for each in ordered]
     weighted = HardNegatives(index, HardNegativeSettings(hard_negatives=4, draw="weighted"), None, 7)
 
     def mean_place(hard):
         places = [
             ordered[label].index(each)
             for hard.epoch in range(30)
-            for label, row in enumerate(hard.take(LABELS).tolist())
+            for label, row in enumerate(hard.draw(LABELS)[0].tolist())
             for each in row
             if each >= 0
         ]
@@ -118,19 +118,20 @@ def test_the_loss_takes_them_as_the_peer_takes_negatives_of_the_data(index, stud
     student = load_model(student_folder).eval()
     hard = HardNegatives(index, HardNegativeSettings(hard_negatives=2, draw="top"), None, 0)
     ids = index.pairs(LABELS, 1)
-    chosen, seen = [], set()
+    labels, used = [], set()
     for label in LABELS:
-        drawn = hard.take(np.array([label]))[0]
-        texts = {ids.anchors[label], ids.positives[label], ids.negatives[label, 0], *drawn}
-        if len(texts) == 5 and -1 not in texts and not texts & seen:
-            chosen.append(int(label))
-            seen |= texts
-    assert len(chosen) >= 6
+        negatives = hard.draw(np.array([label]))[0][0]
+        texts = {ids.anchors[label], ids.positives[label], ids.negatives[label, 0], *negatives}
+        if len(texts) == 5 and -1 not in texts and not texts & used:
+            labels.append(int(label))
+            used |= texts
+    assert len(labels) >= 6
     tokens = TokenCache.of(index, student, {"query": "", "document": ""})
     columns = BatchColumns(index, 1, hard)
     collator = CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
-    batch = collator([{"label": label} for label in chosen])
-    label = batch.pop("label")
+    batch = collator([{"label": label} for label in labels])
+    label, guide_batch = batch.pop("label"), batch.pop("anchor_guide_batch")
+    assert label.tolist() == labels
     features = [
         {name: batch[f"{column}_{name}"] for name in ("input_ids", "attention_mask")} for column in columns.names
     ]
@@ -140,12 +141,15 @@ def test_the_loss_takes_them_as_the_peer_takes_negatives_of_the_data(index, stud
     peer.sim_matrix = lambda left, right: left @ right.T  # as in the parity test
     ours = GuidedContrastiveLoss(student, index, temperature=0.05, known_positives=False)
     rows = index.to_dataset(1)
-    negatives = Texts(index).take(np.concatenate([ids.negatives[chosen, 0], hard.take(np.array(chosen)).T.ravel()]))
-    theirs = [*features[:2], student.preprocess(negatives.to_pylist())]
+    negatives = Texts(index).take(np.concatenate([ids.negatives[labels, 0], hard.draw(np.array(labels))[0].T.ravel()]))
+    theirs = [dict(features[0]), features[1], student.preprocess(negatives.to_pylist())]
+    features[0]["guide_batch"] = guide_batch
+    assert ours(features, label) == ours(features, label)  # MatryoshkaLoss gives the same features once a dimension
     assert ours(features, label).item() == pytest.approx(peer(theirs, labels=None).item(), rel=1e-5)
-    texts = WithHardTexts(preprocess_fn=student.preprocess, texts=Texts(index), columns=columns)
-    untokenised = texts([rows[each] for each in chosen])
+    texts = HardNegativeTexts(preprocess_fn=student.preprocess, texts=Texts(index), columns=columns)
+    untokenised = texts([rows[each] for each in labels])
     assert torch.equal(untokenised["label"], label)
+    assert torch.equal(untokenised["anchor_guide_batch"].hard_negatives, guide_batch.hard_negatives)
     for name, value in batch.items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(untokenised[name], value), name
@@ -166,11 +170,11 @@ def test_a_run_with_tokens_cached_or_not_is_the_same_run(tmp_path, small_index, 
         )
         losses.append(train_student(settings)["training_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    listed = pl.read_parquet(tmp_path / "True" / "few_negatives.parquet")
-    found = HardNegatives(GuideIndex.open(small_index), objective.mining, None, 3).counts
-    assert listed.height
-    assert dict(zip(listed["pair_id"], listed["negatives_found"], strict=True)) == {
-        label: count for label, count in enumerate(found.tolist()) if count < 3
+    few = pl.read_parquet(tmp_path / "True" / "few_negatives.parquet")
+    counts = HardNegatives(GuideIndex.open(small_index), objective.mining, None, 3).counts
+    assert few.height
+    assert dict(zip(few["pair_id"], few["negatives_found"], strict=True)) == {
+        label: count for label, count in enumerate(counts.tolist()) if count < 3
     }
 
 

@@ -7,16 +7,17 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from gistcache.precompute.rerank.command import RescoreSettings, rescore_index
+from gistcache.precompute.rerank.rescore import rescore_index
+from gistcache.precompute.rerank.settings import RescoreSettings
 from gistcache.shared.data.pairs import Columns as InputColumns
 from gistcache.shared.data.pairs import read_pairs
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.texts import Texts
-from gistcache.train.batches import collators
+from gistcache.train.batches.collators import BatchColumns
 from gistcache.train.batches.hard_negatives import HardNegatives
 from gistcache.train.batches.mine import mine_index
-from gistcache.train.batches.mined_files import Mined, joined
+from gistcache.train.batches.mined_files import MinedPair, flag_embedding_rows
 from gistcache.train.loss.judges import PositiveJudge
 from gistcache.train.run import run
 from gistcache.train.settings import HardNegativeSettings, JudgeSettings, LossSettings, MineSettings, TrainSettings
@@ -29,7 +30,7 @@ JUDGING = JudgeSettings(margin=0.02)
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory, guide_folder):
-    """90 pairs of 60 anchors, in parts that cut an anchor's pairs apart."""
+    """90 pairs of 60 anchors, in shards that cut an anchor's pairs apart."""
     rows = random_pairs(60, seed=3)
     more = [row | {"positive": other["positive"]} for row, other in zip(rows, rows[7:37], strict=False)]
     folder = tmp_path_factory.mktemp("mine")
@@ -42,14 +43,14 @@ def rescored(tmp_path_factory, index, reranker_folder):
     return rescore_index(index, RescoreSettings(reranker=str(reranker_folder), out=out, device="cpu")).root
 
 
-def drawn(index, seed=0, epoch=0):
+def negatives_of_training(index, seed=0, epoch=0):
     """Of each pair: anchor, positive, and the texts that training draws, as many as there are."""
     labels = np.arange(len(index))
     hard = HardNegatives(index, MINING, PositiveJudge(0.02), seed)
     hard.epoch = epoch
     texts, ids = Texts(index), index.pairs(labels, 0)
     anchors, positives = (texts.take(each).to_pylist() for each in (ids.anchors, ids.positives))
-    negatives = [texts.take(row[row >= 0]).to_pylist() if (row >= 0).any() else [] for row in hard.take(labels)]
+    negatives = [texts.take(row[row >= 0]).to_pylist() if (row >= 0).any() else [] for row in hard.draw(labels)[0]]
     return list(zip(anchors, positives, negatives, strict=True))
 
 
@@ -60,21 +61,19 @@ def read_back(path):
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
 def test_n_tuples_hold_what_training_draws(tmp_path, index, suffix):
     out = tmp_path / f"mined.{suffix}"
-    written, left_out, lacking = mine_index(
-        index, MineSettings(out=out, mining=MINING, judging=JUDGING, seed=5, epoch=2)
-    )
-    expected = [row for row in drawn(index, 5, 2) if len(row[2]) == 3]
-    assert 0 < written == len(expected) < len(index)
+    mined = mine_index(index, MineSettings(out=out, mining=MINING, judging=JUDGING, seed=5, epoch=2))
+    expected = [row for row in negatives_of_training(index, 5, 2) if len(row[2]) == 3]
+    assert 0 < mined.rows == len(expected) < len(index)
     assert read_back(out) == expected
-    assert (left_out, lacking) == (len(index) - written, "pairs have fewer than 3 negatives")
+    assert mined[1:] == (len(index) - mined.rows, "pairs have fewer than 3 negatives")
     names = pq.read_schema(out).names if suffix == "parquet" else list(json.loads(out.read_text().splitlines()[0]))
     assert names == ["anchor", "positive", "negative_1", "negative_2", "negative_3"]
 
 
 def test_a_positive_of_several_pairs_stands_once():
-    pairs = [Mined(0, "a", "p", 0.7, ["n"], [0.5]), Mined(0, "a", "p", 0.7, ["m"], [0.4])]
+    pairs = [MinedPair(0, "a", "p", 0.7, ["n"], [0.5]), MinedPair(0, "a", "p", 0.7, ["m"], [0.4])]
     scores = {"pos_scores": [0.7], "neg_scores": [0.5, 0.4]}
-    assert list(joined(pairs)) == [{"query": "a", "pos": ["p"], "neg": ["n", "m"], **scores}]
+    assert list(flag_embedding_rows(pairs)) == [{"query": "a", "pos": ["p"], "neg": ["n", "m"], **scores}]
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
@@ -82,7 +81,7 @@ def test_flagembedding_rows_join_the_pairs_of_an_anchor(tmp_path, index, suffix)
     out = tmp_path / f"mined.{suffix}"
     mine_index(index, MineSettings(out=out, format="flagembedding", mining=MINING, judging=JUDGING))
     joined = {}
-    for anchor, positive, negatives in drawn(index):
+    for anchor, positive, negatives in negatives_of_training(index):
         pos, neg = joined.setdefault(anchor, ([], {}))
         pos.append(positive)
         neg.update(dict.fromkeys(negatives))
@@ -95,10 +94,10 @@ def test_flagembedding_rows_join_the_pairs_of_an_anchor(tmp_path, index, suffix)
     for row in (row for table in index.scores() for row in table.to_pylist()):
         ids = index.pairs(np.array([row["pair_id"]]), 0)
         anchor = texts[ids.anchors[0]]
-        found = zip(
+        documents = zip(
             [*ids.positives, *row["neighbor_ids"]], [row["positive_score"], *row["neighbor_scores"]], strict=True
         )
-        scores |= {(anchor, texts[document]): np.float32(score) for document, score in found}
+        scores |= {(anchor, texts[document]): np.float32(score) for document, score in documents}
     for row in rows:
         assert set(row) == {"query", "pos", "neg", "pos_scores", "neg_scores"}
         for each in ("pos", "neg"):
@@ -111,13 +110,14 @@ def test_flagembedding_rows_join_the_pairs_of_an_anchor(tmp_path, index, suffix)
 def test_training_with_the_same_flags_gets_the_same_negatives(
     tmp_path, index, student_folder, rescored, with_reranker, monkeypatch
 ):
-    seen = {}
+    of_run = {}
 
-    class Watched(collators.BatchColumns):
+    class Watched(BatchColumns):
         def of(self, labels):
-            label, columns = super().of(labels)
-            seen.update({int(row[0]): row[1:, 0].tolist() for row in label})
-            return label, columns
+            batch, columns = super().of(labels)
+            hard = batch["anchor_guide_batch"].hard_negatives.tolist()
+            of_run.update(zip(labels.tolist(), hard, strict=True))
+            return batch, columns
 
     monkeypatch.setattr("gistcache.train.run.trainer.BatchColumns", Watched)
     scores = rescored if with_reranker else None
@@ -131,13 +131,13 @@ def test_training_with_the_same_flags_gets_the_same_negatives(
     out = tmp_path / "mined.parquet"
     judging = JudgeSettings(judge="neighborhood", judge_threshold=3.0, margin=0.05)
     mine_index(index, MineSettings(out=out, mining=MINING, judging=judging, seed=4, rescored=scores))
-    texts, full = Texts(index), [label for label, row in sorted(seen.items()) if min(row) >= 0]
-    assert len(seen) >= 40
+    texts, full = Texts(index), [label for label, row in sorted(of_run.items()) if min(row) >= 0]
+    assert len(of_run) >= 40
     assert len(full) > 5
     ids = index.pairs(np.array(full), 0)
     mined = {(anchor, positive): negatives for anchor, positive, negatives in read_back(out)}
     for label, *pair in zip(full, *(texts.take(each).to_pylist() for each in ids[:2]), strict=True):
-        assert mined[tuple(pair)] == texts.take(np.array(seen[label])).to_pylist()
+        assert mined[tuple(pair)] == texts.take(np.array(of_run[label])).to_pylist()
 
 
 def test_mined_by_a_reranker_are_those_it_scores_below_the_positive(tmp_path, index, rescored, reranker_folder):
@@ -162,8 +162,8 @@ def test_mined_by_a_reranker_are_those_it_scores_below_the_positive(tmp_path, in
         scored = sorted(
             zip(model.predict([(anchor, each) for each in documents]), documents, strict=True), reverse=True
         )
-        taken = [(text, float(score)) for score, text in scored if score <= limit and text not in known][:2]
-        expected.setdefault(anchor, {}).update(taken)
+        negatives_of_pair = [(text, float(score)) for score, text in scored if score <= limit and text not in known][:2]
+        expected.setdefault(anchor, {}).update(negatives_of_pair)
     expected = {anchor: negatives for anchor, negatives in expected.items() if negatives}
     assert list(rows) == list(expected)
     for anchor, negatives in expected.items():
@@ -179,5 +179,5 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path, index):
     assert not list(tmp_path.iterdir())
     with pytest.raises(SettingsError, match="suffix"):
         MineSettings(out=tmp_path / "mined.csv", mining=MINING)
-    with pytest.raises(SettingsError, match="not said"):
+    with pytest.raises(SettingsError, match="number of hard negatives is missing"):
         MineSettings(out=tmp_path / "mined.jsonl")

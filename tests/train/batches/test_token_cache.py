@@ -24,7 +24,7 @@ NO_PROMPTS = {"query": "", "document": ""}
 
 @pytest.fixture
 def index(small_index, tmp_path):
-    """A copy of the index, so that each test's cache is its own; texts in parts of 50."""
+    """A copy of the index, so that each test's cache is its own; texts in shards of 50."""
     shutil.copytree(small_index, tmp_path / "index")
     return GuideIndex.open(tmp_path / "index")
 
@@ -52,12 +52,14 @@ def test_features_are_the_students_own(index, student_folder, kind, prompts):
         prompt = prompts["query" if column == "anchor" else "document"]
         expected = student.preprocess([rows[int(label)][column] for label in labels], prompt=prompt or None)
         for name, value in expected.items():
-            found = batch.pop(f"{column}_{name}")
-            assert torch.equal(found, value) if isinstance(value, torch.Tensor) else found == value
+            cached = batch.pop(f"{column}_{name}")
+            assert torch.equal(cached, value) if isinstance(value, torch.Tensor) else cached == value
     assert not batch
 
 
-def test_made_once_and_used_by_every_student_with_the_tokenizer(index, student_folder, guide_folder, monkeypatch):
+def test_the_cache_is_made_once_and_used_by_every_student_with_the_tokenizer(
+    index, student_folder, guide_folder, monkeypatch
+):
     first = TokenCache.of(index, load_model(student_folder), NO_PROMPTS)
     monkeypatch.setattr("gistcache.train.batches.token_cache._make", lambda *_: pytest.fail("the cache is there"))
     again = TokenCache.of(index, load_model(guide_folder), NO_PROMPTS)  # another model, the same tokenizer

@@ -1,19 +1,32 @@
-"""The terms that learn from scores, against loops over rows and cells, and the map of the regression in a run."""
+"""Terms that learn from the guide against loops over rows and candidates, and the map that the regression trains."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from gistcache.shared.candidates import Blocks, PairVectors, self_cells, similarities
+from gistcache.shared.candidates import Blocks, PairVectors, similarities
 from gistcache.shared.errors import SettingsError
-from gistcache.train.loss.distillation import guide_kl, margin_mse, regression, score_terms
+from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.models.load import load_model
+from gistcache.shared.sampling import evenly_spread
+from gistcache.train.loss import distillation
+from gistcache.train.loss.distillation import (
+    RIDGE,
+    distillation_terms,
+    fitted_map,
+    guide_kl,
+    margin_mse,
+    regression,
+    ridge,
+)
 from gistcache.train.run.run import train_student
 from gistcache.train.settings import DistillationSettings, LossSettings, TrainSettings
 from scipy.special import log_softmax
+from torch.nn.functional import cosine_similarity
 
 PAIRS, WIDTH = 6, 2
-AGAIN = torch.arange(WIDTH * PAIRS) == 9  # the second negative of pair 3 stands in the batch before
+REPEATED = torch.arange(WIDTH * PAIRS) == 9  # the second negative of pair 3 is in the batch twice
 
 
 def unit(random, rows, dim):
@@ -23,27 +36,30 @@ def unit(random, rows, dim):
 
 @pytest.fixture
 def batch():
-    """Student, guide, own cells: six pairs with two negatives each, one of them missing; pair 1 knows positive 4."""
+    """Student, guide, scores, excluded candidates of six pairs.
+
+    They have two negatives each, one of them missing; pair 1 knows positive 4.
+    """
     random = np.random.default_rng(0)
     student, guide = (
         PairVectors(*(unit(random, rows, dim) for rows in (PAIRS, PAIRS, WIDTH * PAIRS))) for dim in (8, 12)
     )
     rows = torch.arange(PAIRS)
     scores = similarities(student, rows, contrast_anchors=True, contrast_positives=True)
-    own = self_cells(rows, scores)
-    own.an[:, 7] = True  # the second negative of pair 1
-    own.ap[1, 4] = True
-    return student, guide, scores, own
+    excluded = scores.map(lambda block: torch.zeros_like(block, dtype=torch.bool))
+    excluded.an[:, 7] = True  # the second negative of pair 1
+    excluded.ap[1, 4] = True
+    return student, guide, scores, excluded
 
 
 def kl_of(batch, guide_temperature, student_temperature):
-    student, guide, _, own = batch
+    student, guide, _, excluded = batch
     total = 0.0
     for i in range(PAIRS):
         ours, theirs = [], []
-        for candidates, leaves in (("positives", own.ap), ("negatives", own.an | AGAIN)):
+        for candidates, masked in (("positives", excluded.ap), ("negatives", excluded.an | REPEATED)):
             for c in range(len(getattr(student, candidates))):
-                if not leaves[i, c] or (candidates == "positives" and c == i):
+                if not masked[i, c] or (candidates == "positives" and c == i):
                     ours.append(float(student.anchors[i] @ getattr(student, candidates)[c]) / student_temperature)
                     theirs.append(float(guide.anchors[i] @ getattr(guide, candidates)[c]) / guide_temperature)
         log_q, log_p = log_softmax(ours), log_softmax(theirs)
@@ -78,7 +94,7 @@ def regression_of(batch, linear):
 
 
 def test_weighted_terms_are_what_loops_give_also_row_by_row(batch):
-    student, guide, scores, own = batch
+    student, guide, scores, excluded = batch
     linear = unit(np.random.default_rng(1), 12, 8)
     terms = DistillationSettings(
         kl_weight=0.5,
@@ -89,25 +105,27 @@ def test_weighted_terms_are_what_loops_give_also_row_by_row(batch):
     )
     expected = 0.5 * kl_of(batch, 0.2, 0.3) + 2 * margins_of(batch) + 3 * regression_of(batch, linear)
     rows = torch.arange(PAIRS)
-    assert float(score_terms(terms, rows, student, guide, scores, own, AGAIN, linear)) == pytest.approx(expected)
+    assert float(distillation_terms(terms, rows, student, guide, scores, excluded, REPEATED, linear)) == pytest.approx(
+        expected
+    )
     by_row = 0.0
     for row in rows.split(1):
-        part = Blocks(*(block[row] for block in scores)), Blocks(*(block[row] for block in own))
-        by_row += float(score_terms(terms, row, student, guide, *part, AGAIN, linear))
+        part = Blocks(*(block[row] for block in scores)), Blocks(*(block[row] for block in excluded))
+        by_row += float(distillation_terms(terms, row, student, guide, *part, REPEATED, linear))
     assert by_row == pytest.approx(expected)
-    assert float(score_terms(DistillationSettings(), rows, student, guide, scores, own, AGAIN)) == 0.0
+    assert float(distillation_terms(DistillationSettings(), rows, student, guide, scores, excluded, REPEATED)) == 0.0
 
 
 def test_each_term_is_zero_with_a_zero_gradient_where_the_student_agrees():
     random = np.random.default_rng(2)
     scores = torch.from_numpy(random.standard_normal((4, 7))).requires_grad_()
-    leaves = torch.from_numpy(random.random((4, 7)) < 0.3)
-    leaves[:, 0] = False
-    held = ~leaves[:, 1:]
+    masked = torch.from_numpy(random.random((4, 7)) < 0.3)
+    masked[:, 0] = False
+    present = ~masked[:, 1:]
     vectors = unit(random, 4, 7).requires_grad_()
     for value, inputs in (
-        (guide_kl(scores, scores.detach(), leaves), scores),
-        (margin_mse(scores, scores.detach() + 5, held), scores),
+        (guide_kl(scores, scores.detach(), masked), scores),
+        (margin_mse(scores, scores.detach() + 5, present), scores),
         (regression(vectors, vectors.detach(), torch.eye(7, dtype=torch.float64)), vectors),
     ):
         assert float(value.detach()) == pytest.approx(0, abs=1e-12)
@@ -121,6 +139,33 @@ def test_terms_refuse_what_they_are_not():
         DistillationSettings(kl_weight=-1)
     with pytest.raises(SettingsError, match="--kl-guide-temperature"):
         DistillationSettings(kl_guide_temperature=0)
+
+
+def test_ridge_is_least_squares_with_rows_that_pull_to_zero():
+    random = np.random.default_rng(0)
+    student, guide = (random.standard_normal((50, width)) for width in (6, 9))
+    strength = RIDGE * (student**2).sum() / 6
+    rows = np.vstack([student, np.sqrt(strength) * np.eye(6)]), np.vstack([guide, np.zeros((6, 9))])
+    expected = np.linalg.lstsq(*rows, rcond=None)[0].T
+    assert np.allclose(ridge(torch.from_numpy(student), torch.from_numpy(guide)), expected)
+
+
+def test_the_map_takes_a_student_near_the_guide_and_is_the_same_each_time(small_index, student_folder, monkeypatch):
+    monkeypatch.setattr(distillation, "SAMPLED_PAIRS", 60)
+    index, student = GuideIndex.open(small_index), load_model(student_folder).train()
+    torch.manual_seed(1)
+    fitted = fitted_map(student, index).weight.detach()
+    assert student.training
+    torch.manual_seed(2)
+    assert torch.equal(fitted, fitted_map(student.eval(), index).weight)
+    unseen = np.setdiff1d(np.arange(len(index)), evenly_spread(len(index), 60))
+    ids, texts = index.pairs(unseen, 0), index.to_dataset(0).select(unseen)["anchor"][:]
+    vectors = torch.from_numpy(index.vectors(ids.anchors)).float()
+    embeddings = student.encode(texts, normalize_embeddings=True, convert_to_tensor=True)
+    assert (
+        cosine_similarity(embeddings @ fitted.T, vectors).mean()
+        > cosine_similarity(embeddings @ torch.roll(fitted, 1, 0).T, vectors).mean() + 0.1
+    )
 
 
 def run(index, student, out, objective, **changes):

@@ -1,4 +1,4 @@
-"""The judge of pairs by pairs against its formula written out cell by cell, and what settings it takes."""
+"""The judge of pairs by pairs against its formula candidate by candidate, and the settings that fit together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gistcache.shared.errors import SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.train import GuidedContrastiveLoss
 from gistcache.train.loss.judges import GuideView, NeighborhoodJudge, make_judge, relatedness, usual_relatedness
+from gistcache.train.settings import JudgeSettings
 
 
 def view_of(pairs: int, negatives: int, seed: int) -> GuideView:
@@ -24,7 +25,7 @@ def view_of(pairs: int, negatives: int, seed: int) -> GuideView:
 
 
 def naive(view: GuideView) -> tuple[np.ndarray, np.ndarray]:
-    """The issue's formula, one cell at a time."""
+    """The formula, one candidate at a time."""
     (a, p, n), (ra, rp, rn) = ([each.double().numpy() for each in side] for side in view)
     pairs, negatives = np.empty((len(a), len(a))), np.empty((len(a), len(n)))
     for i in range(len(a)):
@@ -40,24 +41,24 @@ def naive(view: GuideView) -> tuple[np.ndarray, np.ndarray]:
 
 def test_relatedness_is_the_sum_of_four_scores_on_the_scale_of_each_text():
     view = view_of(9, 5, seed=1)
-    found = relatedness(view, torch.arange(9))
-    for ours, theirs in zip(found, naive(view), strict=True):
+    of_batch = relatedness(view, torch.arange(9))
+    for ours, theirs in zip(of_batch, naive(view), strict=True):
         assert np.allclose(ours.numpy(), theirs, atol=1e-5)
-    assert torch.allclose(found[0], found[0].T, atol=1e-6)
-    assert torch.allclose(relatedness(view, torch.tensor([4, 2]))[1], found[1][[4, 2]], atol=1e-6)
+    assert torch.allclose(of_batch[0], of_batch[0].T, atol=1e-6)
+    assert torch.allclose(relatedness(view, torch.tensor([4, 2]))[1], of_batch[1][[4, 2]], atol=1e-6)
 
 
-def test_every_cell_between_two_pairs_leaves_together():
+def test_candidates_between_two_pairs_are_masked_together():
     view = view_of(9, 5, seed=2)
     of_pairs, of_negatives = naive(view)
     rows = torch.arange(3, 9)
     excess = NeighborhoodJudge(-2.5).excess(view, rows, contrast_anchors=True, contrast_positives=True)
-    leaves = excess.each(lambda block: block > 0)
+    masked = excess.map(lambda block: block > 0)
     expected = torch.from_numpy(of_pairs[3:] > -2.5)
     assert 0 < expected.sum() < expected.numel()
-    for block in (leaves.ap, leaves.aa, leaves.pp):
+    for block in (masked.ap, masked.aa, masked.pp):
         assert torch.equal(block, expected)
-    assert torch.equal(leaves.an, torch.from_numpy(of_negatives[3:] > -2.5))
+    assert torch.equal(masked.an, torch.from_numpy(of_negatives[3:] > -2.5))
     without = NeighborhoodJudge(-2.5).excess(view, rows, contrast_anchors=False, contrast_positives=False)
     assert without.aa is None
     assert without.pp is None
@@ -66,18 +67,18 @@ def test_every_cell_between_two_pairs_leaves_together():
 def test_the_threshold_is_that_of_the_middle_pair(small_index):
     index = GuideIndex.open(small_index)
     ids = index.pairs(np.arange(len(index)), 0)
-    found = []
+    related = []
     for anchor, positive in zip(ids.anchors, ids.positives, strict=True):
         vectors, density = index.vectors(np.array([anchor, positive])), index.density(np.array([anchor, positive]))
-        found.append(4 * (float(vectors[0].astype(float) @ vectors[1].astype(float)) - density.mean()))
-    assert usual_relatedness(index) == pytest.approx(np.median(found), abs=1e-5)
-    judge = make_judge("neighborhood", index, 0.25, "absolute", None)
-    assert judge.threshold == pytest.approx(np.median(found) - 0.25, abs=1e-5)
-    lower = make_judge("neighborhood", index, 0.0, "absolute", None, 0.1)
-    assert (np.array(found) < lower.threshold).mean() == pytest.approx(0.1, abs=0.01)
+        related.append(4 * (float(vectors[0].astype(float) @ vectors[1].astype(float)) - density.mean()))
+    assert usual_relatedness(index) == pytest.approx(np.median(related), abs=1e-5)
+    judge = make_judge(JudgeSettings(judge="neighborhood", margin=0.25), index)
+    assert judge.threshold == pytest.approx(np.median(related) - 0.25, abs=1e-5)
+    lower = make_judge(JudgeSettings(judge="neighborhood", judge_quantile=0.1), index)
+    assert (np.array(related) < lower.threshold).mean() == pytest.approx(0.1, abs=0.01)
 
 
-def test_the_loss_takes_out_what_the_judge_says(small_index, student_folder):
+def test_the_loss_masks_what_the_judge_calls_false_negatives(small_index, student_folder):
     from gistcache.shared.models.load import load_model
 
     index, student = GuideIndex.open(small_index), load_model(student_folder).eval()
@@ -87,9 +88,9 @@ def test_the_loss_takes_out_what_the_judge_says(small_index, student_folder):
     def value(**settings):
         loss = GuidedContrastiveLoss(student, index, temperature=0.05, **settings)
         features = [student.preprocess(list(rows[name])) for name in ("anchor", "positive")]
-        return loss(features, labels).item(), loss.cells.counts()[:2]
+        return loss(features, labels).item(), loss.statistics.counts()[:2]
 
-    unguided, _ = value(guided=False)
+    unguided, _ = value(loss="unguided")
     nothing, (removed, candidates) = value(judge="neighborhood", judge_threshold=100.0)
     assert nothing == pytest.approx(unguided)
     assert removed == 0 < candidates
@@ -102,15 +103,15 @@ def test_the_loss_takes_out_what_the_judge_says(small_index, student_folder):
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("settings", "advice"),
     [
-        (("positive", 0.0, "absolute", 0.5), "margin"),
-        (("neighborhood", 0.1, "relative", None), "absolute"),
-        (("oracle", 0.0, "absolute", None), "positive or neighborhood"),
-        (("positive", 0.0, "squared", None), "absolute or relative"),
+        ({"judge_threshold": 0.5}, "--judge neighborhood"),
+        ({"judge": "neighborhood", "margin": 0.1, "margin_strategy": "relative"}, "absolute"),
+        ({"judge": "oracle"}, "positive or neighborhood"),
+        ({"margin": 0.1, "margin_strategy": "squared"}, "absolute or relative"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(small_index, settings, named):
-    name, *rest = settings
-    with pytest.raises(SettingsError, match=named):
-        make_judge(name, GuideIndex.open(small_index), *rest)
+def test_settings_that_do_not_go_together_are_refused(settings, advice):
+    with pytest.raises(SettingsError) as error:
+        JudgeSettings(**settings)
+    assert advice in str(error.value)

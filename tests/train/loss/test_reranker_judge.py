@@ -1,19 +1,20 @@
-"""A reranker's say in a batch against a loop over cells, and in the loss."""
+"""A reranker's judgement in a batch against a loop over candidates, and in the loss."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from gistcache.precompute.rerank.command import RescoreSettings, rescore_index
+from gistcache.precompute.rerank.rescore import rescore_index
+from gistcache.precompute.rerank.settings import RescoreSettings
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
+from gistcache.shared.guide_index.reranker_scores import RerankerScores
 from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
-from gistcache.train.loss.guide_lookup import Guides
+from gistcache.train.loss.guide_lookup import look_up
 from gistcache.train.loss.judges import NeighborhoodJudge, PositiveJudge
-from gistcache.train.loss.reranker_judge import Reranked
-from gistcache.train.loss.rescored import Rescored
+from gistcache.train.loss.reranker_judge import RerankerJudge, overrule
 from gistcache.train.settings import LossSettings, TrainSettings
 
 CPU = torch.device("cpu")
@@ -25,42 +26,42 @@ def index(small_index):
 
 
 @pytest.fixture(scope="module")
-def rescored(tmp_path_factory, index, reranker_folder):
+def reranker_scores(tmp_path_factory, index, reranker_folder):
     out = tmp_path_factory.mktemp("rescored") / "out"
     rescore_index(index, RescoreSettings(reranker=str(reranker_folder), out=out, device="cpu"))
-    return Rescored(out, index)
+    return RerankerScores.open(out, index)
 
 
-def read_with(index, rescored):
+def read_with(index, reranker_scores):
     """(pair, document) -> the reranker's score, from the files alone; and each pair's own."""
-    found, own = {}, {}
+    scores_of, own = {}, {}
     pairs = (row for table in index.scores() for row in table.to_pylist())
-    scored = (row for table in rescored.folder.tables() for row in table.to_pylist())
+    scored = (row for table in reranker_scores.tables() for row in table.to_pylist())
     for stored, row in zip(pairs, scored, strict=True):
         label = row["pair_id"]
         negatives = index.pairs(np.array([label])).negatives[0]
         documents = [*stored["neighbor_ids"], *negatives[negatives >= 0]]
         scores = [*row["neighbor_scores"], *row["negative_scores"]]
-        found |= {(label, int(document)): score for document, score in zip(documents, scores, strict=True)}
+        scores_of |= {(label, int(document)): score for document, score in zip(documents, scores, strict=True)}
         own[label] = row["positive_score"]
-    return found, own
+    return scores_of, own
 
 
 @pytest.mark.parametrize("judge", [PositiveJudge(), NeighborhoodJudge(-0.5)])
 @pytest.mark.parametrize(("margin", "strategy"), [(0.1, "absolute"), (0.2, "relative")])
-def test_a_cell_that_it_has_read_is_judged_by_it_and_no_other(index, rescored, judge, margin, strategy):
+def test_only_candidates_that_it_has_read_are_judged_by_it(index, reranker_scores, judge, margin, strategy):
     labels = np.random.default_rng(1).permutation(120)[:40]
     hard = index.pairs(labels, 0).positives[::-1]  # negatives of this epoch: neighbours of some rows, and of others not
-    batch = Guides([index], rescored).look_up(np.column_stack([labels, hard]), 4, CPU)
-    assert batch.scored
+    batch = look_up(index, labels, hard[:, None], 3, CPU, RerankerJudge(reranker_scores, margin, strategy))
+    assert batch.reranked
     rows = torch.tensor([3, 17, 4, 39])
-    before = judge.excess(batch.views[0], rows, contrast_anchors=True, contrast_positives=True)
-    kept = before.each(torch.clone)
-    after = Reranked(rescored, margin, strategy).overrule(before, batch.scored, rows)
-    assert all(torch.equal(*each) for each in zip(before, kept, strict=True))
+    before = judge.excess(batch.guide, rows, contrast_anchors=True, contrast_positives=True)
+    copy = before.map(torch.clone)
+    after = overrule(before, batch.reranked, rows)
+    assert all(torch.equal(*each) for each in zip(before, copy, strict=True))
     assert torch.equal(after.aa, before.aa)
     assert torch.equal(after.pp, before.pp)
-    read, own = read_with(index, rescored)
+    read, own = read_with(index, reranker_scores)
     ids = index.pairs(labels, 3)
     negatives = np.concatenate([ids.negatives, hard[:, None]], axis=1).T.ravel()
     replaced = 0
@@ -77,20 +78,20 @@ def test_a_cell_that_it_has_read_is_judged_by_it_and_no_other(index, rescored, j
     assert 12 < replaced < 4 * 200
 
 
-def test_the_loss_asks_it_whatever_the_size_of_the_slices(index, rescored, student_folder, monkeypatch):
+def test_the_loss_uses_it_whatever_the_size_of_the_slices(index, reranker_scores, student_folder, monkeypatch):
     student = load_model(student_folder).eval()
     rows = index.to_dataset(2)[:24]
     features = [student.preprocess(rows[name]) for name in ("anchor", "positive", "negative_1", "negative_2")]
     labels = torch.tensor(rows["label"])
-    values, removed = [], []
-    for scores, cells in ((None, 2**22), (rescored, 2**22), (rescored, 500)):
-        monkeypatch.setattr("gistcache.train.loss.guided_loss.SLICE_CELLS", cells)
-        loss = GuidedContrastiveLoss(student, index, temperature=0.05, rescored=scores)
+    values, masked = [], []
+    for scores, size in ((None, 2**22), (reranker_scores, 2**22), (reranker_scores, 500)):
+        monkeypatch.setattr("gistcache.train.loss.guided_loss.SLICE_CANDIDATES", size)
+        loss = GuidedContrastiveLoss(student, index, temperature=0.05, reranker_scores=scores)
         values.append(loss(features, labels).item())
-        removed.append(loss.cells.counts()[:2])
+        masked.append(loss.statistics.counts()[:2])
     assert values[0] != pytest.approx(values[1], rel=1e-3)
     assert values[1] == pytest.approx(values[2], rel=1e-6)
-    assert removed[0] != removed[1] == removed[2]
+    assert masked[0] != masked[1] == masked[2]
     assert loss.get_config_dict()["reranker"].endswith("model")
 
 

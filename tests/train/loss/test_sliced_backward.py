@@ -65,7 +65,7 @@ def test_gradient_caching_and_row_slices_equal_the_plain_loss(batch, student_fol
         student[0].model.set_attn_implementation("eager")
     plain = GuidedContrastiveLoss(student, index, temperature=0.05)
     expected, gradient = value_and_gradient(student, plain, rows, upstream)
-    monkeypatch.setattr("gistcache.train.loss.guided_loss.SLICE_CELLS", 5 * 4 * PAIRS)
+    monkeypatch.setattr("gistcache.train.loss.guided_loss.SLICE_CANDIDATES", 5 * 4 * PAIRS)
     cached = GuidedContrastiveLoss(student, index, temperature=0.05, mini_batch_num_tokens=40)
     passes = []
     hook = student.register_forward_pre_hook(lambda _, inputs: passes.append(tokens_in(inputs[0])))
@@ -75,11 +75,11 @@ def test_gradient_caching_and_row_slices_equal_the_plain_loss(batch, student_fol
     assert max(passes) <= 40
     assert value == pytest.approx(expected, abs=1e-5)
     assert torch.allclose(again, gradient, atol=1e-5)
-    assert cached.cells.counts() == plain.cells.counts()
+    assert cached.statistics.counts() == pytest.approx(plain.statistics.counts())
 
 
 def test_the_second_pass_meets_the_dropout_of_the_first(batch, student_folder):
-    """With dropout, the gradient is that of the value only if both passes drop the same cells: a finite difference."""
+    """With dropout, the gradient is that of the value only if both passes drop the same values: a finite difference."""
     index, rows = batch
     student = load_model(student_folder).train()
     loss = GuidedContrastiveLoss(student, index, temperature=0.5, mini_batch_num_tokens=60)
@@ -141,6 +141,6 @@ def test_half_precision_training_leaves_the_guides_judgement_alone(batch, studen
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             value = loss(features_of(student, rows), torch.tensor(rows["label"][:]))
         value.backward()
-        counts.append(loss.cells.counts())
+        counts.append(loss.statistics.counts())
     assert counts[0] == counts[1]
     assert np.isfinite(value.item())

@@ -1,6 +1,8 @@
-"""What is counted of the cells, against a loop over them, and that loggers are told of it."""
+"""Counts of masked candidates against a loop over them, and in the logs."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
+from gistcache.train.loss.statistics import MaskCounts
 from gistcache.train.run.run import train_student
 from gistcache.train.settings import TrainSettings
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
@@ -26,42 +29,40 @@ def counted(index, student_folder, wrap=None, **settings):
     rows = index.to_dataset(1)[:PAIRS]
     features = [student.preprocess(rows[name]) for name in ("anchor", "positive", "negative_1")]
     (wrap(student, loss) if wrap else loss)(features, torch.tensor(rows["label"]))
-    return loss.cells.counts()
+    return loss.statistics.counts()
 
 
-@pytest.mark.parametrize("softness", [0.0, 0.1])
-def test_means_are_those_of_a_loop_over_rows_and_cells(index, student_folder, softness):
+def test_means_are_those_of_a_loop_over_rows_and_candidates(index, student_folder):
     ids = index.pairs(np.arange(PAIRS), 1)
     anchors, positives, negatives = (
         index.vectors(each).astype(np.float64) for each in (ids.anchors, ids.positives, ids.negatives[:, 0])
     )
     content = index.content_ids(np.stack([ids.anchors, ids.positives, ids.negatives[:, 0]]))
     known, owner = index.known_positives(np.arange(PAIRS))
-    removed, candidates, weight, thresholds = 0, 0, 0.0, []
+    masked, candidates, thresholds = 0, 0, []
     for i in range(PAIRS):
         own = {content[0, i], content[1, i], *known[owner == i]}
         threshold = anchors[i] @ positives[i] - 0.03
         thresholds.append(threshold)
-        cells = [(anchors[i] @ positives[j], content[1, j]) for j in range(PAIRS) if j != i]
-        cells += [(anchors[i] @ anchors[j], content[0, j]) for j in range(PAIRS) if j != i]
-        cells += [(positives[i] @ positives[j], content[1, j]) for j in range(PAIRS) if j != i]
+        pairings = [(anchors[i] @ positives[j], content[1, j]) for j in range(PAIRS) if j != i]
+        pairings += [(anchors[i] @ anchors[j], content[0, j]) for j in range(PAIRS) if j != i]
+        pairings += [(positives[i] @ positives[j], content[1, j]) for j in range(PAIRS) if j != i]
         seen = set(content[1])
         for j in range(PAIRS):
             if content[2, j] not in seen:
-                cells.append((anchors[i] @ negatives[j], content[2, j]))
+                pairings.append((anchors[i] @ negatives[j], content[2, j]))
             seen.add(content[2, j])
-        for score, text in cells:
+        for score, text in pairings:
             if text in own:
                 continue
             candidates += 1
-            removed += score > threshold
-            weight += 1 / (1 + np.exp((score - threshold) / softness)) if softness else score <= threshold
-    counts = counted(index, student_folder, margin=0.03, judge_softness=softness)
-    assert (counts.removed, counts.candidates, counts.rows) == (removed, candidates, PAIRS)
+            masked += score > threshold
+    counts = counted(index, student_folder, margin=0.03)
+    assert counts[:3] == (masked, candidates, PAIRS)
     means = counts.means()
-    assert 0 < means["removed_share"] == removed / candidates
-    assert means["effective_negatives"] == pytest.approx(weight / PAIRS, abs=1e-3)
-    assert means["mean_threshold"] == pytest.approx(np.mean(thresholds), abs=1e-4)
+    assert 0 < means["removed_share"] == masked / candidates
+    assert means["effective_negatives"] == pytest.approx((candidates - masked) / PAIRS)
+    assert means["mean_threshold"] == pytest.approx(np.mean(thresholds), abs=1e-6)
 
 
 def test_the_other_judges_threshold_is_a_constant(index, student_folder):
@@ -76,11 +77,11 @@ def test_matryoshka_counts_every_dimension_and_changes_no_mean(index, student_fo
     assert twice.means() == once.means()
 
 
-def test_unguided_training_has_nothing_to_tell(index, student_folder):
-    assert counted(index, student_folder, guided=False).means() == {}
+def test_unguided_training_has_no_means(index, student_folder):
+    assert counted(index, student_folder, loss="unguided").means() == {}
 
 
-def test_tensorboard_holds_the_means_of_every_report(tmp_path, small_index, student_folder, monkeypatch):
+def test_tensorboard_gets_the_means_of_every_report(tmp_path, small_index, student_folder, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
@@ -98,6 +99,22 @@ def test_tensorboard_holds_the_means_of_every_report(tmp_path, small_index, stud
     events = EventAccumulator(str(tmp_path / "board"))
     events.Reload()
     for name in ("removed_share", "effective_negatives", "mean_threshold"):
-        told = [(event.step, event.value) for event in events.Scalars(f"train/{name}")]
-        assert told == [(entry["step"], pytest.approx(entry[name])) for entry in log if name in entry]
-        assert [step for step, _ in told] == [2, 4]
+        logged = [(event.step, event.value) for event in events.Scalars(f"train/{name}")]
+        assert logged == [(entry["step"], pytest.approx(entry[name])) for entry in log if name in entry]
+        assert [step for step, _ in logged] == [2, 4]
+
+
+def test_counts_go_on_from_a_checkpoint_and_means_are_those_since_the_last_call(index, student_folder):
+    first = counted(index, student_folder)
+    student = load_model(student_folder).eval()
+    loss = GuidedContrastiveLoss(student, index, temperature=0.05)
+    loss.statistics.start_from(MaskCounts(*json.loads(json.dumps(first))))
+    assert loss.statistics.recent_means() == {}
+    rows = index.to_dataset(0)[PAIRS : 2 * PAIRS]
+    loss([student.preprocess(rows[name]) for name in ("anchor", "positive")], torch.tensor(rows["label"]))
+    both = loss.statistics.counts()
+    added = both.since(first)
+    assert added.rows == PAIRS
+    assert added.candidates < first.candidates  # it has no negatives
+    assert loss.statistics.recent_means() == {name: round(mean, 5) for name, mean in added.means().items()}
+    assert both.means() != added.means()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from gistcache.shared.errors import FolderLockedError, GistcacheError, StaleIndexError, StoppedEarly
 from gistcache.shared.storage.lock import folder_lock
-from gistcache.train.loss.guided_loss import STATE
+from gistcache.train.loss.guided_loss import MAP_FILE
 from gistcache.train.run import checkpoints as module
 from gistcache.train.run.checkpoints import SEAL_FILE, all_checkpoints, writing_to
 from gistcache.train.run.run import train_student
@@ -102,8 +102,8 @@ def test_what_the_loss_learns_and_what_an_epoch_draws_go_on_too(tmp_path, settin
     again = train_student(settings_of(cut, objective=objective, hardness=3, resume=True))
     assert_same_weights(whole, cut)
     assert again["training_loss"] == pytest.approx(figures["training_loss"])
-    maps = [load_file(folder / "checkpoints" / "checkpoint-12" / STATE)["weight"] for folder in (whole, cut)]
-    before = load_file(whole / "checkpoints" / "checkpoint-9" / STATE)["weight"]
+    maps = [load_file(folder / "checkpoints" / "checkpoint-12" / MAP_FILE)["weight"] for folder in (whole, cut)]
+    before = load_file(whole / "checkpoints" / "checkpoint-9" / MAP_FILE)["weight"]
     assert torch.equal(*maps)
     assert not torch.equal(before, maps[0])
     assert not list(cut.glob("*map*"))

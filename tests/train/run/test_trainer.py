@@ -165,7 +165,7 @@ def test_missing_negatives_leave_the_loss(tmp_path, guide_folder, student_folder
     ]
     index = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder))
     student = load_model(student_folder).eval()
-    loss = GuidedContrastiveLoss(student, index, temperature=0.1, guided=False, known_positives=False)
+    loss = GuidedContrastiveLoss(student, index, temperature=0.1, loss="unguided", known_positives=False)
     columns = [[texts[0], texts[3]], [texts[1], texts[4]]]
 
     def value(second_negative):
@@ -238,7 +238,7 @@ def test_several_data_sets_have_an_index_a_loss_and_a_plan_each(tmp_path, guide_
             texts = index.content_ids(np.concatenate([ids.anchors, ids.positives]))
             assert len(np.unique(texts)) == len(texts)
     trainer.train()
-    assert all(loss.cells.counts().rows >= 8 * 5 for loss in losses.values())
+    assert all(loss.statistics.counts().rows >= 8 * 5 for loss in losses.values())
     with pytest.raises(SettingsError, match="no index for the data set 'two'"):
         trainer_of({"one": indexes["one"]}).get_train_dataloader()
 

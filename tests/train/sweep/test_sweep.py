@@ -172,12 +172,12 @@ def test_a_sweep_ends_with_the_ranked_runs_and_goes_on_where_it_was(sweep_file, 
         assert row["learning_rate"] == 1e-2
         assert row["error"] is None
     assert rows[0]["mrr@10"] >= rows[1]["mrr@10"]
-    best = outcome.figures["best"]
+    best = outcome.data["best"]
     assert best["run"] == rows[0]["run"]
     assert "gistcache train --index" in best["command"]
     # Once more: what is finished is kept, by its content; what failed is tried again.
     trained_here.clear()
-    assert sweep(sweep_file, jobs=2).figures["runs"] == outcome.figures["runs"]
+    assert sweep(sweep_file, jobs=2).data["runs"] == outcome.data["runs"]
     assert trained_here == [rows[2]["run"]]
 
 
@@ -187,7 +187,7 @@ def test_a_finished_run_on_other_data_is_refused_and_the_rest_go_on(sweep_file, 
     write_jsonl(sweep_file.with_name("held.jsonl"), random_pairs(10, seed=6))
     sweep_file.write_text(sweep_file.read_text().replace("layers = [1]", "layers = [1, 2]"))
     outcome = sweep(sweep_file)
-    errors = [row["error"] for row in outcome.figures["runs"]]
+    errors = [row["error"] for row in outcome.data["runs"]]
     assert errors[0] is None
     assert "settings.held_out" in errors[1]
 
