@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..shared.lazy import lazy_attributes
+from ..shared import lazy_attributes
 
 if TYPE_CHECKING:
     from .build import build_index

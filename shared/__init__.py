@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .errors import GistcacheError
-from .lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from .guide_index.guide_index import GuideIndex, PairIds
 
 __all__ = ["GistcacheError", "GuideIndex", "PairIds"]
+
+
+def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package, which imports attributes at their first use (PEP 562).
+
+    Args:
+        package: Its ``__name__``.
+        modules: For each attribute the module inside the package that defines it.
+    """
+
+    def get(name: str) -> Any:  # noqa: ANN401 (an attribute of any type)
+        if name in modules:
+            return getattr(import_module(f".{modules[name]}", package), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get
+
 
 __getattr__ = lazy_attributes(__name__, dict.fromkeys(("GuideIndex", "PairIds"), "guide_index.guide_index"))

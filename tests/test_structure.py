@@ -16,7 +16,7 @@ MOST_ENTRIES = 13
 
 def entries(folder):
     """What a reader of a folder sees."""
-    return [path for path in folder.iterdir() if not path.name.startswith(("__pycache__", "__init__", "."))]
+    return [path for path in folder.iterdir() if not path.name.startswith(("__", ".", "py.typed"))]
 
 
 def folders(root):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..shared.lazy import lazy_attributes
+from ..shared import lazy_attributes
 
 if TYPE_CHECKING:
     from .batches.sampler import PlannedBatches

@@ -24,7 +24,7 @@ COMMANDS = {
     "index": ("precompute.command:index", "Embed pairs with a guide, once: stage 1."),
     "rescore": ("precompute.rerank.command:rescore", "Score neighbors with a reranker."),
     "train": ("train.command:train", "Train a student against a guide index: stage 2."),
-    "mine": ("train.batches.mine:mine", "Write hard negatives as Parquet or JSONL."),
+    "mine": ("train.batches.mine_command:mine", "Write hard negatives as Parquet or JSONL."),
     "verify": ("shared.cli.verify:verify", "Check every file of a guide index."),
     "report": ("precompute.report.command:report", "Write a page about an index and training runs."),
     "eval": ("shared.cli.evaluate:evaluate", "Evaluate a model on pairs, STS or MTEB."),

@@ -42,7 +42,8 @@ def verify(index: str) -> CommandResult:
 
 
 def _rounding_line(dtype: str, rounding: dict[str, Any]) -> str:
+    share = rounding["changed"] / max(1, rounding["candidates"])
     return (
-        f"mask decisions that change by rounding vectors to {dtype}: {100 * rounding['changed']:.4f} % "
+        f"mask decisions that change by rounding vectors to {dtype}: {100 * share:.4f} % "
         f"({rounding['candidates']:,} candidates of {rounding['pairs']:,} pairs)"
     )

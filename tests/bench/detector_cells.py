@@ -12,16 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gistcache.shared.candidates import (
-    Blocks,
-    PairVectors,
-    same_text,
-    similarities,
-)
+from gistcache.shared.candidates import BatchTexts, Blocks, PairVectors, same_text, similarities
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.types import MarginStrategy
 from gistcache.train.batches.plan import PlanSettings, plan_of_index
-from gistcache.train.loss.guide_lookup import look_up
 from gistcache.train.loss.judges import thresholds
 from torch import Tensor
 
@@ -51,10 +45,14 @@ def batches(index: GuideIndex, batch_size: int, seed: int) -> Iterator[Batch]:
 
 
 def _batch(index: GuideIndex, labels: np.ndarray) -> Batch:
-    rows, guide = torch.arange(len(labels)), look_up(index, labels, labels[:, None][:, :0], 0, torch.device("cpu"))
-    scores = all_scores(guide.guide.vectors)
-    candidates = same_text(guide.texts, rows, scores).map(torch.logical_not)  # without targets, which are positives
-    return Batch(labels, scores, candidates)
+    ids, none = index.pairs(labels, 0), torch.empty(0, dtype=torch.int64)
+    anchors, positives = (torch.from_numpy(index.vectors(each).astype(np.float32)) for each in ids[:2])
+    scores = all_scores(PairVectors(anchors, positives, anchors[:0]))
+    arrays = map(torch.from_numpy, (*map(index.content_ids, ids[:2]), *index.known_positives(labels)))
+    anchor_texts, positive_texts, known, known_rows = arrays
+    texts = BatchTexts(anchor_texts, positive_texts, none, none.bool(), known, known_rows)
+    # A row's own texts and its target are among these: a text against itself, and a known positive.
+    return Batch(labels, scores, same_text(texts, torch.arange(len(labels)), scores).map(torch.logical_not))
 
 
 def all_scores(vectors: PairVectors) -> Blocks:

@@ -11,8 +11,9 @@ import torch
 from gistcache.precompute.corpus import read_corpus
 from gistcache.precompute.embed import rounding
 from gistcache.precompute.guides.local_model import ModelGuide
-from gistcache.shared.cli import verify
+from gistcache.shared.cli.verify import verify
 from gistcache.shared.data.pairs import Pair
+from gistcache.shared.guide_index.faults import find_faults
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.layout import Layout
 from gistcache.shared.guide_index.quantize import quantize
@@ -22,7 +23,7 @@ from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
 
 from tests.conftest import build_test_index, random_pairs
 from tests.precompute.test_build import columns_of
-from tests.test_security import resealed
+from tests.test_security import put_file
 
 ROWS = [row | {"task": "ab"[number % 2]} for number, row in enumerate(random_pairs(90, seed=70, negatives=1))]
 ROWS += [{"anchor": ROWS[2]["positive"], "positive": ROWS[3]["anchor"], "negative_1": "red dog", "task": "a"}]
@@ -37,7 +38,8 @@ def index(request, tmp_path_factory, guide_folder) -> GuideIndex:
 def test_vectors_are_stored_small_and_read_as_unit_vectors(index, guide_folder):
     texts, scores = columns_of(index)
     ids = np.arange(len(texts))
-    assert index.stored_vectors.take(ids).dtype == np.dtype(index.vector_dtype)
+    dtype = index.manifest.request.settings["vector_dtype"]
+    assert np.load(index.layout.file(index.manifest.shards["vectors"][0])).dtype == np.dtype(dtype)
     vectors = index.vectors(ids)
     assert np.abs(np.linalg.norm(vectors.astype(np.float32), axis=1) - 1).max() < 1e-3
     assert np.abs(vectors - load_model(guide_folder).encode(texts, normalize_embeddings=True)).max() < 4e-3
@@ -65,7 +67,7 @@ def test_changed_decisions_are_those_of_a_loop(index, guide_folder):
     assert figure["pairs"] == 91
     assert figure["candidates"] == candidates
     assert abs(figure["changed"] - changed) <= 2
-    assert changed > 0 or index.vector_dtype == "float16"
+    assert changed > 0 or index.manifest.request.settings["vector_dtype"] == "float16"
 
 
 def test_decisions_are_counted_exactly(monkeypatch):
@@ -113,9 +115,9 @@ def test_a_resumed_build_measures_what_an_uninterrupted_one_does(tmp_path, guide
 
 
 def test_verify_prints_the_share(index):
-    text = "\n".join(map(str, verify.verify(str(index.layout.root)).text))
+    text = "\n".join(map(str, verify(str(index.layout.root)).text))
     figure = index.manifest.measured["rounding"]
-    share = re.search(r"rounding the vectors changes: (\S+) %", text)
+    share = re.search(r"rounding vectors to \w+: (\S+) %", text)
     assert share, text
     assert float(share[1]) == pytest.approx(100 * figure["changed"] / figure["candidates"], abs=1e-4)
 
@@ -126,8 +128,8 @@ def test_verify_finds_a_vector_of_length_zero(index, tmp_path):
     rows = np.load(copy / "vectors" / "shard-00000.npy")
     rows[3] = 0
     np.save(tmp_path / "wrong.npy", rows)
-    resealed(copy, "vectors/shard-00000.npy", (tmp_path / "wrong.npy").read_bytes())
-    faults = "\n".join(verify.find_faults(Layout(copy), GuideIndex.open(copy).manifest))
+    put_file(copy, "vectors/shard-00000.npy", (tmp_path / "wrong.npy").read_bytes())
+    faults = "\n".join(find_faults(Layout(copy), GuideIndex.open(copy).manifest))
     assert "vectors/shard-00000.npy: 1 vectors of another length than one, first row 3" in faults
 
 

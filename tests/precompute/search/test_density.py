@@ -14,7 +14,7 @@ from gistcache.shared.guide_index.guide_index import GuideIndex
 
 def test_density_against_a_sample_is_the_score_with_its_nearest_other_texts(small_index):
     index = GuideIndex.open(small_index)
-    ids = np.arange(len(index.stored_vectors))
+    ids = np.arange(index.manifest.rows["texts"])
     content_ids = index.content_ids(ids)
     reference = DensityReference.of(content_ids, k=100, seed=3, sample=40)
     unique = len(np.unique(content_ids))

@@ -16,7 +16,7 @@ def test_the_file_of_an_exact_search_finds_what_numpy_finds_in_the_stored_vector
     rows = random_pairs(80, seed=31, negatives=1)
     folder = build_test_index(tmp_path / "index", rows, guide_folder, vector_dtype=dtype, document_shard_rows=50)
     index = GuideIndex.open(folder)
-    queries, texts = index.manifest.request.corpus["queries"], len(index.stored_vectors)
+    queries, texts = index.manifest.request.corpus["queries"], index.manifest.rows["texts"]
     vectors = index.vectors(np.arange(texts)).astype(np.float32)
     shards = index.manifest.shards["faiss"]
     assert index.manifest.measured["search"] == {"exact": True, "kind": "SQfp16", "document_shards": len(shards)}

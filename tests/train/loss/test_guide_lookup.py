@@ -13,7 +13,7 @@ from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
 from gistcache.train.loss.guide_lookup import GUIDE_BATCH, GuideBatch
-from gistcache.train.settings import LossSettings
+from gistcache.train.settings import LossSettings, with_fields
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 
 PAIRS = 16
@@ -84,7 +84,7 @@ def test_the_batch_is_moved_and_pickled_as_a_tensor_is():
 def test_settings_by_object_and_by_keyword_are_the_same(index, student):
     assert GuidedContrastiveLoss(student, index).settings == LossSettings()
     by_keyword = GuidedContrastiveLoss(student, index, temperature=0.1, kl_weight=0.5, hard_negatives=2)
-    nested = LossSettings(temperature=0.1).with_fields(kl_weight=0.5, hard_negatives=2)
+    nested = with_fields(LossSettings(temperature=0.1), kl_weight=0.5, hard_negatives=2)
     assert by_keyword.settings == nested
     assert (nested.terms.kl_weight, nested.mining.hard_negatives) == (0.5, 2)
     changed = GuidedContrastiveLoss(student, index, nested, temperature=0.2).settings

@@ -96,5 +96,5 @@ def test_the_loss_uses_it_whatever_the_size_of_the_slices(index, reranker_scores
 
 
 def test_unguided_training_takes_no_reranker(tmp_path):
-    with pytest.raises(SettingsError, match="asks no reranker"):
+    with pytest.raises(SettingsError, match="uses no reranker"):
         TrainSettings(student="s", rescored=tmp_path, objective=LossSettings(loss="unguided"))
