@@ -66,7 +66,7 @@ def test_index_verify_train_eval(tmp_path, guide_folder, student_folder, monkeyp
         *("--batch-size", "16", "--max-steps", "4", "--eval-pairs", "held-out.jsonl", "--learning_rate", "1e-3"),
         cwd=tmp_path,
     )
-    for word in ("student before", "student after", "guide", "ndcg@10", "removed as false negatives"):
+    for word in ("student before", "student after", "guide", "ndcg@10", "masked as false negatives"):
         assert word in trained
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["settings"]["learning_rate"] == 1e-3
