@@ -10,8 +10,9 @@ from .errors import GistcacheError
 
 if TYPE_CHECKING:
     from .guide_index.guide_index import GuideIndex, PairIds
+    from .guide_index.reranker_scores import RerankerScores
 
-__all__ = ["GistcacheError", "GuideIndex", "PairIds"]
+__all__ = ["GistcacheError", "GuideIndex", "PairIds", "RerankerScores"]
 
 
 def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
@@ -30,4 +31,11 @@ def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str],
     return get
 
 
-__getattr__ = lazy_attributes(__name__, dict.fromkeys(("GuideIndex", "PairIds"), "guide_index.guide_index"))
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "GuideIndex": "guide_index.guide_index",
+        "PairIds": "guide_index.hf_dataset",
+        "RerankerScores": "guide_index.reranker_scores",
+    },
+)

@@ -1,4 +1,4 @@
-"""Runs docs/EXAMPLES.md block by block, each in a folder of its own with tiny models and indexes."""
+"""Runs the code of docs/EXAMPLES.md, docs/API.md and README.md, each block in a folder of its own with tiny models."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ from sentence_transformers import SentenceTransformer
 
 from tests.conftest import build_test_index, random_pairs, write_jsonl
 
-PAGE = (Path(__file__).parent.parent / "docs" / "EXAMPLES.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "EXAMPLES.md").read_text(encoding="utf-8")
 BLOCKS = [
     pytest.param(language, code, id=f"{section.splitlines()[0]}")
     for section in PAGE.split("\n## ")[1:]
     for language, code in re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 ]
-# The hub is out of reach: tasks of the same kind stand in, whose data mteb makes in memory.
+PYTHON = [
+    pytest.param(block, id=f"{name} {number}")
+    for name in ("docs/API.md", "README.md")
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", (ROOT / name).read_text(), re.M | re.S), 1)
+]
+# The hub is out of reach: tiny models stand in for its own ...
+MODELS = {"BAAI/bge-large-en-v1.5": "guide", "sentence-transformers/all-MiniLM-L6-v2": "student"}
+# ... and tasks of the same kind stand in, whose data mteb makes in memory.
 STAND_INS = {"Banking77Classification": MockClassificationTask, "STSBenchmark": MockSTSTask}
 
 
@@ -34,6 +42,8 @@ def inputs(tmp_path_factory, guide_folder, student_folder) -> Path:
     build_test_index(folder / "faq-index", random_pairs(120, seed=42), guide_folder)
     write_jsonl(folder / "held-out.jsonl", random_pairs(10, seed=43))
     shutil.copytree(student_folder, folder / "student")
+    shutil.copytree(guide_folder, folder / "guide")
+    write_jsonl(folder / "pairs.jsonl", random_pairs(130, seed=44))
     return folder
 
 
@@ -72,3 +82,13 @@ def test_a_block_runs(folder, language, code, monkeypatch, capsys):
         assert all(len(row["neg"]) == len(row["neg_scores"]) > 0 for row in rows)
     if "--mteb" in code:
         assert {task.__name__ for task in STAND_INS.values()} == json.loads((folder / "scores.json").read_text()).keys()
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory'")
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_of_readme_and_api_runs(folder, code):
+    for name, local in MODELS.items():
+        code = code.replace(f'"{name}"', f'"{local}"')
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__", "rows": random_pairs(130, seed=45)})
+    assert len(PYTHON) == 4
+    assert [*folder.glob("runs/*/model.safetensors"), *folder.glob("runs/own"), *folder.glob("from-*/manifest.json")]

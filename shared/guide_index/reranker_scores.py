@@ -63,14 +63,14 @@ class RerankerScores:
         return cls(root, index, content, shards)
 
     @classmethod
-    def open(cls, root: Path, index: GuideIndex) -> RerankerScores:
+    def open(cls, root: str | Path, index: GuideIndex) -> RerankerScores:
         """Load the scores of this very index.
 
         Raises:
             StaleIndexError: They were made from another one.
             IndexFaultError: As ``load``.
         """
-        scores = cls.load(root, index)
+        scores = cls.load(Path(root), index)
         if (made_from := scores.request["index"]["manifest"]) != index.manifest.key:
             raise StaleIndexError(
                 f"The reranker's scores are of another index: its manifest is {made_from}, "
