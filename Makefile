@@ -20,7 +20,7 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet --const
 help:
 	@echo "make train-small   stage 2: train the default small student (builds the index first if there is none)"
 	@echo "make guide-index   stage 1: embed the pairs with the guide, once"
-	@echo "make report        report.html: what the guide saw, and the runs in OUT"
+	@echo "make report        report.html: mislabelled pairs, false negatives, scores and ranks, and the run in OUT"
 	@echo "make test          ruff, pyright, import-linter, pytest"
 	@echo "make docs          the documentation as a site, in build/site"
 	@echo "make release       wheel and source archive in dist/, checked"

@@ -15,7 +15,6 @@ from ...shared.errors import SettingsError, refuse_below
 from ...shared.progress import spinner
 
 LIBRARIES = ("plotly", "jinja2")
-MOST_RUNS = 100
 
 
 @Parameter(name="*")
@@ -26,18 +25,12 @@ class ReportSettings:
     out: Path = Path("report.html")
     """File to write the page to."""
     runs: Annotated[tuple[Path, ...], Parameter(negative="", consume_multiple=True)] = ()
-    """Folders that `gistcache train` wrote, 100 at most."""
+    """Folders that `gistcache train` wrote."""
     sample: int = 4_096
     """Pairs to look at, drawn with a fixed seed; ranks and suspicious pairs are of all."""
 
     def __post_init__(self) -> None:
-        """Check every value.
-
-        Raises:
-            SettingsError: The sample is empty, or there are more runs than a page can show.
-        """
-        if len(self.runs) > MOST_RUNS:
-            raise SettingsError(f"A page shows {MOST_RUNS} runs at most", where="--runs", fix="give fewer")
+        """Raise SettingsError where the sample is empty."""
         refuse_below(self, 1, "sample")
 
 

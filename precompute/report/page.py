@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from typing import NamedTuple
 
@@ -19,7 +20,17 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-Value = str | float | None  # an integer is a count
+Value = str | float  # an integer is a count, NaN a missing value
+
+HOVER_CHARACTERS = 60
+# They can be read on a light and on a dark page; neutral parts get theirs from the page's script.
+COLORS = ("#3d85c6", "#d9622b", "#2b9a66", "#b05cc8", "#b58a1b", "#d64f7f", "#2496a8", "#7d7f87")
+LAYOUT = {
+    "template": "none",
+    "colorway": COLORS,
+    "legend": {"orientation": "h", "y": 1.05, "yanchor": "bottom", "x": 0},
+    "margin": {"t": 16, "r": 12, "l": 56, "b": 48},
+}
 
 
 class Fact(NamedTuple):
@@ -31,21 +42,14 @@ class Fact(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table that can be sorted by each column.
-
-    Attributes:
-        columns: Their names.
-        rows: Values of each row, sorted as the page shows them at first.
-        sorted_by: Number of the column that the rows are sorted by, the greatest on top.
-    """
+    """A table that can be sorted by each column; its rows come sorted by column ``sorted_by``, the greatest on top."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
     sorted_by: int = 0
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """One subject of the page; ``note`` says how to read it and what it is of."""
 
     name: str
@@ -74,11 +78,31 @@ def render(title: str, sections: Sequence[Section]) -> str:
     )
 
 
+def empty_figure(x: str, y: str, height: int) -> go.Figure:
+    """A figure of one chart with the names of its axes."""
+    figure = go.Figure()
+    figure.update_layout(height=height, showlegend=False, **LAYOUT)
+    figure.update_xaxes(title_text=x, automargin=True)
+    figure.update_yaxes(title_text=y, automargin=True)
+    return figure
+
+
+def escaped(text: str) -> str:
+    """The beginning of a text in one line, for plotly.js, which takes some tags in names and hover texts for markup."""
+    return html.escape(clipped(" ".join(text.split()), HOVER_CHARACTERS), quote=False)
+
+
+def clipped(text: str, limit: int) -> str:
+    """A text, or its first ``limit`` characters and an ellipsis."""
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
 def _shown(value: Value) -> str:
     """A value as a table shows it: counts whole, other numbers to four digits."""
-    if value is None or isinstance(value, str):
-        return value or "none"
-    return f"{value:,.0f}" if isinstance(value, int) or value >= 1000 else f"{value:#.4g}"
+    if isinstance(value, str):
+        return value
+    whole = isinstance(value, int) or value >= 1000
+    return "none" if math.isnan(value) else f"{value:,.0f}" if whole else f"{value:#.4g}"
 
 
 def _policy_source(script: str) -> str:

@@ -5,55 +5,46 @@ Score shards are read one by one, texts by id: memory grows with the sample, not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.ragged import padded
 from ...shared.guide_index.texts import Texts
+from .page import clipped
 
 SEED = 0
-# The least rank of each bar; the last bar has no end.
-RANK_EDGES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000, 100_000)
-EXCERPT_CHARACTERS = 1_000
+EXCERPT_CHARACTERS = 300
+# The least rank of each bar, and its name.
+RANK_BARS = {0: "0", 1: "1 to 4", 5: "5 to 9", 10: "10 to 49", 50: "50 to 99", 100: "100 to 999", 1_000: "1,000+"}
 
 
 def positive_ranks(index: GuideIndex, worst: int) -> tuple[np.ndarray, np.ndarray]:
-    """Count the ranks of the positives of all pairs, and name the pairs whose positives rank lowest.
+    """How many pairs each of RANK_BARS has, (bars,) int64; ids of the ``worst`` pairs, (n,) int64, ascending.
 
-    Args:
-        index: An open index.
-        worst: How many pairs to name.
-
-    Returns:
-        How many pairs have a rank from each of RANK_EDGES to the next, (edges,) int64; and the ids of the pairs whose
-        positives are furthest down, of equal ranks those with the lowest guide score, ascending.
+    The worst are those whose positives rank lowest, and of equal ranks those with the lowest guide score.
     """
-    counts, lowest = np.zeros(len(RANK_EDGES), dtype=np.int64), np.empty((0, 3))
-    for table in index.scores(["pair_id", "positive_rank", "positive_score"]):
-        ranks = table["positive_rank"].to_numpy()
-        counts += np.bincount(np.searchsorted(RANK_EDGES, ranks, side="right") - 1, minlength=len(RANK_EDGES))
-        rows = np.stack([table["pair_id"].to_numpy(), ranks, table["positive_score"].to_numpy()], axis=1)
-        lowest = np.concatenate([lowest, rows[ranks > 0]])
+    names = ("pair_id", "positive_rank", "positive_score")
+    counts, lowest = np.zeros(len(RANK_BARS), dtype=np.int64), np.empty((0, len(names)))
+    for table in index.scores([*names]):
+        pairs = np.stack([table[name].to_numpy() for name in names], axis=1)
+        counts += np.histogram(pairs[:, 1], [*RANK_BARS, np.inf])[0]
+        lowest = np.concatenate([lowest, pairs[pairs[:, 1] > 0]])
         lowest = lowest[np.lexsort((lowest[:, 2], -lowest[:, 1]))[:worst]]
     return counts, np.sort(lowest[:, 0].astype(np.int64))
 
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Pairs with what the index stores of them.
+    """Pairs with what the index stores of them, (n,) each; ids and ranks are int64, scores float32.
 
     Attributes:
-        pair_ids: (n,) int64, ascending.
-        anchors: (n,) int64 text ids.
-        positives: (n,) int64 text ids.
-        scores: (n,) float32 guide scores of anchor and positive.
-        ranks: (n,) int64 documents that the guide puts above the positive.
-        closest_ids: (n,) int64 the document closest to the anchor that is no known positive of it; -1 for none.
-        closest_scores: (n,) float32 guide scores of anchor and that document; NaN for none.
+        ranks: How many documents the guide puts above the positive.
+        closest_ids: The document closest to the anchor that is no known positive of it; -1 for none.
+        closest_scores: Guide scores of anchor and that document; NaN for none.
     """
 
     pair_ids: np.ndarray
@@ -67,51 +58,25 @@ class ScoredPairs:
     @classmethod
     def read(cls, index: GuideIndex, pair_ids: np.ndarray) -> ScoredPairs:
         """Read the stored scores of the pairs with these ids, which must ascend."""
-        table = pa.concat_tables(_rows(index, pair_ids))
-        ids = index.pairs(pair_ids, negatives=0)
-        # A column more than there can be neighbors: it stands for none.
-        width = index.manifest.request.settings["neighbors"] + 1
+        requested = pc.field("pair_id").isin(pair_ids)
+        table = pa.concat_tables(shard.filter(requested) for shard in index.scores())
+        scores, ranks = (table[name].to_numpy() for name in ("positive_score", "positive_rank"))
+        width = index.manifest.request.settings["neighbors"] + 1  # the last column is always empty: no neighbor
         neighbors = padded(table["neighbor_ids"], width, -1, np.int64)
         neighbor_scores = padded(table["neighbor_scores"], width, np.nan, np.float32)
-        closest = (np.arange(len(neighbors)), _first_non_positive(index, pair_ids, neighbors))
-        return cls(
-            pair_ids,
-            ids.anchors,
-            ids.positives,
-            table["positive_score"].to_numpy(),
-            table["positive_rank"].to_numpy(),
-            neighbors[closest],
-            neighbor_scores[closest],
-        )
+        known, owner = index.known_positives(pair_ids)
+        texts, rows = index.manifest.rows["texts"], np.arange(len(neighbors))
+        keys = rows[:, None] * texts + index.content_ids(neighbors)
+        closest = (rows, (np.isin(keys, owner * texts + known) & (neighbors >= 0)).argmin(axis=1))
+        ids = index.pairs(pair_ids, negatives=0)
+        return cls(pair_ids, ids.anchors, ids.positives, scores, ranks, neighbors[closest], neighbor_scores[closest])
 
     def __len__(self) -> int:
         return len(self.pair_ids)
 
 
-def _rows(index: GuideIndex, pair_ids: np.ndarray) -> Iterator[pa.Table]:
-    start = 0
-    columns = ["positive_score", "neighbor_ids", "neighbor_scores", "positive_rank"]
-    for table in index.scores(columns):
-        chosen = pair_ids[(pair_ids >= start) & (pair_ids < start + table.num_rows)] - start
-        start += table.num_rows
-        yield table.take(pa.array(chosen))
-
-
-def _first_non_positive(index: GuideIndex, pair_ids: np.ndarray, neighbors: np.ndarray) -> np.ndarray:
-    """(n,) which neighbor (n, K) is the first that is no known positive of the pair's anchor."""
-    known, owner = index.known_positives(pair_ids)
-    texts = index.manifest.rows["texts"]
-    keys = np.arange(len(neighbors))[:, None] * texts + index.content_ids(neighbors)
-    return (np.isin(keys, owner * texts + known) & (neighbors >= 0)).argmin(axis=1)
-
-
 def excerpts(index: GuideIndex, ids: np.ndarray) -> dict[int, str]:
-    """The beginnings of texts by text id, ids below 0 left out."""
+    """The beginnings of texts by text id; -1 is no text."""
     ids = np.unique(ids[ids >= 0])
-    texts = Texts(index).take(ids).to_pylist() if len(ids) else []
-    return {id_: text[:EXCERPT_CHARACTERS] for id_, text in zip(ids.tolist(), texts, strict=True)}
-
-
-def clipped(text: str, limit: int) -> str:
-    """A text, or its first ``limit`` characters and an ellipsis."""
-    return text if len(text) <= limit else f"{text[:limit]}…"
+    texts = zip(ids.tolist(), Texts(index).take(ids).to_pylist(), strict=True)
+    return {-1: "none", **{id_: clipped(text, EXCERPT_CHARACTERS) for id_, text in texts}}

@@ -8,22 +8,20 @@ import numpy as np
 
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.sampling import sample_of
-from ...shared.types import PRIMARY_METRIC
 from .batches import RandomBatches
-from .figures import ranks_figure, runs_figure, scores_figure
-from .page import Fact, Section, Table, Value
-from .sample import RANK_EDGES, SEED, ScoredPairs, clipped, excerpts, positive_ranks
-from .training_runs import Run
+from .page import Fact, Section, Table, Value, empty_figure, escaped
+from .sample import RANK_BARS, SEED, ScoredPairs, excerpts, positive_ranks
+from .training_runs import Run, training_runs
 
 TABLE_ROWS = 100
-CELL_CHARACTERS, NAME_CHARACTERS = 300, 100
+POINTS = 800  # of a figure, with two texts each: the page stays under 6 MB
 BATCH_SIZE = 64  # what `gistcache train` takes where nothing is said
 
 Texts = dict[int, str]
 
 
 def report_sections(index: GuideIndex, runs: Sequence[Run], sample_size: int) -> list[Section]:
-    """All sections of an index and of the runs trained against it, from at most ``sample_size`` sampled pairs."""
+    """All sections of an index and of the runs trained against it."""
     sample = ScoredPairs.read(index, sample_of(len(index), sample_size, SEED))
     rank_counts, worst_ids = positive_ranks(index, TABLE_ROWS)
     worst = ScoredPairs.read(index, worst_ids)
@@ -44,55 +42,66 @@ def glance(index: GuideIndex, rank_counts: np.ndarray, batches: RandomBatches) -
     """Size and guide of the index, how often the guide agrees with the pairs, and what random batches hold."""
     corpus, guide = index.manifest.request.corpus, index.manifest.request.guide
     rejected = sum(corpus["rejected"].values())
-    pairs = max(1, rank_counts.sum())
-    outside = rank_counts[RANK_EDGES.index(10) :].sum()
-    facts = [
+    expected, share = f"{batches.expected(BATCH_SIZE):,.1f}", f"{batches.share:.2%} of its candidates, at margin 0"
+    outside = rank_counts[np.array(list(RANK_BARS)) >= 10].sum()
+    facts = (
         Fact("guide", str(guide["name"]), f"{guide['dim']:,} dimensions"),
         Fact("pairs", f"{corpus['pairs']:,}", f"{corpus['duplicates']:,} duplicates, {rejected:,} rejected rows"),
         Fact("texts", f"{corpus['queries'] + corpus['documents']:,}", f"{corpus['queries']:,} of them anchors"),
-        Fact("positive ranked first", f"{rank_counts[0] / pairs:.1%}", "of all pairs"),
-        Fact("positive outside the top 10", f"{outside / pairs:.1%}", "of all pairs"),
-        Fact(
-            f"false negatives in a random batch of {BATCH_SIZE}",
-            f"{batches.expected(BATCH_SIZE):,.1f}",
-            f"{batches.share:.2%} of its candidates, at margin 0",
-        ),
-    ]
+        Fact("positive ranked first", f"{rank_counts[0] / len(index):.1%}", "of all pairs"),
+        Fact("positive outside the top 10", f"{outside / len(index):.1%}", "of all pairs"),
+        Fact(f"false negatives in a random batch of {BATCH_SIZE}", expected, share),
+    )
     return Section("glance", "At a glance", facts=facts)
 
 
 def ranks(index: GuideIndex, rank_counts: np.ndarray) -> Section:
     """Where the guide ranks the positives of all pairs."""
-    exact = index.manifest.measured["search"]["exact"]
     note = f"How many documents the guide puts above the positive, of all {len(index):,} pairs."
-    if not exact:
+    if not index.manifest.measured["search"]["exact"]:
         note += " The search was approximate: ranks end with the stored neighbors."
-    return Section("ranks", "Ranks of positives", note, figure=ranks_figure(rank_counts))
+    figure = empty_figure("documents above the positive", "share of pairs", height=340)
+    figure.update_yaxes(tickformat=".0%")
+    shares, template = rank_counts / len(index), "%{x} above: %{customdata:,} pairs, %{y:.1%}<extra></extra>"
+    figure.add_bar(x=list(RANK_BARS.values()), y=shares, customdata=rank_counts, hovertemplate=template)
+    figure.update_xaxes(type="category")
+    return Section("ranks", "Ranks of positives", note, figure=figure)
 
 
 def mislabelled(worst: ScoredPairs, texts: Texts) -> Section:
     """Pairs whose positive is far down the guide's ranking."""
     columns = ("rank", "positive score", "closest score", "anchor", "positive", "closest instead")
-    numbers = np.stack([worst.scores, worst.closest_scores], axis=1)
-    ids = np.stack([worst.anchors, worst.positives, worst.closest_ids], axis=1)
     note = (
         "Of all pairs, those with the most documents above the positive in the guide's ranking, and beside each the "
         "closest document that is no known positive. Long texts are cut."
     )
-    order = np.argsort(-worst.ranks, kind="stable")
-    rows = [[int(worst.ranks[pair]), *map(_or_none, numbers[pair]), *_cells(ids[pair], texts)] for pair in order]
-    return Section("mislabelled", "Pairs that look mislabelled", note, table=Table(columns, rows))
+    numbers = zip(worst.ranks.tolist(), worst.scores.tolist(), worst.closest_scores.tolist(), strict=True)
+    ids = zip(worst.anchors, worst.positives, worst.closest_ids, strict=True)
+    rows = [[*values, *(texts[id_] for id_ in row)] for values, row in zip(numbers, ids, strict=True)]
+    table = Table(columns, [rows[pair] for pair in np.argsort(-worst.ranks, kind="stable")])
+    return Section("mislabelled", "Pairs that look mislabelled", note, table=table)
 
 
 def scores(sample: ScoredPairs, texts: Texts) -> Section:
     """Guide scores of positives against the closest document that is no known positive."""
-    compared = sample.closest_ids >= 0
-    above = (sample.closest_scores > sample.scores)[compared]
+    pairs = np.flatnonzero(sample.closest_ids >= 0)
+    above = (sample.closest_scores > sample.scores)[pairs].sum()
     note = (
-        f"For {above.mean() if len(above) else 0:.1%} of {len(above):,} sampled pairs, the guide scores a document "
-        "that is no known positive higher than the positive: they lie above the line. Point at a pair to read it."
+        f"For {above / max(1, len(pairs)):.1%} of {len(pairs):,} sampled pairs, the guide scores a document that is no "
+        "known positive higher than the positive: they lie above the line. Point at a pair to read it."
     )
-    return Section("scores", "Positives against the closest non-positive", note, figure=scores_figure(sample, texts))
+    pairs = pairs[sample_of(len(pairs), POINTS, SEED)]
+    x, y = sample.scores[pairs], sample.closest_scores[pairs]
+    equal = (min([1.0, *x.tolist(), *y.tolist()]), 1.0)
+    columns = {"anchor": sample.anchors, "positive": sample.positives, "closest": sample.closest_ids}
+    hover = [
+        "<br>".join(f"{name}: {escaped(texts[int(ids[pair])])}" for name, ids in columns.items()) for pair in pairs
+    ]
+    template = "%{x:.3f} against %{y:.3f}<br>%{text}<extra></extra>"
+    figure = empty_figure("positive", "closest non-positive", height=400)
+    figure.add_scatter(x=x, y=y, text=hover, mode="markers", marker={"size": 5, "opacity": 0.7}, hovertemplate=template)
+    figure.add_scatter(x=equal, y=equal, mode="lines", line={"dash": "dot", "width": 1}, hoverinfo="skip")
+    return Section("scores", "Positives against the closest non-positive", note, figure=figure)
 
 
 def false_negatives(batches: RandomBatches, sample: ScoredPairs, texts: Texts) -> Section:
@@ -100,8 +109,8 @@ def false_negatives(batches: RandomBatches, sample: ScoredPairs, texts: Texts) -
     columns = ("score", "positive score", "anchor", "its positive", "pushed away")
     rows: list[list[Value]] = []
     for pair, other, score in batches.clearest:
-        ids = np.array([sample.anchors[pair], sample.positives[pair], sample.positives[other]])
-        rows.append([score, float(sample.scores[pair]), *_cells(ids, texts)])
+        ids = (sample.anchors[pair], sample.positives[pair], sample.positives[other])
+        rows.append([score, float(sample.scores[pair]), *(texts[id_] for id_ in ids)])
     note = (
         f"Positives of other pairs in a random batch of {batches.batch_size:,} that the guide scores above the "
         "anchor's own positive: each anchor's highest, the clearest on top. Known positives are left out. A batch of "
@@ -109,30 +118,3 @@ def false_negatives(batches: RandomBatches, sample: ScoredPairs, texts: Texts) -
         "anchors and positives against positives included."
     )
     return Section("false-negatives", "False negatives in random batches", note, table=Table(columns, rows))
-
-
-def training_runs(runs: Sequence[Run]) -> Section:
-    """Curves and final figures of training runs."""
-    best = f"{PRIMARY_METRIC} after"
-    columns = ("run", "student", "steps", *runs[0].figures, "index")
-    ordered = sorted(runs, key=lambda run: run.figures[best] or -np.inf, reverse=True)
-    rows = [
-        [*_names(run), run.steps, *run.figures.values(), "this one" if run.same_index else "another"] for run in ordered
-    ]
-    note = "Every run is on each chart; click on a name to hide it. Held-out pairs before and after training."
-    return Section(
-        "runs", "Training runs", note, figure=runs_figure(runs), table=Table(columns, rows, columns.index(best))
-    )
-
-
-def _cells(ids: np.ndarray, texts: Texts) -> list[Value]:
-    """The texts with these ids, cut; None where the id is below 0."""
-    return [clipped(texts[int(each)], CELL_CHARACTERS) if each >= 0 else None for each in ids]
-
-
-def _names(run: Run) -> list[str]:
-    return [clipped(name, NAME_CHARACTERS) for name in (run.name, run.student)]
-
-
-def _or_none(value: np.floating) -> float | None:
-    return None if np.isnan(value) else float(value)

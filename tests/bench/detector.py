@@ -16,7 +16,7 @@ from typing import Any
 
 from banking77_scores import make_pairs, read_questions
 from bench_data import GUIDE, MAX_LENGTH, PUBLIC, STUDENT, gistcache
-from detector_cells import changed_by_rounding, detector_figures
+from detector_counts import changed_by_rounding, detector_figures
 from detector_page import page
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.device import pick_device
@@ -42,8 +42,8 @@ def measured(name: str, pairs: Path, intents: dict[str, str], work: Path) -> dic
         return changed_by_rounding(index, model, BATCH_SIZE, SEED)
 
     return {
-        "cells": results.get_or_measure(
-            made_by | {"step": "cells"}, lambda: detector_figures(index, intents, BATCH_SIZE, SEED)
+        "candidates": results.get_or_measure(
+            made_by | {"step": "candidates"}, lambda: detector_figures(index, intents, BATCH_SIZE, SEED)
         ),
         "rounding": results.get_or_measure(made_by | {"step": "rounding"}, rounding),
     }

@@ -18,14 +18,14 @@ tests/bench/detector.py` prints this page and writes it; interrupted, it goes on
 What the judge does for a student is in [Results](RESULTS.md); a judge with six times the precision in
 [A judge of pairs by pairs](JUDGE.md).
 
-{pairs:,} pairs, each a question and another question of the same intent, in batches of 64. A cell is a candidate
-negative of a row: not the pair's own positive, no text against itself. It is a false negative in truth when its text
-has the anchor's intent. Blocks: a-p is the anchor against the other pairs' positives; all adds anchor against anchors
-and positive against positives, as in the paper. Precision: of the removed cells, the share that had the anchor's
-intent. Recall: of the cells of the anchor's intent, the share that was removed; the others were kept, and pushed
-away. Of all cells, {same_share:.2%} have the anchor's intent: that is the precision of removing at random. At margin
-0 recall is near one half whatever the guide: a pair's positive is itself a random question of the intent, and another
-one is as likely above it as below.
+{pairs:,} pairs, each a question and another question of the same intent, in batches of 64. A candidate is a text that
+may be a negative of a row: not the pair's own positive, no text against itself. It is a false negative in truth when
+its text has the anchor's intent. Blocks: a-p is the anchor against the other pairs' positives; all adds anchor against
+anchors and positive against positives, as in the paper. Precision: of the masked candidates, the share that had the
+anchor's intent. Recall: of the candidates of the anchor's intent, the share that was masked; the others were kept, and
+pushed away. Of all candidates, {same_share:.2%} have the anchor's intent: that is the precision of masking at random.
+At margin 0 recall is near one half whatever the guide: a pair's positive is itself a random question of the intent,
+and another one is as likely above it as below.
 
 {detectors}
 
@@ -46,7 +46,7 @@ def page(detectors: dict[str, dict[str, Any]], pairs: int) -> str:
     """The whole page.
 
     Args:
-        detectors: By guide: ``cells`` and ``rounding``, the counts of ``detector_cells``.
+        detectors: By guide: ``candidates`` and ``rounding``, the counts of ``detector_counts``.
         pairs: How many there are.
     """
     return PAGE.format(
@@ -59,47 +59,47 @@ def page(detectors: dict[str, dict[str, Any]], pairs: int) -> str:
 
 
 def _detector_rows(detectors: dict[str, dict[str, Any]]) -> list[list[str]]:
-    head = ["guide", "margin", "blocks", "cells removed", "of these the anchor's intent", "same intent, kept"]
+    head = ["guide", "margin", "blocks", "candidates masked", "of these the anchor's intent", "same intent, kept"]
     rows = [[*head, "precision", "recall"]]
     for guide, figures in detectors.items():
         for blocks in ("a-p", "all"):
-            for margin, counts in _by_margin(figures["cells"], blocks).items():
-                rows.append([guide, margin, blocks, *_detector_cells(counts)])
+            for margin, counts in _by_margin(figures["candidates"], blocks).items():
+                rows.append([guide, margin, blocks, *_detector_row(counts)])
     return rows
 
 
-def _by_margin(cells: list[dict[str, Any]], blocks: str) -> dict[str, Counter[str]]:
+def _by_margin(rows: list[dict[str, Any]], blocks: str) -> dict[str, Counter[str]]:
     """Counts summed over the blocks."""
     counts_by_margin: dict[str, Counter[str]] = {}
-    for row in cells:
+    for row in rows:
         if blocks == "all" or row["block"] == "ap":
-            counts = {name: row[name] for name in ("cells", "removed", "same", "removed_same")}
+            counts = {name: row[name] for name in ("candidates", "masked", "same", "masked_same")}
             counts_by_margin.setdefault(_margin(row), Counter()).update(counts)
     return counts_by_margin
 
 
-def _detector_cells(counts: Counter[str]) -> list[str]:
-    removed, same, both = counts["removed"], counts["same"], counts["removed_same"]
+def _detector_row(counts: Counter[str]) -> list[str]:
+    masked, same, both = counts["masked"], counts["same"], counts["masked_same"]
     return [
-        f"{removed:,} ({_share(removed, counts['cells'])})",
+        f"{masked:,} ({_share(masked, counts['candidates'])})",
         f"{both:,}",
         f"{same - both:,} of {same:,}",
-        _share(both, removed),
+        _share(both, masked),
         _share(both, same),
     ]
 
 
 def _same_share(detectors: dict[str, dict[str, Any]]) -> float:
-    counts = next(iter(_by_margin(next(iter(detectors.values()))["cells"], "all").values()))
-    return counts["same"] / counts["cells"]
+    counts = next(iter(_by_margin(next(iter(detectors.values()))["candidates"], "all").values()))
+    return counts["same"] / counts["candidates"]
 
 
 def _rounding_rows(detectors: dict[str, dict[str, Any]]) -> list[list[str]]:
     rows = [["guide", "margin", "decisions", "that differ", "in 10,000"]]
     for guide, figures in detectors.items():
         for row in figures["rounding"]:
-            per = 10_000 * row["changed"] / row["cells"]
-            rows.append([guide, _margin(row), f"{row['cells']:,}", f"{row['changed']:,}", f"{per:.2f}"])
+            per = 10_000 * row["changed"] / row["candidates"]
+            rows.append([guide, _margin(row), f"{row['candidates']:,}", f"{row['changed']:,}", f"{per:.2f}"])
     return rows
 
 

@@ -185,3 +185,14 @@ STUDENTS = recipes(
     },
 )
 RECIPES = [*CHOOSING, *BEST, *MAIN, *ONE_TECHNIQUE, *STUDENTS]
+
+# Measured before they were taken out of the product: the page shows them, and nothing trains them again.
+SOFT = f"{NEIGHBORHOOD} --judge-softness 0.2"
+NO_LONGER_OFFERED = recipes(
+    "choosing",
+    {
+        "neighborhood, soft by 0.2, slow": f"{SOFT} {AT_5} {SLOW}",
+        "neighborhood, soft by 0.2, 0.4 below, slow": f"{SOFT} --margin 0.4 {AT_5} {SLOW}",
+    },
+)
+NO_LONGER_OFFERED += recipes("one technique", {"two guides": AT_5}, BOTH)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from bench_data import MAX_LENGTH
 from markdown_table import markdown_table
-from recipes import PAPER, PLANS, RECIPES, SEEDS, STUDENTS, Group, Recipe, Task, last_of_each
+from recipes import NO_LONGER_OFFERED, PAPER, PLANS, RECIPES, SEEDS, STUDENTS, Group, Recipe, Task, last_of_each
 
 if TYPE_CHECKING:
     from results import Measurement
@@ -33,16 +33,18 @@ all-MiniLM-L6-v2; guide: all-mpnet-base-v2 as it is.
   embeddings. Chosen on: the same, with the held-out questions in place of the test questions.
 - STS dev, STS test: Spearman correlation x 100 on a split of the STS benchmark, of the student trained on Banking77.
 - docs nDCG@10: of a student trained on the docs pairs, on held-out docs pairs; STS dev after docs: of that student.
-- Mean and standard deviation over {seeds} seeds, or as many as stand in brackets; a figure without deviation is of one.
-  A seed determines order of the pairs and dropout.
-- Masked: the share of a batch's candidates that the judge masked.
-- Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row stand in place of these. Guide and students read
+- Mean and standard deviation over {seeds} seeds, or over as many as the brackets say; a figure without deviation is of
+  one. A seed determines the order of the pairs and dropout.
+- Masked: the share of a batch's candidates that the judge takes out of the loss.
+- No longer offered: the soft judge, which lowered a candidate's logit instead of masking it, and a second guide
+  (all-MiniLM-L6-v2) gained nothing and were taken out; their rows stay as they were measured.
+- Plan, Banking77: `{banking}`. Docs: `{docs}`. Flags of a row replace these. Guide and students read
   `--max-length {length}` tokens. A pass over Banking77's pairs is 140 steps, over the docs pairs 47; for pairs of
   your own, `--epochs` says the same.
 - Seconds a step, peak memory, size, texts a second: `python tests/bench/results.py --costs`, 25 steps of each recipe
   alone on the machine, median of {rounds}; the first steps build caches and are part of it. In one round, a difference
-  under a third is noise: what the guide adds to a step is in [Speed and memory](BENCHMARKS.md). Columns of which
-  nothing is measured yet are left out.
+  under a third is noise: what the guide adds to a step is in [Speed and memory](BENCHMARKS.md). Columns without
+  any measurement are left out.
 
 ## Choosing temperature and judge
 
@@ -99,7 +101,8 @@ COMPARED = [
 ]
 PARTS: dict[Group, str] = {"choosing": "Choosing temperature and judge", "best": "The best recipe"}
 PARTS |= {"students": "Kinds of students"}
-HEADINGS = {recipe.name: PARTS.get(recipe.group, "Judge and techniques") for recipe in RECIPES}
+SHOWN = [*RECIPES, *NO_LONGER_OFFERED]
+HEADINGS = {recipe.name: PARTS.get(recipe.group, "Judge and techniques") for recipe in SHOWN}
 
 
 def page(measurement: Measurement) -> str:
@@ -130,10 +133,10 @@ def _kind(made_by: dict[str, Any]) -> str:
 
 def _choosing(measurement: Measurement, group: Group) -> str:
     rows, missing = [["recipe", "flags", "held-out questions", "STS dev", "masked"]], []
-    for recipe in (each for each in RECIPES if each.group == group):
+    for recipe in (each for each in SHOWN if each.group == group):
         if figures := measurement.measured(recipe, "Banking77"):
             scores = [_mean(figures, name) for name in ("held out", "sts")]
-            rows.append([recipe.name, _flags(recipe), *scores, _share(figures)])
+            rows.append([_name(recipe), _flags(recipe), *scores, _share(figures)])
         else:
             missing.append(recipe.name)
     return markdown_table(rows) + _not_measured(missing)
@@ -143,7 +146,7 @@ def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
     scored = ["Banking77", "STS dev", "STS test", "docs nDCG@10", "STS dev after docs"]
     head = ["recipe", "flags", *scored, "masked", "s a step", "peak MB"]
     rows, missing = [head], []
-    for recipe in (each for each in RECIPES if each.group in groups):
+    for recipe in (each for each in SHOWN if each.group in groups):
         by_task: dict[Task, list[dict[str, Any]]] = {
             task: measurement.measured(recipe, task) for task in ("Banking77", "docs")
         }
@@ -153,7 +156,7 @@ def _table(measurement: Measurement, groups: tuple[Group, ...]) -> str:
             continue
         scores = [_mean(banking, name) for name in ("test", "sts", "sts test")]
         scores += [_mean(docs, "ndcg@10", 100), _mean(docs, "sts")]
-        rows.append([recipe.name, _flags(recipe), *scores, _share(banking or docs), *_costs(measurement, recipe)])
+        rows.append([_name(recipe), _flags(recipe), *scores, _share(banking or docs), *_costs(measurement, recipe)])
     return _measured(rows) + _not_measured(missing)
 
 
@@ -190,6 +193,10 @@ def _rounds(measurement: Measurement) -> str:
     counts = {len(measurement.measured_costs(recipe)) for recipe in RECIPES} - {0}
     least, most = min(counts, default=0), max(counts, default=0)
     return f"{least} round{'s' * (least != 1)}" if least == most else f"{least} to {most} rounds"
+
+
+def _name(recipe: Recipe) -> str:
+    return recipe.name + " (no longer offered)" * (recipe in NO_LONGER_OFFERED)
 
 
 def _flags(recipe: Recipe) -> str:

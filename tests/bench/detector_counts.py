@@ -67,7 +67,7 @@ def masked(scores: Blocks, margin: float, strategy: MarginStrategy) -> Blocks:
 
 
 def detector_figures(index: GuideIndex, intents: dict[str, str], batch_size: int, seed: int) -> list[dict[str, Any]]:
-    """Counts by margin and block: cells, those removed, those of the anchor's intent, and both.
+    """Counts by margin and block: candidates, those masked, those of the anchor's intent, and both.
 
     Args:
         index: The guide index; its pairs have no negatives.
@@ -89,15 +89,15 @@ def detector_figures(index: GuideIndex, intents: dict[str, str], batch_size: int
     return [{"margin": key[0], "strategy": key[1], "block": key[2], **counter} for key, counter in counts.items()]
 
 
-def _counted(candidates: Tensor, removed: Tensor, same: Tensor) -> dict[str, int]:
-    removed, same = removed & candidates, same & candidates
-    marks = {"cells": candidates, "removed": removed, "same": same, "removed_same": removed & same}
+def _counted(candidates: Tensor, above: Tensor, same: Tensor) -> dict[str, int]:
+    above, same = above & candidates, same & candidates
+    marks = {"candidates": candidates, "masked": above, "same": same, "masked_same": above & same}
     return {name: int(marked.sum()) for name, marked in marks.items()}
 
 
 def changed_by_rounding(index: GuideIndex, guide: Any, batch_size: int, seed: int) -> list[dict[str, Any]]:
     """Decisions that differ between the stored float16 vectors and the guide's own float32 ones, by margin."""
-    counts = {margin: Counter(cells=0, changed=0) for margin in MARGINS}
+    counts = {margin: Counter(candidates=0, changed=0) for margin in MARGINS}
     pairs = index.to_dataset(0)
     for batch, _ in zip(batches(index, batch_size, seed), range(ROUNDING_BATCHES), strict=False):
         texts = pairs[batch.labels.tolist()]
@@ -106,7 +106,7 @@ def changed_by_rounding(index: GuideIndex, guide: Any, batch_size: int, seed: in
         candidates = batch.candidates.joined()
         for margin in MARGINS:
             differ = masked(batch.scores, *margin).joined() != masked(exact, *margin).joined()
-            counts[margin].update(cells=int(candidates.sum()), changed=int((differ & candidates).sum()))
+            counts[margin].update(candidates=int(candidates.sum()), changed=int((differ & candidates).sum()))
     return [{"margin": margin[0], "strategy": margin[1], **counter} for margin, counter in counts.items()]
 
 
