@@ -10,10 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 # A CI log keeps every frame of a bar, even where it is written to something like a terminal.
 console = Console(
@@ -21,13 +20,8 @@ console = Console(
 )
 LINE_SECONDS = 60.0
 
-Advance = Callable[[int], None]
-
-
-class AdvanceWithNote(Protocol):
-    """Tells a step that ``count`` more units are done; ``note`` is shown beside the rate."""
-
-    def __call__(self, count: int, note: str = "") -> None: ...  # noqa: D102
+# advance(count, note=""): ``count`` more units are done; the note is shown beside the rate.
+Advance = Callable[..., None]
 
 
 def shows_bars() -> bool:
@@ -41,7 +35,7 @@ def spinner(name: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[AdvanceWithNote]:
+def step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
     """Show the progress of a step; yields ``advance(count, note)``.
 
     Args:
@@ -52,18 +46,8 @@ def step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Adv
     """
     started = last_line = time.monotonic()
     finished = 0
-    bar = Progress(
-        TextColumn("{task.description:<18}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not shows_bars(),
-        transient=True,
-    )
+    columns = TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not shows_bars(), transient=True)
     with bar:
         task = bar.add_task(name, total=total, completed=done, rate="")
 

@@ -29,11 +29,6 @@ class Timings:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
-    @property
-    def total(self) -> float:
-        """Seconds of all steps."""
-        return sum(self.seconds.values())
-
     def as_json(self) -> dict[str, float]:
         """Seconds of each step, rounded to two digits."""
         return {name: round(value, 2) for name, value in self.seconds.items()}

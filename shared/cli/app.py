@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,6 @@ from ..errors import GistcacheError, StoppedEarly
 from ..progress import console, shows_bars
 from .config_file import as_toml, read_toml, refuse_renamed
 from .output import CommandResult, print_result
-from .signals import received_signal
 
 COMMANDS = {
     "index": ("precompute.command:index", "Embed pairs with a guide, once: stage 1."),
@@ -43,9 +43,7 @@ def _default_in_help(value: object) -> str | None:
     """A flag's default as it is typed; None where the flag's text says what happens without it."""
     if value is None or value == ():
         return None
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 app = App(
@@ -109,8 +107,12 @@ def _launch(
     return result.exit_code
 
 
-def run() -> int:
-    """Run a command: an error of the product becomes one message and an exit code, never a traceback."""
+def run(signals: Sequence[int] = ()) -> int:
+    """Run a command: an error of the product becomes one message and an exit code, never a traceback.
+
+    Args:
+        signals: Numbers of the signals that have come so far; an error after one is a consequence of it.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Every batch has new shapes, and oneDNN would keep the working memory of 1,024 of them. Read when torch starts.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
@@ -123,7 +125,7 @@ def run() -> int:
         console.print(Text(str(stopped)), soft_wrap=True)
         return stopped.exit_code
     except (GistcacheError, OSError) as error:
-        if received_signal() is not None:
+        if signals:
             raise KeyboardInterrupt from error
         if "--debug" in sys.argv:
             traceback.print_exc()
