@@ -36,7 +36,11 @@ def evaluate_sts(model: SentenceTransformer, path: str) -> dict[str, float]:
 
 
 def _read_scored_pairs(path: str) -> tuple[list[str], list[str], list[float]]:
-    rows = [row for source in find_sources([path]) for _, row in read_rows(source, header=STS_COLUMNS)]
+    rows = [
+        row
+        for source in find_sources([path])
+        for _, row in read_rows(source, STS_COLUMNS.__contains__, header=STS_COLUMNS)
+    ]
     cells: list[list[Any]] = [[row.get(name) for name in STS_COLUMNS] for row in rows if isinstance(row, dict)]
     try:
         scored = [(_printable(one), _printable(other), float(score)) for one, other, score in cells if one and other]
