@@ -1,16 +1,10 @@
-"""The family of errors: what is wrong, where, and what to do about it."""
+"""The family of errors, and the exit code of each."""
 
 from __future__ import annotations
 
 
 class GistcacheError(Exception):
-    """Base of every error that the product raises on purpose.
-
-    Args:
-        what: What is wrong, one sentence.
-        where: The file, line, flag or text concerned.
-        fix: What the user can do to go on.
-    """
+    """Base of every error that the product raises on purpose: what is wrong, where, and how the user can go on."""
 
     exit_code = 1
 

@@ -1,7 +1,4 @@
-"""Progress of long steps: a bar with rate and remaining time on a terminal, a plain line a minute elsewhere.
-
-Progress goes to stderr; the result of a command goes to stdout (see ``cli/output.py``).
-"""
+"""Progress of long steps, on stderr: a bar with rate and remaining time on a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +17,6 @@ console = Console(
 )
 LINE_SECONDS = 60.0
 
-# advance(count, note=""): ``count`` more units are done; the note is shown beside the rate.
 Advance = Callable[..., None]
 
 
@@ -36,13 +32,9 @@ def spinner(name: str) -> AbstractContextManager[object]:
 
 @contextmanager
 def step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show the progress of a step; yields ``advance(count, note)``.
+    """Show the progress of a step through ``total`` units (None: unknown), of which an earlier run has ``done`` some.
 
-    Args:
-        name: Name of the step.
-        total: Units of the whole step; None if unknown: then count and rate are shown.
-        unit: What is counted, such as texts.
-        done: Units that an earlier run has finished.
+    Yields ``advance(count, note="")``: so many more are done; the note is shown beside the rate.
     """
     started = last_line = time.monotonic()
     finished = 0

@@ -7,12 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .errors import SettingsError
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 
 def flag_of(name: str) -> str:
@@ -29,9 +25,9 @@ def refuse_below(settings: object, least: int, *names: str, strictly: bool = Fal
             raise SettingsError(f"{value} is out of range", where=flag_of(name), fix=fix)
 
 
-def refuse_idle(settings: DataclassInstance, names: Iterable[str], without: str) -> None:
+def refuse_idle(settings: object, names: Iterable[str], without: str) -> None:
     """Refuse settings that have no effect ``without`` another one and differ from their defaults."""
-    defaults = {each.name: each.default for each in fields(settings)}
+    defaults = {each.name: each.default for each in fields(settings)}  # type: ignore[arg-type]
     for name in names:
         if getattr(settings, name) != defaults[name]:
             what = f"This has no effect without {without}"

@@ -85,7 +85,6 @@ def _launch(
     debug
         Show tracebacks.
     """
-    del debug
     refuse_renamed((token for token in tokens if token.startswith("--")), "the command line")
     if config is not None:
         read_toml(config, COMMANDS)  # refuses a faulty file with our own errors
@@ -108,17 +107,19 @@ def _launch(
 
 
 def run(signals: Sequence[int] = ()) -> int:
-    """Run a command: an error of the product becomes one message and an exit code, never a traceback.
-
-    Args:
-        signals: Numbers of the signals that have come so far; an error after one is a consequence of it.
-    """
+    """Run a command: an error of the product, if none of ``signals`` has caused it, becomes a message and an exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Every batch has new shapes, and oneDNN would keep the working memory of 1,024 of them. Read when torch starts.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    _silence_libraries("--quiet" in sys.argv)
+    console.quiet = "--quiet" in sys.argv
+    if console.quiet:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        logging.getLogger().setLevel(logging.ERROR)
+        logging.captureWarnings(True)
+    if not shows_bars():
+        os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         return app.meta(sys.argv[1:]) or 0  # --help returns None
     except StoppedEarly as stopped:
@@ -135,21 +136,6 @@ def run(signals: Sequence[int] = ()) -> int:
         return ours.exit_code
 
 
-def _silence_libraries(quiet: bool) -> None:
-    """Turn off libraries' warnings with --quiet, and their bars off a terminal; they read this when imported."""
-    console.quiet = quiet
-    if quiet:
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        logging.getLogger().setLevel(logging.ERROR)
-        logging.captureWarnings(True)
-    if not shows_bars():
-        os.environ.setdefault("TQDM_DISABLE", "1")
-
-
 def _system_error(error: OSError) -> GistcacheError:
-    """A full disk, a folder that is not writable or went away: what the system says, and where."""
-    return GistcacheError(
-        error.strerror or str(error),
-        where=str(error.filename or ""),
-        fix="check the disk and the folder's permissions, then run the same command again: finished shards are kept",
-    )
+    fix = "check the disk and the folder's permissions, then run the same command again: finished shards are kept"
+    return GistcacheError(error.strerror or str(error), where=str(error.filename or ""), fix=fix)

@@ -23,11 +23,7 @@ RENAMED = {
 
 
 def read_toml(path: Path, tables: Collection[str]) -> dict[str, Any]:
-    """Read a TOML file that may have these tables.
-
-    Raises:
-        SettingsError: The file is missing, is not TOML (says where), or has an unknown table or a renamed key.
-    """
+    """Read a TOML file that may have these tables; raises SettingsError for any other, and for a renamed key."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

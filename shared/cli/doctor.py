@@ -19,10 +19,7 @@ NAME = "gistcache"
 
 
 def doctor() -> CommandResult:
-    """Show versions, devices, and which extras are installed.
-
-    Exits with 1 where something that every user needs is missing, or does not work.
-    """
+    """Show versions, devices and extras; exits with 1 where something that every user needs is missing or broken."""
     installed = _installed()
     import_faults = list(_import_faults())
     faults = [*_package_faults(installed), *import_faults]

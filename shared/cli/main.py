@@ -32,10 +32,15 @@ def main() -> None:
         _handle_signals(signal.SIG_IGN)
     except BaseException:
         _handle_signals(signal.SIG_IGN)
-        # An interruption inside a library can come out as any exception.
+        # A library can make any exception of an interruption.
         if not signals or "--debug" in sys.argv:
             raise
-        _exit_after_signal(signals[0])
+        name = next((word for word in sys.argv[1:] if word in RESUME_ADVICE), "")
+        sys.stderr.write(f"\nstopped; {RESUME_ADVICE.get(name, 'run the same command again')}\n")
+        sys.stderr.flush()
+        sys.stdout.flush()
+        # At once: threads that wait for work would keep the interpreter alive. The code is that of a shell.
+        os._exit(128 + signals[0])
     else:
         sys.exit(code)
 
@@ -43,15 +48,6 @@ def main() -> None:
 def _handle_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     signal.signal(signal.SIGINT, handler)
     signal.signal(signal.SIGTERM, handler)
-
-
-def _exit_after_signal(number: int) -> None:
-    """Say how to resume, and end at once: threads that wait for work would keep the interpreter alive."""
-    advice = next((RESUME_ADVICE[word] for word in sys.argv[1:] if word in RESUME_ADVICE), "run the same command again")
-    sys.stderr.write(f"\nstopped; {advice}\n")
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(128 + number)  # as a shell reports a process that a signal has ended
 
 
 if __name__ == "__main__":

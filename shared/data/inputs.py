@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, Literal
+from typing import IO
 
 import pyarrow as pa
 from fsspec import AbstractFileSystem
@@ -14,31 +14,23 @@ from fsspec.core import url_to_fs
 
 from ..errors import InputError, first_line
 
-Format = Literal["parquet", "jsonl", "csv", "tsv"]
-
-FORMATS: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv"}
-FORMATS |= dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl")
+FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-HIDDEN = re.compile("(^|/)[._]")
 KNOWN = "Parquet, JSONL, CSV and TSV (the last three also .gz or .zst)"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input file, not yet opened; ``name`` is the file as messages name it."""
+    """One input file, not yet opened; messages call it by its ``name``."""
 
     name: str
-    format: Format
+    format: str
     compression: str | None
     filesystem: AbstractFileSystem
     path: str
 
     def open(self) -> IO[bytes]:
-        """Open the file to read its bytes, decompressed.
-
-        Raises:
-            InputError: The file cannot be opened.
-        """
+        """Open the file to read its bytes, decompressed; raises InputError."""
         try:
             file = self.filesystem.open(self.path, "rb")
             return pa.CompressedInputStream(file, self.compression) if self.compression else file
@@ -49,10 +41,8 @@ class Source:
 def find_sources(inputs: Iterable[str]) -> list[Source]:
     """Resolve files, globs, folders and URLs (``hf://datasets/...`` and whatever fsspec knows).
 
-    Files of a folder or glob come in the order of their names; inputs keep their order. A file comes once.
-
-    Raises:
-        InputError: An input does not exist, matches nothing, or is of no known format.
+    Files of a folder or glob come in the order of their names; inputs keep their order. A file comes once. Raises
+    InputError where an input does not exist, matches nothing, or is of no known format.
     """
     sources = {source.name: source for text in inputs for source in _resolve(text)}
     if not sources:
@@ -64,22 +54,19 @@ def _resolve(text: str) -> list[Source]:
     scheme = text.partition("://")[0] + "://" if "://" in text else ""
     try:
         filesystem, path = url_to_fs(text)
-        paths = _expand(filesystem, path)
+        if filesystem.isfile(path):
+            paths = [path]
+        elif filesystem.isdir(path):
+            paths = [each for each in filesystem.find(path) if not re.search("(^|/)[._]", each.removeprefix(path))]
+        else:
+            paths = [str(each) for each in filesystem.glob(path) if filesystem.isfile(each)]
     except Exception as error:  # as in open(): no common base class
         raise unreadable(text, error) from error
-    sources = [source for each in paths if (source := _source(filesystem, each, scheme))]
+    sources = [source for each in sorted(paths) if (source := _source(filesystem, each, scheme))]
     if not sources:
         what = "There is no file of a known format here" if paths else "This input does not exist or matches no file"
         raise InputError(what, where=text, fix=f"check the path or the glob; give {KNOWN}")
     return sources
-
-
-def _expand(filesystem: AbstractFileSystem, path: str) -> list[str]:
-    if filesystem.isfile(path):
-        return [path]
-    if filesystem.isdir(path):
-        return sorted(each for each in filesystem.find(path) if not HIDDEN.search(each.removeprefix(path)))
-    return sorted(str(each) for each in filesystem.glob(path) if filesystem.isfile(each))
 
 
 def _source(filesystem: AbstractFileSystem, path: str, scheme: str) -> Source | None:

@@ -35,12 +35,7 @@ IsNeeded = Callable[[str], bool]
 def read_inputs(inputs: Inputs, is_needed: IsNeeded) -> Iterator[tuple[str, Iterator[Row]]]:
     """Yield the name and the rows of each input file; rows from Python are one input named ``rows``.
 
-    Args:
-        inputs: Files, globs, folders or URLs, see ``find_sources``; or rows as dictionaries by column name.
-        is_needed: See ``read_rows``.
-
-    Raises:
-        InputError: See ``find_sources``; or the input is one dictionary, such as a ``datasets.DatasetDict``.
+    Raises InputError as ``find_sources`` does, and for one dictionary, such as a ``datasets.DatasetDict``.
     """
     if isinstance(inputs, Mapping):
         keys = ", ".join(map(str, inputs))
@@ -51,19 +46,16 @@ def read_inputs(inputs: Inputs, is_needed: IsNeeded) -> Iterator[tuple[str, Iter
         names = [] if first is None else [fspath(name) for name in chain([first], each)]  # type: ignore[arg-type]
         yield from ((source.name, read_rows(source, is_needed)) for source in find_sources(names))
     else:
-        yield "rows", _python_rows(chain([first], each))
+        rows: Iterable[object] = chain([first], each)
+        fields = ({str(name): row[name] for name in row} if isinstance(row, Mapping) else "wrong type" for row in rows)
+        yield "rows", enumerate(fields, 1)
 
 
 def read_rows(source: Source, is_needed: IsNeeded, header: Sequence[str] = ()) -> Iterator[Row]:
-    """Yield ``(line, fields)`` or ``(line, reason)`` for each row of a file.
+    """Yield ``(line, fields)``, or ``(line, reason)`` where it cannot be read, for each row of a file.
 
-    Args:
-        source: The file.
-        is_needed: Whether a column of this name is of interest; others may be left out.
-        header: Names of the first columns of a CSV or TSV file, if its first row is not a header with all of them.
-
-    Raises:
-        InputError: The file cannot be parsed; names file and line.
+    Columns that are not needed may be left out. ``header`` names the first columns of a CSV or TSV file whose first
+    row is not a header with all of them. Raises InputError, which names file and line, where parsing fails.
     """
     line = 0
     try:
@@ -79,14 +71,6 @@ def read_rows(source: Source, is_needed: IsNeeded, header: Sequence[str] = ()) -
         raise unreadable(source.name, error, line + 1) from error
 
 
-def _python_rows(rows: Iterable[object]) -> Iterator[Row]:
-    for number, row in enumerate(rows, 1):
-        if isinstance(row, Mapping):
-            yield number, {str(name): value for name, value in row.items()}
-        else:
-            yield number, "wrong type"
-
-
 def _jsonl_rows(source: Source) -> Iterator[Row]:
     for number, text in enumerate(_lines(source), 1):
         if not text.strip():
@@ -97,7 +81,7 @@ def _jsonl_rows(source: Source) -> Iterator[Row]:
             yield number, "not JSON"
             continue
         if isinstance(value, list) and len(value) >= 2:
-            # The plain tuples of the sentence-transformers data sets: anchor, positive, negatives.
+            # As sentence-transformers' own data sets have it.
             value = {"anchor": value[0], "positive": value[1], "negative": value[2:]}
         yield number, value if isinstance(value, dict) else "wrong type"
 
@@ -127,11 +111,8 @@ def _lines(source: Source) -> Iterator[str]:
     with io.TextIOWrapper(source.open(), "utf-8-sig", "surrogateescape", newline="\n") as stream:
         for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), ""), 1):
             if len(line) > MAX_LINE:
-                raise InputError(
-                    f"A line is longer than {MAX_LINE:,} characters",
-                    where=f"{source.name}, line {number}",
-                    fix="check that the file is what its name says",
-                )
+                what, where = f"A line is longer than {MAX_LINE:,} characters", f"{source.name}, line {number}"
+                raise InputError(what, where=where, fix="check that the file is what its name says")
             yield line
 
 
@@ -145,7 +126,7 @@ def _parquet_rows(source: Source, is_needed: IsNeeded) -> Iterator[Row]:
 
 
 def _cell(scalar: pa.Scalar) -> Any:  # noqa: ANN401 (any cell)
-    """The value of a cell, in which bytes are text; what is none in Python becomes a value that its row is refused for."""
+    """The value of a cell, in which bytes are text; where Python has none, one that its row is refused for."""
     try:
         value = scalar.as_py()
     except UnicodeDecodeError:
