@@ -107,7 +107,7 @@ def _launch(
 
 
 def run(signals: Sequence[int] = ()) -> int:
-    """Run a command: an error of the product, if none of ``signals`` has caused it, becomes a message and an exit code."""
+    """Run a command: an error becomes a message and an exit code; after one of ``signals``, it is their consequence."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Every batch has new shapes, and oneDNN would keep the working memory of 1,024 of them. Read when torch starts.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")

@@ -41,8 +41,7 @@ class Source:
 def find_sources(inputs: Iterable[str]) -> list[Source]:
     """Resolve files, globs, folders and URLs (``hf://datasets/...`` and whatever fsspec knows).
 
-    Files of a folder or glob come in the order of their names; inputs keep their order. A file comes once. Raises
-    InputError where an input does not exist, matches nothing, or is of no known format.
+    Files of a folder or glob come by name, inputs in order, a file once. Raises InputError where there is none.
     """
     sources = {source.name: source for text in inputs for source in _resolve(text)}
     if not sources:

@@ -1,7 +1,4 @@
-"""Files of each format, and rows from Python -> rows: a line number, and the row's fields or why it cannot be read.
-
-Texts are decoded with ``surrogateescape``, so that a byte that is no UTF-8 spoils its own row and no other.
-"""
+"""Files of each format, and rows from Python -> rows: a line number, and the row's fields or why it cannot be read."""
 
 from __future__ import annotations
 
@@ -107,7 +104,7 @@ def _delimited_rows(source: Source, is_needed: IsNeeded, header: Sequence[str]) 
 
 
 def _lines(source: Source) -> Iterator[str]:
-    """Yield each line, decoded; a line that would fill the memory is refused."""
+    """Yield each line; one that would fill the memory is refused, and a byte that is no UTF-8 spoils only its row."""
     with io.TextIOWrapper(source.open(), "utf-8-sig", "surrogateescape", newline="\n") as stream:
         for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), ""), 1):
             if len(line) > MAX_LINE:
