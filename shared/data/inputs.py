@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO
+from typing import Any
 
 import pyarrow as pa
 from fsspec import AbstractFileSystem
@@ -29,7 +29,7 @@ class Source:
     filesystem: AbstractFileSystem
     path: str
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> Any:  # noqa: ANN401 (a binary stream)
         """Open the file to read its bytes, decompressed; raises InputError."""
         try:
             file = self.filesystem.open(self.path, "rb")

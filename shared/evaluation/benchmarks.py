@@ -36,8 +36,8 @@ def evaluate_sts(model: SentenceTransformer, path: str) -> dict[str, float]:
     if not scored:
         fix = "give columns sentence1, sentence2, score, or a CSV of these three without a header"
         raise InputError("No row has two sentences and a score", where=path, fix=fix)
-    columns = map(list, zip(*scored, strict=True))
-    evaluator = EmbeddingSimilarityEvaluator(*columns, similarity_fn_names=["cosine"], write_csv=False)
+    one, other, scores = map(list, zip(*scored, strict=True))
+    evaluator = EmbeddingSimilarityEvaluator(one, other, scores, similarity_fn_names=["cosine"], write_csv=False)
     with OneDNNLinear():
         return {"spearman": float(evaluator(model)["spearman_cosine"])}
 

@@ -47,7 +47,8 @@ class RetrievalSet:
         if not queries:
             where = ", ".join(map(str, inputs)) if isinstance(inputs, (list, tuple)) else ""
             raise InputError("The held-out input has no pair", where=where, fix="give files or rows that hold pairs")
-        return cls(*({key: text for text, key in table.items()} for table in (queries, documents)), relevant)
+        texts, corpus = ({key: text for text, key in table.items()} for table in (queries, documents))
+        return cls(texts, corpus, relevant)
 
     def fingerprint(self) -> str:
         """SHA-256 that changes with any text and with any relevant document."""
