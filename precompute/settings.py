@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from cyclopts import Parameter
 
 from ..shared.data.columns import Columns
-from ..shared.errors import SettingsError, flag_of, refuse_below
+from ..shared.errors import SettingsError
+from ..shared.settings import flag_of, refuse_below
 from ..shared.types import DType, VectorDType
 
 KEY_VARIABLE = "OPENAI_API_KEY"

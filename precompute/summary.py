@@ -38,7 +38,7 @@ def summarize(store: Store, manifest: Manifest, timings: Timings) -> dict[str, A
         "vectors": dict(timings.texts),
         "bytes": sum(record.bytes for record in manifest.records),
         "seconds": timings.as_json(),
-        "seconds_total": round(timings.total, 2),
+        "seconds_total": round(sum(timings.seconds.values()), 2),
         "texts_per_second": round(texts / timings.seconds["embed"], 1) if "embed" in timings.seconds else None,
         "peak_memory_bytes": peak_memory_bytes(),
         "measured": manifest.measured,

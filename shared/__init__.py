@@ -16,12 +16,7 @@ __all__ = ["GistcacheError", "GuideIndex", "PairIds", "RerankerScores"]
 
 
 def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package, which imports attributes at their first use (PEP 562).
-
-    Args:
-        package: Its ``__name__``.
-        modules: For each attribute the module inside the package that defines it.
-    """
+    """Return the ``__getattr__`` of a package, which imports each attribute from its module at first use (PEP 562)."""
 
     def get(name: str) -> Any:  # noqa: ANN401 (an attribute of any type)
         if name in modules:

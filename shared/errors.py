@@ -1,26 +1,10 @@
-"""The family of errors: what is wrong, where, and what to do about it; and checks of settings that raise them."""
+"""The family of errors, and the exit code of each."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable
-from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 
 class GistcacheError(Exception):
-    """Base of every error that the product raises on purpose.
-
-    Args:
-        what: What is wrong, one sentence.
-        where: The file, line, flag or text concerned.
-        fix: What the user can do to go on.
-    """
+    """Base of every error that the product raises on purpose: what is wrong, where, and how the user can go on."""
 
     exit_code = 1
 
@@ -29,12 +13,8 @@ class GistcacheError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        lines = [self.what]
-        if self.where:
-            lines.append(f"  where: {self.where}")
-        if self.fix:
-            lines.append(f"  to do: {self.fix}")
-        return "\n".join(lines)
+        parts = (f"\n  {name}: {text}" for name, text in (("where", self.where), ("to do", self.fix)) if text)
+        return self.what + "".join(parts)
 
 
 class SettingsError(GistcacheError):
@@ -88,35 +68,3 @@ class StoppedEarly(GistcacheError):  # noqa: N818 (nothing went wrong)
 def first_line(error: BaseException) -> str:
     """The first line of another library's message; the name of its class if there is no message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def flag_of(name: str) -> str:
-    """The flag of a setting on the command line."""
-    return f"--{name.replace('_', '-')}"
-
-
-def refuse_below(settings: object, least: int, *names: str, strictly: bool = False) -> None:
-    """Raise SettingsError where a setting is less than ``least`` (``strictly``: or equal), infinite or NaN.
-
-    A setting that is None is skipped.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not ((least < value if strictly else least <= value) and value < math.inf):
-            fix = f"give more than {least}" if strictly else f"give {least} or more"
-            raise SettingsError(f"{value} is out of range", where=flag_of(name), fix=fix)
-
-
-def refuse_idle(settings: DataclassInstance, names: Iterable[str], without: str) -> None:
-    """Raise SettingsError where a setting that has no effect ``without`` another one differs from its default."""
-    defaults = {each.name: each.default for each in fields(settings)}
-    for name in names:
-        if getattr(settings, name) != defaults[name]:
-            what = f"This has no effect without {without}"
-            raise SettingsError(what, where=flag_of(name), fix="leave it out, or give that too")
-
-
-def refuse_url(path: Path, flag: str) -> None:
-    """Raise SettingsError where a path is a URL, in which Path has merged the slashes."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
-        raise SettingsError("This is written on this machine, not to a URL", where=f"{flag} {path}", fix="give a path")

@@ -1,7 +1,4 @@
-"""Progress of long steps: a bar with rate and remaining time on a terminal, a plain line a minute elsewhere.
-
-Progress goes to stderr; the result of a command goes to stdout (see ``cli/output.py``).
-"""
+"""Progress of long steps, on stderr: a bar with rate and remaining time on a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 
@@ -10,10 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 # A CI log keeps every frame of a bar, even where it is written to something like a terminal.
 console = Console(
@@ -21,13 +17,7 @@ console = Console(
 )
 LINE_SECONDS = 60.0
 
-Advance = Callable[[int], None]
-
-
-class AdvanceWithNote(Protocol):
-    """Tells a step that ``count`` more units are done; ``note`` is shown beside the rate."""
-
-    def __call__(self, count: int, note: str = "") -> None: ...  # noqa: D102
+Advance = Callable[..., None]
 
 
 def shows_bars() -> bool:
@@ -41,29 +31,15 @@ def spinner(name: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[AdvanceWithNote]:
-    """Show the progress of a step; yields ``advance(count, note)``.
+def step(name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show the progress of a step through ``total`` units (None: unknown), of which an earlier run has ``done`` some.
 
-    Args:
-        name: Name of the step.
-        total: Units of the whole step; None if unknown: then count and rate are shown.
-        unit: What is counted, such as texts.
-        done: Units that an earlier run has finished.
+    Yields ``advance(count, note="")``: so many more are done; the note is shown beside the rate.
     """
     started = last_line = time.monotonic()
     finished = 0
-    bar = Progress(
-        TextColumn("{task.description:<18}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not shows_bars(),
-        transient=True,
-    )
+    columns = TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not shows_bars(), transient=True)
     with bar:
         task = bar.add_task(name, total=total, completed=done, rate="")
 

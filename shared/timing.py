@@ -11,12 +11,7 @@ from pathlib import Path
 
 
 class Timings:
-    """Seconds of each step of a run.
-
-    Attributes:
-        seconds: Seconds by step.
-        texts: How many texts' vectors came from where.
-    """
+    """Seconds of each step of a run, and how many texts' vectors came from where."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -29,13 +24,8 @@ class Timings:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
-    @property
-    def total(self) -> float:
-        """Seconds of all steps."""
-        return sum(self.seconds.values())
-
     def as_json(self) -> dict[str, float]:
-        """Seconds of each step, rounded to two digits."""
+        """Seconds of each step."""
         return {name: round(value, 2) for name, value in self.seconds.items()}
 
 

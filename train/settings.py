@@ -11,7 +11,8 @@ from cyclopts import Parameter, Token
 
 from ..shared.cli.config_file import flatten
 from ..shared.data.columns import Columns
-from ..shared.errors import SettingsError, flag_of, refuse_below, refuse_idle, refuse_url
+from ..shared.errors import SettingsError
+from ..shared.settings import flag_of, refuse_below, refuse_idle, refuse_url
 from ..shared.types import PRIMARY_METRIC, JudgeName, MarginStrategy
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from ...shared.cli.output import CommandResult
-from ...shared.errors import SettingsError, refuse_below
+from ...shared.errors import SettingsError
 from ...shared.progress import spinner
+from ...shared.settings import refuse_below
 
 LIBRARIES = ("plotly", "jinja2")
 

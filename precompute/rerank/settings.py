@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cyclopts import Parameter
 
-from ...shared.errors import refuse_below, refuse_url
+from ...shared.settings import refuse_below, refuse_url
 from ...shared.types import DType
 
 

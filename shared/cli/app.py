@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,6 @@ from ..errors import GistcacheError, StoppedEarly
 from ..progress import console, shows_bars
 from .config_file import as_toml, read_toml, refuse_renamed
 from .output import CommandResult, print_result
-from .signals import received_signal
 
 COMMANDS = {
     "index": ("precompute.command:index", "Embed pairs with a guide, once: stage 1."),
@@ -43,9 +43,7 @@ def _default_in_help(value: object) -> str | None:
     """A flag's default as it is typed; None where the flag's text says what happens without it."""
     if value is None or value == ():
         return None
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 app = App(
@@ -87,7 +85,6 @@ def _launch(
     debug
         Show tracebacks.
     """
-    del debug
     refuse_renamed((token for token in tokens if token.startswith("--")), "the command line")
     if config is not None:
         read_toml(config, COMMANDS)  # refuses a faulty file with our own errors
@@ -109,21 +106,27 @@ def _launch(
     return result.exit_code
 
 
-def run() -> int:
-    """Run a command: an error of the product becomes one message and an exit code, never a traceback."""
+def run(signals: Sequence[int] = ()) -> int:
+    """Run a command: an error becomes a message and an exit code; after one of ``signals``, it is their consequence."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Every batch has new shapes, and oneDNN would keep the working memory of 1,024 of them. Read when torch starts.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    _silence_libraries("--quiet" in sys.argv)
+    console.quiet = "--quiet" in sys.argv
+    if console.quiet:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        logging.getLogger().setLevel(logging.ERROR)
+        logging.captureWarnings(True)
+    if not shows_bars():
+        os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         return app.meta(sys.argv[1:]) or 0  # --help returns None
     except StoppedEarly as stopped:
         console.print(Text(str(stopped)), soft_wrap=True)
         return stopped.exit_code
     except (GistcacheError, OSError) as error:
-        if received_signal() is not None:
+        if signals:
             raise KeyboardInterrupt from error
         if "--debug" in sys.argv:
             traceback.print_exc()
@@ -133,21 +136,6 @@ def run() -> int:
         return ours.exit_code
 
 
-def _silence_libraries(quiet: bool) -> None:
-    """Turn off libraries' warnings with --quiet, and their bars off a terminal; they read this when imported."""
-    console.quiet = quiet
-    if quiet:
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        logging.getLogger().setLevel(logging.ERROR)
-        logging.captureWarnings(True)
-    if not shows_bars():
-        os.environ.setdefault("TQDM_DISABLE", "1")
-
-
 def _system_error(error: OSError) -> GistcacheError:
-    """A full disk, a folder that is not writable or went away: what the system says, and where."""
-    return GistcacheError(
-        error.strerror or str(error),
-        where=str(error.filename or ""),
-        fix="check the disk and the folder's permissions, then run the same command again: finished shards are kept",
-    )
+    fix = "check the disk and the folder's permissions, then run the same command again: finished shards are kept"
+    return GistcacheError(error.strerror or str(error), where=str(error.filename or ""), fix=fix)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,15 @@ RENAMED = {
 }
 
 
-def read_toml(path: Path, tables: Iterable[str]) -> dict[str, Any]:
-    """Read a TOML file that may have these tables.
-
-    Raises:
-        SettingsError: The file is missing, is not TOML (says where), or has an unknown table or a renamed key.
-    """
+def read_toml(path: Path, tables: Collection[str]) -> dict[str, Any]:
+    """Read a TOML file that may have these tables; raises SettingsError for any other, and for a renamed key."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError("There is no such file", where=str(path)) from None
     except (ValueError, OSError) as error:
         raise SettingsError("The file cannot be read as TOML", where=f"{path}: {error}") from error
-    known = sorted(tables)
     for name, table in content.items():
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            fix = f"did you mean [{close[0]}]?" if close else f"its tables may be {', '.join(known)}"
-            raise SettingsError(f"There is no table [{name}]", where=str(path), fix=fix)
+        if name not in tables:
+            raise SettingsError(f"There is no table [{name}]", where=str(path), fix=f"give {', '.join(sorted(tables))}")
         for each in table if isinstance(table, list) else [table]:
             refuse_renamed(each if isinstance(each, dict) else (), f"{path} [{name}]")
     return content
@@ -66,19 +56,9 @@ def flatten(settings: object) -> Iterator[tuple[str, Any]]:
 
 def as_toml(command: str, arguments: Mapping[str, Any]) -> str:
     """A command's arguments, settings objects among them, as a TOML table; what is None is left out."""
-    lines = [f"[{command}]"]
+    table = f"[{command}]\n"
     for name, argument in arguments.items():
-        flags = flatten(argument) if is_dataclass(argument) else [(name.replace("_", "-"), argument)]
-        lines += [f"{flag} = {_toml_value(value)}" for flag, value in flags if value is not None]
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: object) -> str:
-    """A value in TOML, whose strings are those of JSON but for DEL."""
-    if isinstance(value, (tuple, list)):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, Path):
-        value = str(value)
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        for flag, value in flatten(argument) if is_dataclass(argument) else [(name.replace("_", "-"), argument)]:
+            if value is not None:  # JSON's values are TOML's, but for DEL
+                table += f"{flag} = {json.dumps(value, ensure_ascii=False, default=str)}\n"
+    return table.replace("\x7f", "\\u007f")

@@ -31,13 +31,11 @@ def evaluate(
     model
         A folder, a hub id, or `package:DISTRIBUTION`.
     pairs
-        Held-out pairs, in any format that `gistcache index` reads; may be repeated. A duplicate of the right document
-        counts as right.
+        Held-out pairs, as `gistcache index` reads them; may be repeated. A duplicate of the right document is right.
     sts
         A file with sentence1, sentence2, score.
     mteb
-        Names of MTEB tasks, such as Banking77Classification STSBenchmark; the data comes from the hub. Needs the extra
-        `mteb`.
+        Names of MTEB tasks, such as Banking77Classification STSBenchmark, whose data comes from the hub.
     columns
         Which columns hold the texts.
     max_length
@@ -49,9 +47,8 @@ def evaluate(
     """
     if not pairs and sts is None and not mteb:
         raise SettingsError("There is nothing to evaluate on", fix="give --pairs FILE, --sts FILE or --mteb TASK")
-    from ..evaluation.mteb import evaluate_tasks, find_tasks
+    from ..evaluation.benchmarks import evaluate_sts, evaluate_tasks, find_tasks
     from ..evaluation.retrieval import RetrievalSet
-    from ..evaluation.sts import evaluate_sts
     from ..models.device import pick_device, within_memory
     from ..models.load import load_model, set_prompts
     from ..models.locate import find_model

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-
-from .signals import ignore_signals, install_handlers, received_signal
+from collections.abc import Callable
+from types import FrameType
 
 RESUME_ADVICE = {
     "index": "run the same command again to resume; finished shards are kept",
@@ -13,35 +14,40 @@ RESUME_ADVICE = {
     "train": "run the same command with --resume to continue from the newest checkpoint",
     "sweep": "run the same command again to resume; finished runs are kept, others continue from their checkpoints",
 }
-# A shell reports 128 and the signal's number for a process that a signal has ended.
-SIGNAL_EXIT_CODE = 128
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    install_handlers()
+    signals: list[int] = []  # in the order in which they came
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    _handle_signals(interrupt)
     try:
         from .app import run
 
-        code = run()
-        ignore_signals()
+        code = run(signals)
+        _handle_signals(signal.SIG_IGN)
     except BaseException:
-        ignore_signals()
-        number = received_signal()
-        if number is None or "--debug" in sys.argv:
+        _handle_signals(signal.SIG_IGN)
+        # A library can make any exception of an interruption.
+        if not signals or "--debug" in sys.argv:
             raise
-        _exit_after_signal(number)
+        name = next((word for word in sys.argv[1:] if word in RESUME_ADVICE), "")
+        sys.stderr.write(f"\nstopped; {RESUME_ADVICE.get(name, 'run the same command again')}\n")
+        sys.stderr.flush()
+        sys.stdout.flush()
+        # At once: threads that wait for work would keep the interpreter alive. The code is that of a shell.
+        os._exit(128 + signals[0])
     else:
         sys.exit(code)
 
 
-def _exit_after_signal(number: int) -> None:
-    """Say how to resume, and end at once: threads that wait for work would keep the interpreter alive."""
-    advice = next((RESUME_ADVICE[word] for word in sys.argv[1:] if word in RESUME_ADVICE), "run the same command again")
-    sys.stderr.write(f"\nstopped; {advice}\n")
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(SIGNAL_EXIT_CODE + number)
+def _handle_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
 
 
 if __name__ == "__main__":

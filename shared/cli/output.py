@@ -16,13 +16,7 @@ stdout = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command returns to the command line.
-
-    Attributes:
-        data: JSON-ready; what --json prints.
-        text: What a person reads instead, in order.
-        exit_code: 0 for success.
-    """
+    """What a command returns: JSON-ready data for --json, or the text that a person reads."""
 
     data: Mapping[str, Any]
     text: tuple[RenderableType, ...]

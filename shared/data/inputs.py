@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any
 
 import pyarrow as pa
 from fsspec import AbstractFileSystem
@@ -13,38 +14,25 @@ from fsspec.core import url_to_fs
 
 from ..errors import InputError, first_line
 
-Format = Literal["parquet", "jsonl", "csv", "tsv"]
-
-FORMATS: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv"}
-FORMATS |= dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl")
+FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 KNOWN = "Parquet, JSONL, CSV and TSV (the last three also .gz or .zst)"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input file, not yet opened.
-
-    Attributes:
-        name: The file as messages name it.
-        format: What its suffix says.
-        compression: ``gzip``, ``zstd`` or None.
-    """
+    """One input file, not yet opened; messages call it by its ``name``."""
 
     name: str
-    format: Format
+    format: str
     compression: str | None
     filesystem: AbstractFileSystem
     path: str
 
-    def open(self) -> pa.NativeFile:
-        """Open the file to read its bytes, decompressed.
-
-        Raises:
-            InputError: The file cannot be opened.
-        """
+    def open(self) -> Any:  # noqa: ANN401 (a binary stream)
+        """Open the file to read its bytes, decompressed; raises InputError."""
         try:
-            file = pa.PythonFile(self.filesystem.open(self.path, "rb"), mode="r")
+            file = self.filesystem.open(self.path, "rb")
             return pa.CompressedInputStream(file, self.compression) if self.compression else file
         except Exception as error:  # each file system (local, hub, S3 ...) has its own family of errors
             raise unreadable(self.name, error) from error
@@ -53,15 +41,9 @@ class Source:
 def find_sources(inputs: Iterable[str]) -> list[Source]:
     """Resolve files, globs, folders and URLs (``hf://datasets/...`` and whatever fsspec knows).
 
-    Files of a folder or glob come in the order of their names; inputs keep their order. A file comes once.
-
-    Raises:
-        InputError: An input does not exist, matches nothing, or is of no known format.
+    Files of a folder or glob come by name, inputs in order, a file once. Raises InputError where there is none.
     """
-    sources: dict[str, Source] = {}
-    for text in inputs:
-        for source in _resolve(text):
-            sources.setdefault(source.name, source)
+    sources = {source.name: source for text in inputs for source in _resolve(text)}
     if not sources:
         raise InputError("No input file was given", fix=f"give files, globs or folders of {KNOWN}")
     return list(sources.values())
@@ -71,30 +53,19 @@ def _resolve(text: str) -> list[Source]:
     scheme = text.partition("://")[0] + "://" if "://" in text else ""
     try:
         filesystem, path = url_to_fs(text)
-        paths = _expand(filesystem, path)
+        if filesystem.isfile(path):
+            paths = [path]
+        elif filesystem.isdir(path):
+            paths = [each for each in filesystem.find(path) if not re.search("(^|/)[._]", each.removeprefix(path))]
+        else:
+            paths = [str(each) for each in filesystem.glob(path) if filesystem.isfile(each)]
     except Exception as error:  # as in open(): no common base class
         raise unreadable(text, error) from error
-    if not paths:
-        raise InputError("This input does not exist or matches no file", where=text, fix="check the path or the glob")
-    sources = [source for each in paths if (source := _source(filesystem, each, scheme))]
+    sources = [source for each in sorted(paths) if (source := _source(filesystem, each, scheme))]
     if not sources:
-        what = "The file is of no known format" if paths == [path] else "No file of a known format is here"
-        raise InputError(what, where=text, fix=f"give {KNOWN}")
+        what = "There is no file of a known format here" if paths else "This input does not exist or matches no file"
+        raise InputError(what, where=text, fix=f"check the path or the glob; give {KNOWN}")
     return sources
-
-
-def _expand(filesystem: AbstractFileSystem, path: str) -> list[str]:
-    if filesystem.isfile(path):
-        return [path]
-    if filesystem.isdir(path):
-        return sorted(each for each in filesystem.find(path) if not _is_hidden(each, path))
-    if not set("*?[") & set(path):
-        return []
-    return sorted(str(each) for each in filesystem.glob(path) if filesystem.isfile(each))
-
-
-def _is_hidden(path: str, folder: str) -> bool:
-    return any(name.startswith((".", "_")) for name in PurePosixPath(path.removeprefix(folder)).parts)
 
 
 def _source(filesystem: AbstractFileSystem, path: str, scheme: str) -> Source | None:
@@ -111,6 +82,5 @@ def _source(filesystem: AbstractFileSystem, path: str, scheme: str) -> Source | 
 def unreadable(name: str, error: Exception, line: int | None = None) -> InputError:
     """The error for a file that cannot be opened, read or parsed, at a line where one is known."""
     where = f"{name}, line {line}" if line is not None else name
-    return InputError(
-        "The file cannot be read", where=f"{where}: {first_line(error)}", fix="check the path, the format, access"
-    )
+    fix = "check the path, the format, access"
+    return InputError("The file cannot be read", where=f"{where}: {first_line(error)}", fix=fix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import InputError
@@ -16,17 +16,12 @@ POSITIVE_NAMES = ("positive", "pos")
 NEGATIVE_NAMES = ("negative", "neg")
 NEGATIVE_NUMBERED = re.compile(r"negative_(\d{1,9})")
 TASK_NAMES = ("task", "task_name")
-
-# Each positive makes a pair with all negatives of its row, which might fill the memory.
-MAX_TEXTS_PER_ROW = 100_000
-
 NAME_COLUMNS = "name its columns with --anchor-column and --positive-column"
 # What to do about a file without a usable row, by the reason for which most of its rows are refused.
 FIXES = {
     "not UTF-8": "save the file as UTF-8",
     "not JSON": "write one JSON object a line; a glob such as 'FOLDER/*.jsonl' leaves out what holds no pairs",
     "wrong number of columns": "give every row as many cells as the header has",
-    "too many texts": f"give a row {MAX_TEXTS_PER_ROW:,} texts at most",
     "anchor equals positive": f"{NAME_COLUMNS}, or give pairs of two different texts",
 }
 
@@ -55,62 +50,45 @@ class _BadRow(Exception):  # noqa: N818 (control flow inside this file)
 def read_pairs(
     inputs: Inputs, columns: Columns, *, strict: bool = False, may_lack: bool = False
 ) -> Iterator[Pair | Reject]:
-    """Read every pair of the inputs, in order.
+    """Read every pair of files, globs, folders or URLs, or of rows from Python, in order.
 
-    Args:
-        inputs: Files, globs, folders or URLs; or rows: a ``datasets.Dataset`` or an iterable of dictionaries.
-        columns: Which columns hold what.
-        strict: Raise on the first row that would be rejected.
-        may_lack: Whether named columns of negatives and tasks may be missing from all inputs.
-
-    Raises:
-        InputError: A file cannot be parsed, or no row of a non-empty file is usable, or ``strict`` and a bad row, or a
-            named column is in no file.
+    With ``strict`` the first row that would be rejected is an error; with ``may_lack``, all inputs may lack the named
+    columns of negatives and tasks. Raises InputError also where a file cannot be parsed or has no usable row.
     """
-    missing = set() if may_lack else {name for name in (columns.task_column, *columns.negative_column) if name}
-    names = []
+    named = set() if may_lack else {name for name in (columns.task_column, *columns.negative_column) if name}
+    seen = set[str]()
     for name, rows in read_inputs(inputs, _is_needed(columns)):
-        names.append(name)
-        yield from _pairs_of_input(name, rows, columns, strict=strict, missing=missing)
-    if missing:
-        raise InputError(
-            f"No row has the column {min(missing)!r}",
-            where=", ".join(names[:3]),
-            fix="check the spelling of --negative-column and --task-column",
-        )
+        yield from _pairs_of_input(name, rows, columns, seen, strict=strict)
+    if missing := named - seen:
+        where = "--negative-column or --task-column"
+        raise InputError(f"No row has the column {min(missing)!r}", where=where, fix="check the spelling")
 
 
 def _pairs_of_input(
-    name: str, rows: Iterator[Row], columns: Columns, *, strict: bool, missing: set[str]
+    name: str, rows: Iterator[Row], columns: Columns, seen: set[str], *, strict: bool
 ) -> Iterator[Pair | Reject]:
-    """Pairs and rejects of one input; takes the columns that it has from ``missing``."""
     used, reasons, header = 0, Counter[str](), None
     for line, fields in rows:
         try:
             if isinstance(fields, str):
                 raise _BadRow(fields)
             header = header or list(fields)
-            missing.difference_update(fields)
+            seen.update(fields)
             pairs = list(_pairs_of_row(fields, columns))
         except _BadRow as bad:
             reason = str(bad)
             if strict:
-                raise InputError(
-                    f"Bad row: {reason}",
-                    where=f"{name}, line {line}",
-                    fix="mend the row, or leave out --strict: such rows are then left out, and counted",
-                ) from None
+                fix = "mend the row, or leave out --strict: such rows are then left out, and counted"
+                raise InputError(f"Bad row: {reason}", where=f"{name}, line {line}", fix=fix) from None
             reasons[reason] += 1
             yield Reject(name, line, reason)
         else:
             used += 1
             yield from pairs
     if reasons and not used:
-        raise InputError(
-            "No row is usable: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items()),
-            where=name + (f", columns {', '.join(header[:20])}" if header else ", line 1"),
-            fix=FIXES.get(reasons.most_common(1)[0][0], NAME_COLUMNS),
-        )
+        what = "No row is usable: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        where = name + (f", columns {', '.join(header[:20])}" if header else ", line 1")
+        raise InputError(what, where=where, fix=FIXES.get(reasons.most_common(1)[0][0], NAME_COLUMNS))
 
 
 def _is_needed(columns: Columns) -> Callable[[str], bool]:
@@ -131,10 +109,7 @@ def _pairs_of_row(fields: Fields, columns: Columns) -> Iterator[Pair]:
     if task is not None:
         task = _valid(str(task) if isinstance(task, int) else task)
     texts = tuple(_valid(text) for value in negatives for text in _as_list(value) if text is not None)
-    positives = _as_list(positive) or [None]
-    if len(positives) * (2 + len(texts)) > MAX_TEXTS_PER_ROW:
-        raise _BadRow("too many texts")
-    for each in positives:
+    for each in _as_list(positive) or [None]:
         text = _valid(each)
         if text == anchor:
             raise _BadRow("anchor equals positive")
@@ -142,7 +117,6 @@ def _pairs_of_row(fields: Fields, columns: Columns) -> Iterator[Pair]:
 
 
 def _first_of(fields: Fields, name: str | None, names: tuple[str, ...]) -> Any:  # noqa: ANN401 (any cell)
-    """The cell of the named column, or of the first of the usual names that the row has."""
     return next((fields[each] for each in ([name] if name is not None else names) if each in fields), None)
 
 
@@ -152,17 +126,13 @@ def _negative_names(fields: Fields) -> list[str]:
 
 
 def _without_instruction(value: Any) -> Any:  # noqa: ANN401
-    if value is None or value == []:
-        return None
-    if not isinstance(value, list) or len(value) != 2:
+    if value and not (isinstance(value, list) and len(value) == 2):
         raise _BadRow("wrong type")
-    return value[1]
+    return value[1] if value else None
 
 
-def _as_list(value: Any) -> list[Any]:  # noqa: ANN401
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+def _as_list(value: Any) -> Sequence[Any]:  # noqa: ANN401
+    return [] if value is None else value if isinstance(value, (list, tuple)) else [value]
 
 
 def _valid(text: Any) -> str:  # noqa: ANN401

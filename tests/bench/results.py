@@ -30,8 +30,8 @@ from at_once import run_at_once
 from banking77_scores import Question, accuracy, make_pairs, read_questions
 from bench_data import GUIDE as GUIDE_FOLDER
 from bench_data import MAX_LENGTH, PUBLIC, STUDENT, gistcache, gistcache_here
+from gistcache.shared.evaluation.benchmarks import evaluate_sts
 from gistcache.shared.evaluation.retrieval import RetrievalSet
-from gistcache.shared.evaluation.sts import evaluate_sts
 from gistcache.shared.models.device import pick_device
 from gistcache.shared.models.load import load_model
 from gistcache.shared.models.locate import find_model

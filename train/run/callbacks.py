@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ...shared.progress import AdvanceWithNote, step
+from ...shared.progress import Advance, step
 from ..batches.hard_negatives import HardNegatives
 
 
@@ -19,7 +19,7 @@ class ProgressDisplay(TrainerCallback):
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._advance: AdvanceWithNote | None = None
+        self._advance: Advance | None = None
         self._note = ""
 
     def on_train_begin(

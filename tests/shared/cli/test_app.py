@@ -130,11 +130,11 @@ def test_printed_settings_hold_every_flag_that_has_a_value():
     ("content", "message"),
     [
         ("[index", "Expected ']'"),
-        (None, "no such file"),
+        (None, "No such file"),
         ("[index]\nneighbrs = 3\n", "--neighbors"),
         ("\xff", "cannot be read as TOML"),
-        ("[indx]", "did you mean [index]?"),
-        ('[sweep]\nindex = ["i"]\n[settings]\n', "its tables may be doctor, eval, index"),
+        ("[indx]", "no table [indx]"),
+        ('[sweep]\nindex = ["i"]\n[settings]\n', "give doctor, eval, index"),
     ],
 )
 def test_a_faulty_config_file_is_refused(command, tmp_path, content, message):
@@ -205,25 +205,17 @@ def test_doctor_says_what_is_there(command):
     assert set(data["extras"]) >= {"gpu", "ray", "s3", "dev"}
 
 
-def test_doctor_needs_an_installed_package(command, monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda name: None)
-    code, _, err = command("doctor")
-    assert code == 1
-    assert "is not installed" in err
-    assert "Traceback" not in err
-
-
 def test_doctor_names_what_is_missing(command, monkeypatch):
-    existing, changed = doctor._version, {"rich": "1.0", "s3fs": None}
-    monkeypatch.setattr(doctor, "_version", lambda name: changed[name] if name in changed else existing(name))
-    monkeypatch.setattr(doctor, "packages_distributions", lambda: {"faiss": ["faiss-cpu", "faiss-gpu", "faiss-cpu"]})
+    installed = doctor._installed()
+    del installed["s3fs"]
+    installed |= {"rich": "1.0", "faiss-cpu": "1.12", "faiss-gpu": "1.12"}
+    monkeypatch.setattr(doctor, "_installed", lambda: installed)
     code, out, _ = command("doctor")
     out = " ".join(out.replace("│", " ").split())
     assert code == 1
     assert "rich>=14 is missing: pip install 'rich>=14'" in out
     assert "missing s3fs>=2025.3: pip install 'gistcache[s3]'" in out
     assert "faiss-cpu faiss-gpu contain the same module" in out
-    assert "s3fs" in out.partition("extra dev")[2]  # an extra inside an extra
 
 
 def test_off_a_terminal_progress_is_a_line_a_minute(monkeypatch, capsys):

@@ -11,7 +11,7 @@ import pytest
 INTERRUPTED = """
 import signal, sys, types
 
-def run():
+def run(signals):
     try:
         signal.raise_signal({number})
     except KeyboardInterrupt as error:

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 import torch
 from gistcache.shared.errors import InputError
+from gistcache.shared.evaluation.benchmarks import evaluate_sts
 from gistcache.shared.evaluation.retrieval import RetrievalSet
-from gistcache.shared.evaluation.sts import evaluate_sts
 from gistcache.shared.models.load import load_model
 from scipy.stats import spearmanr
 
@@ -67,12 +67,12 @@ def test_sts_equals_spearman_of_the_cosines(tmp_path, guide_folder, header, suff
 
 
 def test_a_file_without_scores_is_an_error(tmp_path, guide_folder):
-    path = write_jsonl(tmp_path / "sts.jsonl", [{"sentence1": "red", "sentence2": "blue", "score": "high"}])
-    with pytest.raises(InputError, match="scored sentence pairs"):
-        evaluate_sts(load_model(guide_folder), str(path))
-    path.write_text('{"sentence1": "red", "sentence2": "blue", "score": "nan"}\n')
-    with pytest.raises(InputError, match="a score is no number"):
-        evaluate_sts(load_model(guide_folder), str(path))
-    path.write_text('{"anchor": "red", "positive": "blue"}\n')
-    with pytest.raises(InputError, match="no row has two sentences"):
-        evaluate_sts(load_model(guide_folder), str(path))
+    model, path = load_model(guide_folder), tmp_path / "sts.jsonl"
+    for row, message in (
+        ({"sentence1": "red", "sentence2": "blue", "score": "high"}, "A score is no number"),
+        ({"sentence1": "red", "sentence2": "blue", "score": "nan"}, "A score is no number"),
+        ({"anchor": "red", "positive": "blue"}, "No row has two sentences"),
+    ):
+        write_jsonl(path, [row])
+        with pytest.raises(InputError, match=message):
+            evaluate_sts(model, str(path))
