@@ -41,14 +41,19 @@ class LocalCopy:
         if not is_url(locator):
             return cls(Layout(Path(locator).resolve()))  # "." has no name, and files beside the index take its name
         remote = Remote.of(locator)
+        if not remote.exists("manifest.json"):
+            raise IndexFaultError(
+                "There is no finished guide index here",
+                where=remote.url,
+                fix="make one with `gistcache index PAIRS --guide MODEL --out URL`, or finish it with the same command",
+            )
         cache = cache_folder("indexes", remote.url)
         with folder_lock(cache, wait=True):
-            downloaded = cache / "manifest.json"
-            fetch_manifest(remote, downloaded)
+            remote.get("manifest.json", downloaded := cache / "manifest.json")
             layout = Layout(copy_of(cache, downloaded))
             if not layout.manifest.exists():
                 with atomic_write(layout.manifest) as partial:
-                    partial.write_bytes(downloaded.read_bytes())
+                    downloaded.rename(partial)
         return cls(layout, remote)
 
     def fetch(self, records: Iterable[FileRecord]) -> None:
@@ -76,23 +81,3 @@ class LocalCopy:
 def copy_of(cache: Path, manifest: Path) -> Path:
     """The folder inside ``cache`` for the copy of the index that has this manifest file."""
     return cache / sha256_of(manifest)[:16]
-
-
-def fetch_manifest(remote: Remote, to: Path) -> None:
-    """Download the manifest.
-
-    Raises:
-        IndexFaultError: There is none.
-        StorageError: The remote cannot be read.
-    """
-    try:
-        with atomic_write(to) as partial:
-            remote.get("manifest.json", partial)
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise IndexFaultError(
-                "There is no finished guide index here",
-                where=remote.url,
-                fix="make one with `gistcache index PAIRS --guide MODEL --out URL`, or finish it with the same command",
-            ) from error
-        raise

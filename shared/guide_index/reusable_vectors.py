@@ -51,19 +51,17 @@ class ReusableVectors:
         """
         copy = LocalCopy.of(locator)
         content = read_finished(copy.layout)
-        refuse_other_format(content, copy.layout.manifest, tuple(SHARDS_FIELD))
+        refuse_other_format(content, copy.layout.manifest, SHARDS_FIELD)
         with refuse_unusable(copy.layout.manifest):
             guide, settings, shards = content["guide"], content["settings"], content[SHARDS_FIELD[content["format"]]]
             check_vectors(guide, settings)
-            texts = [FileRecord.from_json(record) for record in shards["texts"]]
-            vectors = [FileRecord.from_json(record) for record in shards["vectors"]]
+            texts, vectors = (list(map(FileRecord.from_json, shards[kind])) for kind in ("texts", "vectors"))
             if [record.rows for record in texts] != [record.rows for record in vectors]:
                 raise ValueError("texts and vectors differ in number")
         copy.fetch([*texts, *vectors])
         refuse_damaged(copy.layout.root, [*texts, *vectors])
-        dtype = settings["vector_dtype"]
-        rows = MappedRows(copy.layout.file, vectors, (guide["dim"],), dtype)
-        return cls(copy.layout, guide, dtype, texts, rows, dict(content["measured"]))
+        rows = MappedRows(copy.layout.file, vectors, ((guide["dim"],), settings["vector_dtype"]))
+        return cls(copy.layout, guide, settings["vector_dtype"], texts, rows, dict(content["measured"]))
 
     def text_tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Columns of ``layout.TEXTS``, shard by shard, in the order of text ids: ``role``, ``text_hash``."""
