@@ -92,13 +92,8 @@ def unfinished(
 ) -> Iterator[Journal]:
     """Lock the store for writing, begin or resume a build; yields the journal of the files that are committed already.
 
-    Args:
-        store: Where to build.
-        request: What determines the build, JSON-ready.
-        refuse_other: Called with the store, the request of the unfinished build and this one; raises where they differ.
-
-    Raises:
-        FolderLockedError: Another process is writing.
+    Raises FolderLockedError where another process is writing, and what ``refuse_other(store, existing, request)`` does
+    where the unfinished build has another request.
     """
     path, sizes = store.layout.building / REQUEST, None
     with folder_lock(store.layout.building):

@@ -20,12 +20,7 @@ from .store import Store
 
 
 class Shards:
-    """Commits shards and lists them by kind.
-
-    Args:
-        store: Where they are written.
-        journal: The files that are committed already; each new one is recorded there.
-        engine: Computes jobs.
+    """Commits shards to a store, records them in the journal and lists them by kind; the engine computes jobs.
 
     Attributes:
         records: Of each kind the records of its shards, in order.

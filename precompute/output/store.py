@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ...shared.guide_index.memory_map import MappedRows
 from ...shared.guide_index.tables import read_table
 from ...shared.storage.files import cache_folder
 from ...shared.storage.integrity import FileRecord, size_fault
-from ...shared.storage.journal import commit, commit_rows
+from ...shared.storage.journal import commit, write_rows
 from ...shared.storage.remote import Remote, is_url
 
 
@@ -34,11 +35,7 @@ class Store:
 
     @classmethod
     def of(cls, out: str | Path) -> Store:
-        """The store that ``--out`` names: a folder, or a URL, whose files are built in the user's cache.
-
-        Raises:
-            SettingsError: ``out`` is a file, or is inside of one.
-        """
+        """The store that ``--out`` names: a folder, or a URL, whose files are built in the user's cache."""
         if is_url(out):
             remote = Remote.of(out)
             return cls(cache_folder("building", remote.url) / "index", remote)
@@ -71,9 +68,7 @@ class Store:
 
     def commit_rows(self, path: Path, rows: pa.Table | np.ndarray) -> FileRecord:
         """Write a table, or an array whose first axis is rows."""
-        record = commit_rows(self.root, path, rows)
-        self.push(path)
-        return record
+        return self.commit(path, len(rows), partial(write_rows, rows))
 
     def commit_shard(self, kind: ShardKind, number: int, rows: pa.Table | np.ndarray) -> FileRecord:
         """Write the rows of a shard."""
@@ -85,11 +80,7 @@ class Store:
             self.remote.put(path, self.name(path))
 
     def fetch(self, record: FileRecord) -> Path:
-        """The file of a record, fetched from the remote where this machine lacks it.
-
-        Raises:
-            IndexFaultError: Neither has the file that is recorded.
-        """
+        """The file of a record, fetched from the remote where this machine lacks it; IndexFaultError without one."""
         fault = size_fault(self.root, record)
         if fault and self.remote:
             self.remote.fetch(self.root, record)

@@ -29,7 +29,6 @@ class Request:
         guide: Fingerprint of the guide: file hashes, prompts, pooling, max length, dtype, dimensions.
         corpus: Fingerprint of the pairs as they were read: hash and counts.
         settings: The settings of stage 1 that shape what is written.
-        format: Format version of the folder.
     """
 
     guide: dict[str, Any]
@@ -43,7 +42,6 @@ class Manifest:
     """The content of ``manifest.json``.
 
     Attributes:
-        request: What the index was made of.
         shards: The records of each kind, in the order of their ids; kinds of later releases may be among them.
         files: The records of other files.
         measured: Figures that were measured while building, by name.
@@ -97,11 +95,7 @@ class Manifest:
 
     @classmethod
     def load(cls, layout: Layout) -> Manifest:
-        """Read and check ``manifest.json``.
-
-        Raises:
-            IndexFaultError: The folder is no finished index, or of another format version, or the file is damaged.
-        """
+        """Read it; IndexFaultError where the folder is no finished index, is of another version, or it is damaged."""
         content = read_finished(layout)
         refuse_other_format(content, layout.manifest)
         with refuse_unusable(layout.manifest):
@@ -135,11 +129,7 @@ def check_vectors(guide: dict[str, Any], settings: dict[str, Any]) -> None:
 
 
 def read_finished(layout: Layout) -> dict[str, Any]:
-    """Read the manifest of a finished index of any format version.
-
-    Raises:
-        IndexFaultError: The folder is no finished index, or the manifest is damaged.
-    """
+    """Read the manifest of a finished index of any format version; IndexFaultError where there is none intact."""
     if layout.manifest.is_file():
         return read_checksummed(layout.manifest, "manifest")
     what, fix = "There is no guide index here", "make one with `gistcache index PAIRS --guide MODEL --out DIR`"

@@ -26,10 +26,7 @@ class ReusableVectors:
     """The texts of a finished index and their stored vectors.
 
     Attributes:
-        layout: The index's folder, or the copy of one in object storage.
         guide: Fingerprint of the guide that made the vectors.
-        vector_dtype: How they are stored.
-        texts: The shards of texts.
         vectors: (texts, dim) rows as stored, by text id.
         measured: What its build measured.
     """
@@ -45,9 +42,7 @@ class ReusableVectors:
     def open(cls, locator: str | Path) -> ReusableVectors:
         """Open an index at a path or a URL; of its files, only texts and vectors are fetched and compared.
 
-        Raises:
-            IndexFaultError: It is no finished index, of an unknown format version, or damaged.
-            StorageError: The URL cannot be read.
+        IndexFaultError where it is no finished index, of an unknown format version, or damaged.
         """
         copy = LocalCopy.of(locator)
         content = read_finished(copy.layout)

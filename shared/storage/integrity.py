@@ -41,22 +41,16 @@ def write_checksummed(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_checksummed(path: Path, name: str) -> dict[str, Any]:
-    """Read a JSON object that ``write_checksummed`` wrote; messages call it ``name``.
-
-    Raises:
-        IndexFaultError: It is no JSON object, or its checksum differs.
-        OSError: It cannot be opened.
-    """
+    """Read what ``write_checksummed`` wrote, called ``name`` in messages; IndexFaultError where it is damaged."""
     content = parse_object(path, name)
     if content.pop(CHECKSUM_KEY, None) != checksum(content):
-        raise IndexFaultError(
-            f"The {name} is damaged: its checksum differs from the one it carries", where=str(path), fix=DAMAGED_FIX
-        )
+        what = f"The {name} is damaged: its checksum differs from the one it carries"
+        raise IndexFaultError(what, where=str(path), fix=DAMAGED_FIX)
     return content
 
 
 def parse_object(path: Path, name: str) -> dict[str, Any]:
-    """Read the JSON object in a file without comparing checksums; raises as ``read_checksummed``."""
+    """Read the JSON object in a file, without a checksum; IndexFaultError where it holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -111,7 +105,7 @@ def content_fault(root: Path, record: FileRecord) -> str | None:
 
 
 def refuse_damaged(root: Path, records: Sequence[FileRecord], *, verify: bool | None = None) -> None:
-    """Raise IndexFaultError naming each file that ``damage`` finds; see there."""
+    """Raise IndexFaultError naming the files that ``damage`` finds; see there."""
     refuse_faults(damage(root, records, verify=verify), str(root))
 
 
@@ -126,11 +120,8 @@ def refuse_faults(faults: list[str], where: str) -> None:
 def damage(root: Path, records: Sequence[FileRecord], *, verify: bool | None = None) -> list[str]:
     """Compare files with their records; returns one line for each that is missing or differs in size or checksum.
 
-    Args:
-        root: The folder that the records are relative to.
-        records: The committed files.
-        verify: True reads every file, False those of up to SMALL_BYTES, None also the larger ones that this machine has
-            not read since they were last written.
+    ``verify=True`` reads every file, False those of up to SMALL_BYTES, None also the larger ones that this machine has
+    not read since they were last written.
     """
     if faults := [fault for record in records if (fault := size_fault(root, record))]:
         return faults

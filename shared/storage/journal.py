@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +23,24 @@ logger = logging.getLogger(__name__)
 
 
 def commit(root: Path, path: Path, rows: int, write: Callable[[Path], object]) -> FileRecord:
-    """Write one file of an index atomically and return its record.
-
-    Args:
-        root: The index folder; the record's path is relative to it.
-        path: Where the file belongs.
-        rows: Rows of the file, for the record.
-        write: Writes the whole file to the temporary path that it is given.
-    """
-    with atomic_write(path) as partial:
-        write(partial)
-        return FileRecord(path.relative_to(root).as_posix(), rows, partial.stat().st_size, sha256_of(partial))
+    """Write a file under ``root`` whole, by ``write(temporary path)``, and return its record."""
+    with atomic_write(path) as new:
+        write(new)
+        return FileRecord(path.relative_to(root).as_posix(), rows, new.stat().st_size, sha256_of(new))
 
 
 def commit_rows(root: Path, path: Path, rows: pa.Table | np.ndarray) -> FileRecord:
     """Commit a table as one Parquet file, or an array, whose first axis is rows, as one ``.npy`` file."""
+    return commit(root, path, len(rows), partial(write_rows, rows))
 
-    def write(to: Path) -> None:
-        if isinstance(rows, pa.Table):
-            pq.write_table(rows, to, compression="zstd")
-        else:
-            with to.open("wb") as file:
-                np.save(file, np.ascontiguousarray(rows), allow_pickle=False)
 
-    return commit(root, path, len(rows), write)
+def write_rows(rows: pa.Table | np.ndarray, to: Path) -> None:
+    """Write a table as Parquet, an array without pickle."""
+    if isinstance(rows, pa.Table):
+        pq.write_table(rows, to, compression="zstd")
+    else:
+        with to.open("wb") as file:
+            np.save(file, np.ascontiguousarray(rows), allow_pickle=False)
 
 
 class Journal:
@@ -56,12 +51,9 @@ class Journal:
     Args:
         path: The journal's file.
         root: The folder that its records are relative to.
-        remote_sizes: Bytes of each file, by name, in the object storage that the build goes to, if it goes to one. A
-            record counts where the storage has its file, whether it is here too or not.
+        remote_sizes: Bytes of each file, by name, in the object storage that the build goes to, if to any. A record
+            counts where the storage has its file, whether it is here too or not.
         push: Called with the journal's path after each new record.
-
-    Attributes:
-        done: The records by path.
     """
 
     def __init__(
