@@ -9,13 +9,10 @@ from importlib.metadata import distributions
 from os import PathLike
 from typing import Any
 
-import numpy as np
-
 from ..shared.data.pairs import read_pairs
 from ..shared.data.readers import Inputs
 from ..shared.evaluation.retrieval import RetrievalSet
 from ..shared.guide_index.guide_index import GuideIndex
-from ..shared.guide_index.layout import CONTENT_COLUMNS
 from ..shared.guide_index.manifest import Manifest, Request
 from ..shared.guide_index.memory_map import MappedVectors
 from ..shared.models.locate import find_model
@@ -26,7 +23,7 @@ from .embed.encode import embed_corpus, expected_texts
 from .embed.reuse import OldVectors, open_old_vectors
 from .guides.base import AsModel, Guide
 from .guides.choose import guide_of
-from .output.lifecycle import INDEX, finish, finished, has_manifest, refuse_foreign, unfinished
+from .output.lifecycle import finish, finished, has_manifest, refuse_foreign, unfinished
 from .output.shards import Shards
 from .output.store import Store
 from .run.local import engine_of
@@ -132,7 +129,7 @@ def _refuse_early(settings: IndexSettings, store: Store) -> None:
     if settings.engine == "ray":
         load_ray()
     if not has_manifest(store):
-        refuse_foreign(store, INDEX)
+        refuse_foreign(store, "guide index")
     if settings.guide.partition(":")[0] not in NOT_FOR:
         find_model(settings.guide)
 
@@ -163,9 +160,7 @@ def _write_shards(
     if held_out:
         with timings.measure("evaluate guide"):
             measured["guide"] = held_out.evaluate(AsModel(guide))
-    vectors = GuideVectors(
-        MappedVectors(shards.rows("vectors")), shards.rows("contents", (CONTENT_COLUMNS,), np.int64), corpus.queries
-    )
+    vectors = GuideVectors(MappedVectors(shards.rows("vectors")), shards.rows("contents"), corpus.queries)
     documents = document_shards(corpus.queries, corpus.texts.height, settings.document_shard_rows)
     exact = corpus.documents <= settings.exact_limit
     with timings.measure("density"):

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from ...shared.evaluation.retrieval import RetrievalSet
-from ...shared.guide_index.layout import CONTENT, CONTENT_COLUMNS
+from ...shared.guide_index.layout import CONTENT
 from ...shared.guide_index.memory_map import MappedRows
 from ...shared.guide_index.quantize import quantize
 from ...shared.progress import Advance, step
@@ -129,7 +129,7 @@ def embed_corpus(
     sample = SampledPairs.draw(corpus, roles_alike=guide.same_for_both_roles)
     sample_ids, places = np.unique(sample.text_ids, return_inverse=True)
     job = EncodeJob(
-        shards.store, guide, shards.records["texts"], shards.rows("contents", (CONTENT_COLUMNS,), np.int64),
+        shards.store, guide, shards.records["texts"], shards.rows("contents"),
         corpus.queries, None, old, sample_ids[:0] if old else sample_ids, dtype,
     )  # fmt: skip
     engine = None if guide.runs_in_workers else InProcess()

@@ -97,7 +97,7 @@ class Answers:
     def _import(self, database: sqlite3.Connection) -> None:
         """Copy the answers of the storage, and those of the older index."""
         database.execute(TABLE)
-        if self._store.remote and f"building/{NAME}" in self._store.remote.sizes():
+        if self._store.remote and self._store.remote.exists(f"building/{NAME}"):
             copy = self._path.with_suffix(".copy")
             self._store.remote.get(f"building/{NAME}", copy)
             _import_file(database, copy)

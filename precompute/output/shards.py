@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import DTypeLike
 
 from ...shared.guide_index.layout import ShardKind
 from ...shared.guide_index.memory_map import MappedRows
@@ -21,12 +20,7 @@ from .store import Store
 
 
 class Shards:
-    """Commits shards and lists them by kind.
-
-    Args:
-        store: Where they are written.
-        journal: The files that are committed already; each new one is recorded there.
-        engine: Computes jobs.
+    """Commits shards to a store, records them in the journal and lists them by kind; the engine computes jobs.
 
     Attributes:
         records: Of each kind the records of its shards, in order.
@@ -46,27 +40,25 @@ class Shards:
         """The record of a shard, if it is committed."""
         return self.committed(self.store.layout.shard(kind, number))
 
-    def rows(self, kind: ShardKind, shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None) -> MappedRows:
+    def rows(self, kind: ShardKind) -> MappedRows:
         """The rows of a kind of arrays."""
-        return self.store.rows(self.records[kind], shape, dtype)
+        return self.store.rows(self.records[kind])
 
     def ranges(self, kind: ShardKind) -> list[tuple[int, int]]:
         """First and last-plus-one row (a text id, a pair id) of each shard of a kind."""
-        stops = list(accumulate(record.rows for record in self.records[kind]))
-        return list(pairwise([0, *stops]))
+        return list(pairwise(accumulate((record.rows for record in self.records[kind]), initial=0)))
 
     def write(self, kind: ShardKind, contents: Iterable[pa.Table | np.ndarray]) -> None:
         """Commit shards whose content is at hand."""
-        self.records[kind] = [
-            self._journal.keep_or_make(
-                self.store.layout.shard(kind, number), partial(self.store.commit_shard, kind, number, content)
-            )
-            for number, content in enumerate(contents)
-        ]
+        shard = partial(self.store.layout.shard, kind)
+        self.records[kind] = [self._keep_or_write(shard(number), rows) for number, rows in enumerate(contents)]
 
     def write_file(self, path: Path, table: pa.Table) -> None:
         """Commit a table that is one file."""
-        self.files.append(self._journal.keep_or_make(path, partial(self.store.commit_table, path, table)))
+        self.files.append(self._keep_or_write(path, table))
+
+    def _keep_or_write(self, path: Path, rows: pa.Table | np.ndarray) -> FileRecord:
+        return self._journal.keep_or_make(path, partial(self.store.commit_rows, path, rows))
 
     def fill(
         self, kind: ShardKind, job: Job[Value], numbers: Sequence[int], advance: Advance, engine: Engine | None = None

@@ -5,24 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
-from numpy.typing import DTypeLike
 
 from ...shared.errors import IndexFaultError, SettingsError
-from ...shared.guide_index.layout import Layout, ShardKind
+from ...shared.guide_index.layout import Layout, RowForm, ShardKind
 from ...shared.guide_index.memory_map import MappedRows
 from ...shared.guide_index.tables import read_table
 from ...shared.storage.files import cache_folder
 from ...shared.storage.integrity import FileRecord, size_fault
-from ...shared.storage.journal import commit, commit_array, commit_table
+from ...shared.storage.journal import commit, write_rows
 from ...shared.storage.remote import Remote, is_url
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -38,11 +35,7 @@ class Store:
 
     @classmethod
     def of(cls, out: str | Path) -> Store:
-        """The store that ``--out`` names: a folder, or a URL, whose files are built in the user's cache.
-
-        Raises:
-            SettingsError: ``out`` is a file, or is inside of one.
-        """
+        """The store that ``--out`` names: a folder, or a URL, whose files are built in the user's cache."""
         if is_url(out):
             remote = Remote.of(out)
             return cls(cache_folder("building", remote.url) / "index", remote)
@@ -63,24 +56,23 @@ class Store:
         """A file's path as records have it: relative to the index, with slashes."""
         return path.relative_to(self.root).as_posix()
 
-    def commit(self, path: Path, rows: int, write: Callable[[Path], None]) -> FileRecord:
+    def has(self, path: Path) -> bool:
+        """Whether the index has this file or folder; of the remote, if there is one."""
+        return self.remote.exists(self.name(path)) if self.remote else path.exists()
+
+    def commit(self, path: Path, rows: int, write: Callable[[Path], object]) -> FileRecord:
         """Write one file whole through ``write(temporary path)``."""
-        return self._pushed(commit(self.root, path, rows, write))
-
-    def commit_table(self, path: Path, table: pa.Table) -> FileRecord:
-        """Write an Arrow table as one Parquet file."""
-        return self._pushed(commit_table(self.root, path, table))
-
-    def commit_shard(self, kind: ShardKind, number: int, content: pa.Table | np.ndarray) -> FileRecord:
-        """Write a shard: an Arrow table, or a NumPy array whose first axis is rows."""
-        path = self.layout.shard(kind, number)
-        if isinstance(content, pa.Table):
-            return self.commit_table(path, content)
-        return self._pushed(commit_array(self.root, path, content))
-
-    def _pushed(self, record: FileRecord) -> FileRecord:
-        self.push(self.root / record.path)
+        record = commit(self.root, path, rows, write)
+        self.push(path)
         return record
+
+    def commit_rows(self, path: Path, rows: pa.Table | np.ndarray) -> FileRecord:
+        """Write a table, or an array whose first axis is rows."""
+        return self.commit(path, len(rows), partial(write_rows, rows))
+
+    def commit_shard(self, kind: ShardKind, number: int, rows: pa.Table | np.ndarray) -> FileRecord:
+        """Write the rows of a shard."""
+        return self.commit_rows(self.layout.shard(kind, number), rows)
 
     def push(self, path: Path) -> None:
         """Copy a file to the remote, if there is one."""
@@ -88,14 +80,11 @@ class Store:
             self.remote.put(path, self.name(path))
 
     def fetch(self, record: FileRecord) -> Path:
-        """The file of a record, fetched from the remote where this machine lacks it.
-
-        Raises:
-            IndexFaultError: Neither has the file that is recorded.
-        """
-        if size_fault(self.root, record) and self.remote:
+        """The file of a record, fetched from the remote where this machine lacks it; IndexFaultError without one."""
+        fault = size_fault(self.root, record)
+        if fault and self.remote:
             self.remote.fetch(self.root, record)
-        if fault := size_fault(self.root, record):
+        elif fault:
             raise IndexFaultError(
                 f"A shard of the unfinished index cannot be found: {fault}",
                 where=str(self.root),
@@ -105,18 +94,14 @@ class Store:
 
     def frame(self, record: FileRecord, kind: ShardKind, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The table of a shard, or some of its columns."""
-        import polars as pl  # `rescore` writes to a store too, and its --help needs no Polars
-
         self.fetch(record)
         frame = pl.from_arrow(read_table(self.root, record, kind, columns))
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def rows(
-        self, records: list[FileRecord], shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
-    ) -> MappedRows:
+    def rows(self, records: list[FileRecord], form: RowForm | None = None) -> MappedRows:
         """The rows of array shards; a shard is fetched when one of its rows is read."""
-        return MappedRows(self.fetch, records, shape, dtype)
+        return MappedRows(self.fetch, records, form)
 
     def drop(self, folder: Path) -> None:
         """Delete a folder of the index, here and on the remote."""

@@ -6,30 +6,24 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.layout import RESCORED
+from ...shared.guide_index.manifest import refuse_differences
 from ...shared.guide_index.ragged import as_lists, padded
 from ...shared.guide_index.reranker_scores import RESCORED_FORMAT, RerankerScores, refuse_other_scores_format
 from ...shared.guide_index.texts import Texts
 from ...shared.progress import step
 from ...shared.storage.integrity import FileRecord, write_checksummed
 from ...shared.storage.journal import Journal
-from ..output.lifecycle import Contents, refuse_foreign, unfinished
+from ..output.lifecycle import refuse_foreign, unfinished
 from ..output.store import Store
 from .cross_encoder import Reranker
 from .settings import RescoreSettings
-
-SCORES = Contents(
-    "reranker's scores",
-    "folder",
-    "The folder holds scores made from something else",
-    "use another --out, or give the index, reranker and settings it was made with, or delete it",
-    refuse_other_scores_format,
-)
 
 
 def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RerankerScores:
@@ -48,15 +42,22 @@ def rescore_index(index: GuideIndex, settings: RescoreSettings) -> RerankerScore
     }
     layout = store.layout
     if not layout.manifest.exists() or layout.building.exists():
-        refuse_foreign(store, SCORES)
-        with unfinished(store, request, SCORES) as journal:
+        refuse_foreign(store, "reranker's scores")
+        with unfinished(store, request, _refuse_other_scores) as journal:
             if not layout.manifest.exists():  # else killed after its last step, or finished by another process just now
                 shards = _write_shards(index, reranker, store, journal, settings.shard_rows)
                 write_checksummed(layout.manifest, request | {"parts": [asdict(record) for record in shards]})
             shutil.rmtree(layout.building)
     scores = RerankerScores.load(layout.root, index)
-    SCORES.refuse_other(store, scores.request, request)
+    _refuse_other_scores(store, scores.request, request)
     return scores
+
+
+def _refuse_other_scores(store: Store, existing: dict[str, Any], requested: dict[str, Any]) -> None:
+    refuse_other_scores_format(existing, store.root)
+    what = "The folder holds scores made from something else"
+    fix = "use another --out, or give the index, reranker and settings it was made with, or delete it"
+    refuse_differences(existing, requested, "folder", what, where=str(store), fix=fix)
 
 
 def _write_shards(index: GuideIndex, reranker: Reranker, store: Store, journal: Journal, rows: int) -> list[FileRecord]:

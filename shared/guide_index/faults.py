@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +22,6 @@ TEXT_ID_COLUMNS = ("text_id", "anchor_id", "positive_id", "negative_ids", "neigh
 
 def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:
     """Yield one line for every fault, starting with the file it is in; of unknown kinds only the checksum counts."""
-    texts, forms = manifest.rows["texts"], manifest.row_forms
     shards = [(kind, record) for kind, records in manifest.shards.items() for record in records]
     with step("verify", sum(record.bytes for record in manifest.records), "bytes") as advance:
         for kind, record in [*shards, *((None, record) for record in manifest.files)]:
@@ -31,41 +29,40 @@ def find_faults(layout: Layout, manifest: Manifest) -> Iterator[str]:
                 yield fault
             else:
                 try:
-                    if kind in SCHEMAS:
-                        yield from _table_faults(layout.root, kind, record, texts)
-                    elif kind in forms:
-                        rows = MappedRows(layout.file, [record], *forms[kind])
-                        yield from _array_faults(kind, record, rows.shard(0), texts)
+                    faults = _shard_faults(layout, manifest, kind, record) if kind else ()
+                    yield from (f"{record.path}: {fault}" for fault in faults)
                 except IndexFaultError as error:
                     yield f"{record.path}: {error.what}"
             advance(record.bytes)
 
 
-def _table_faults(root: Path, kind: ShardKind, record: FileRecord, texts: int) -> Iterator[str]:
-    table = read_table(root, record, kind)
-    for name in TEXT_ID_COLUMNS:
-        if name in table.column_names:
-            yield from _id_faults(record, _values(table[name]), f"values of {name}", 0, texts)
+def _shard_faults(layout: Layout, manifest: Manifest, kind: ShardKind, record: FileRecord) -> Iterator[str]:
+    ids, texts = {}, manifest.rows["texts"]
+    if kind in SCHEMAS:
+        table = read_table(layout.root, record, kind)
+        ids = {f"values of {name}": _flat(table[name]) for name in TEXT_ID_COLUMNS if name in table.column_names}
+    elif form := manifest.row_forms.get(kind):
+        rows = MappedRows(layout.file, [record], form).shard(0)
+        if kind == "lookup":
+            ids = {"values": np.concatenate([rows["anchor"], rows["positive"]])}
+        elif kind in ("contents", "negatives"):
+            ids = {"values": rows}
+        else:
+            yield from _float_faults(kind, dequantize(rows))
+    for what, values in ids.items():
+        if outside := int(((values < (-1 if kind == "contents" else 0)) | (values >= texts)).sum()):
+            yield f"{outside} {what} are no text id (0 to {texts - 1})"
 
 
-def _values(column: pa.ChunkedArray) -> np.ndarray:
-    flat = column.combine_chunks()
-    return (flat.flatten() if pa.types.is_list(flat.type) else flat).to_numpy(zero_copy_only=False)
+def _flat(column: pa.ChunkedArray) -> np.ndarray:
+    values = column.combine_chunks()
+    return (values.flatten() if pa.types.is_list(values.type) else values).to_numpy()
 
 
-def _array_faults(kind: ShardKind, record: FileRecord, array: np.ndarray, texts: int) -> Iterator[str]:
-    if kind == "lookup":
-        yield from _id_faults(record, np.concatenate([array["anchor"], array["positive"]]), "values", 0, texts)
-    elif kind in ("contents", "negatives"):
-        yield from _id_faults(record, array, "values", -1 if kind == "contents" else 0, texts)
-    elif not np.isfinite(values := dequantize(array)).all():
-        yield f"{record.path}: values that are not finite"
+def _float_faults(kind: ShardKind, values: np.ndarray) -> Iterator[str]:
+    if not np.isfinite(values).all():
+        yield "values that are not finite"
     elif kind == "vectors":
         off = np.abs(np.linalg.norm(values.astype(np.float32), axis=1) - 1) > NORM_TOLERANCE
         if off.any():
-            yield f"{record.path}: {int(off.sum())} vectors of another length than one, first row {int(off.argmax())}"
-
-
-def _id_faults(record: FileRecord, ids: np.ndarray, what: str, least: int, texts: int) -> Iterator[str]:
-    if outside := int(((ids < least) | (ids >= texts)).sum()):
-        yield f"{record.path}: {outside} {what} are no text id (0 to {texts - 1})"
+            yield f"{int(off.sum())} vectors of another length than one, first row {int(off.argmax())}"

@@ -7,26 +7,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import IndexFaultError
+from ..storage.files import atomic_write
 from ..storage.integrity import FileRecord, parse_object, refuse_damaged
-from .hf_dataset import PairIds, pair_dataset
 from .layout import CONTENT, ShardKind
 from .manifest import Manifest
 from .memory_map import MappedRows, MappedVectors
 from .ragged import runs
 from .remote_copy import LocalCopy
 from .tables import read_table
+from .texts import Texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 # Most trainers read none of these, so they are fetched from a URL when they are first asked for.
 FETCHED_LATER: frozenset[ShardKind] = frozenset({"faiss", "scores"})
+BATCH_ROWS = 131_072  # many: opening a data set's file touches each batch, and maps pages around it
+
+
+class PairIds(NamedTuple):
+    """The text ids of B pairs: anchors and positives (B,), negatives (B, K), -1 where a pair has fewer; all int64."""
+
+    anchors: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Text ids (B,) of each data-set column: anchor, positive, negative_1 ...
+
+        A pair with fewer negatives repeats its positive in their place; the loss masks these candidates.
+        """
+        filled = np.where(self.negatives < 0, self.positives[:, None], self.negatives)
+        negatives = {f"negative_{k + 1}": column for k, column in enumerate(filled.T)}
+        return {"anchor": self.anchors, "positive": self.positives} | negatives
 
 
 class GuideIndex:
@@ -40,8 +59,7 @@ class GuideIndex:
     def __init__(self, copy: LocalCopy, manifest: Manifest) -> None:
         self._copy, self.layout, self.manifest = copy, copy.layout, manifest
         self._rows = {
-            kind: MappedRows(self.layout.file, manifest.shards[kind], *form)
-            for kind, form in manifest.row_forms.items()
+            kind: MappedRows(self.layout.file, manifest.shards[kind], form) for kind, form in manifest.row_forms.items()
         }
         self._vectors = MappedVectors(self._rows["vectors"])
 
@@ -86,6 +104,11 @@ class GuideIndex:
         """Dimensions of a guide vector."""
         return int(self.manifest.request.guide["dim"])
 
+    @property
+    def max_negatives(self) -> int:
+        """The most negatives that a pair of the index has."""
+        return int(self.manifest.request.corpus["max_negatives"])
+
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """Guide vectors of unit length up to rounding: text ids (n,) -> (n, dim) float16, float32 from stored int8."""
         return self._vectors.take(ids)
@@ -122,28 +145,16 @@ class GuideIndex:
         ids[owner, places - rows["negatives"][owner]] = self._rows["negatives"].take(places)
         return PairIds(rows["anchor"].copy(), rows["positive"].copy(), ids)
 
-    @property
-    def max_negatives(self) -> int:
-        """The most negatives that a pair of the index has."""
-        return int(self.manifest.request.corpus["max_negatives"])
-
     def content_ids(self, ids: np.ndarray) -> np.ndarray:
-        """The smallest text id with the same text: equal texts of both roles have one content id.
+        """The smallest text id with the same text, in either role: text ids of any shape -> int64 of that shape.
 
-        Args:
-            ids: Text ids of any shape; -1 for none stays -1.
-
-        Returns:
-            int64 of the same shape.
+        -1 for none stays -1.
         """
         contents = self._rows["contents"].take(np.maximum(ids, 0).ravel())[:, CONTENT].reshape(np.shape(ids))
         return np.where(ids < 0, -1, contents)
 
     def known_positives(self, pair_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Every positive, anywhere in the index, of each pair's anchor.
-
-        Args:
-            pair_ids: (B,) int64.
+        """Every positive, anywhere in the index, of the anchors of pairs (B,).
 
         Returns:
             Content ids of the positives, and for each the position in ``pair_ids`` it belongs to; both (m,) int64.
@@ -157,11 +168,7 @@ class GuideIndex:
         return self._rows["lookup"].take(pair_ids)["task"].copy()
 
     def scores(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the score shards in the order of pair ids, see ``layout.SCORES``.
-
-        Args:
-            columns: Which to read; default: all.
-        """
+        """Yield the score shards in the order of pair ids, or some columns of ``layout.SCORES``."""
         for record in self._fetched("scores"):
             yield read_table(self.layout.root, record, "scores", columns)
 
@@ -186,7 +193,7 @@ class GuideIndex:
         return summary if summary.get("manifest") == self.manifest.key else None
 
     def to_dataset(self, negatives: int | None = None) -> Dataset:
-        """The pairs as a ``datasets.Dataset`` with columns anchor, positive, negative_1 ..., label (the pair id).
+        """The pairs as a ``datasets.Dataset``: anchor, positive, negative_1 ... (large strings), label (the pair id).
 
         The rows are written once to the data sets cache and memory-mapped from there: resident memory does not grow
         with the index.
@@ -195,4 +202,31 @@ class GuideIndex:
             negatives: Negative columns; default: the most that any pair has. A pair with fewer repeats its positive
                 there, which the loss masks.
         """
-        return pair_dataset(self, self.max_negatives if negatives is None else negatives)
+        from datasets import Dataset, config
+
+        width = self.max_negatives if negatives is None else negatives
+        path = Path(config.HF_DATASETS_CACHE) / "gistcache" / f"{self.manifest.key}-{width}.arrow"
+        if not path.is_file():
+            texts, labels = Texts(self), np.arange(len(self))
+            first = self._table(texts, labels[:BATCH_ROWS], width)
+            with (
+                atomic_write(path, locked=False) as partial,
+                pa.OSFile(str(partial), "wb") as file,
+                pa.ipc.new_stream(file, first.schema) as writer,
+            ):
+                writer.write_table(first)
+                for start in range(BATCH_ROWS, len(self), BATCH_ROWS):
+                    writer.write_table(self._table(texts, labels[start : start + BATCH_ROWS], width))
+        return Dataset.from_file(str(path))
+
+    def dataset_of(self, pair_ids: np.ndarray, negatives: int) -> Dataset:
+        """Some pairs (n,) alone, with the columns of ``to_dataset``, in memory."""
+        from datasets import Dataset
+
+        return Dataset(self._table(Texts(self), pair_ids, negatives))
+
+    def _table(self, texts: Texts, labels: np.ndarray, negatives: int) -> pa.Table:
+        ids = self.pairs(labels, negatives).columns()
+        joined = texts.take(np.concatenate(list(ids.values())))
+        columns = {name: joined.slice(k * len(labels), len(labels)) for k, name in enumerate(ids)}
+        return pa.table(columns | {"label": pa.array(labels, pa.int64())})

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import DTypeLike
 
 from ..storage.integrity import FileRecord
 
@@ -16,6 +17,8 @@ FORMAT_VERSION = 2
 ShardKind = Literal[
     "texts", "contents", "pairs", "lookup", "negatives", "vectors", "density", "faiss", "scores", "rescored"
 ]
+
+RowForm = tuple[tuple[int, ...], DTypeLike]  # shape and type of a row of an array
 
 # Which text ids stand for one text, (texts, 2) int64: the smallest id with the same text in either role, and the id of
 # the same text in the other role (-1 where there is none).

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ..errors import GistcacheError, IndexFaultError, StaleIndexError
-from ..storage.integrity import FileRecord, checksum, count_of, read_checksummed, write_checksummed
-from .layout import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, Layout, ShardKind
+from ..storage.integrity import FileRecord, checksum, read_checksummed, write_checksummed
+from .layout import CONTENT_COLUMNS, FORMAT_VERSION, LOOKUP, Layout, RowForm, ShardKind
 from .quantize import VECTOR_DTYPES
 
 # Fields of a request that only inform the reader: two indexes that differ in nothing else are the same.
@@ -30,7 +29,6 @@ class Request:
         guide: Fingerprint of the guide: file hashes, prompts, pooling, max length, dtype, dimensions.
         corpus: Fingerprint of the pairs as they were read: hash and counts.
         settings: The settings of stage 1 that shape what is written.
-        format: Format version of the folder.
     """
 
     guide: dict[str, Any]
@@ -44,7 +42,6 @@ class Manifest:
     """The content of ``manifest.json``.
 
     Attributes:
-        request: What the index was made of.
         shards: The records of each kind, in the order of their ids; kinds of later releases may be among them.
         files: The records of other files.
         measured: Figures that were measured while building, by name.
@@ -73,7 +70,7 @@ class Manifest:
         return {kind: sum(record.rows for record in records) for kind, records in self.shards.items()}
 
     @property
-    def row_forms(self) -> dict[ShardKind, tuple[tuple[int, ...], DTypeLike]]:
+    def row_forms(self) -> dict[ShardKind, RowForm]:
         """Shape and type of a row of each kind of array."""
         return {
             "contents": ((CONTENT_COLUMNS,), np.int64),
@@ -83,14 +80,14 @@ class Manifest:
             "density": ((), np.float32),
         }
 
-    def save(self, layout: Layout) -> None:
-        """Write ``manifest.json`` whole; from then on the folder is an index."""
-        write_checksummed(layout.manifest, self._content())
-
     @property
     def key(self) -> str:
         """SHA-256 of the content: two manifests with the same key describe the same index."""
         return checksum(self._content())
+
+    def save(self, layout: Layout) -> None:
+        """Write ``manifest.json`` whole; from then on the folder is an index."""
+        write_checksummed(layout.manifest, self._content())
 
     def _content(self) -> dict[str, Any]:
         content = asdict(self)
@@ -98,18 +95,14 @@ class Manifest:
 
     @classmethod
     def load(cls, layout: Layout) -> Manifest:
-        """Read and check ``manifest.json``.
-
-        Raises:
-            IndexFaultError: The folder is no finished index, or of another format version, or the file is damaged.
-        """
+        """Read it; IndexFaultError where the folder is no finished index, is of another version, or it is damaged."""
         content = read_finished(layout)
         refuse_other_format(content, layout.manifest)
         with refuse_unusable(layout.manifest):
             manifest = cls(
                 request=Request(dict(content["guide"]), dict(content["corpus"]), dict(content["settings"])),
-                shards={kind: [FileRecord.from_json(r) for r in rows] for kind, rows in content["shards"].items()},
-                files=[FileRecord.from_json(record) for record in content["files"]],
+                shards={kind: list(map(FileRecord.from_json, rows)) for kind, rows in content["shards"].items()},
+                files=list(map(FileRecord.from_json, content["files"])),
                 measured=dict(content["measured"]),
                 libraries=dict(content["libraries"]),
             )
@@ -117,43 +110,35 @@ class Manifest:
         return manifest
 
     def _check(self) -> None:
-        """Compare the shards' rows with the corpus; raises ValueError or KeyError. Unknown kinds may have any."""
+        """Compare the shards' rows with the corpus; unknown kinds may have any."""
         corpus, rows = self.request.corpus, self.rows
-        texts = count_of(corpus, "queries") + count_of(corpus, "documents")
-        expected: dict[str, int] = {kind: texts for kind in ("texts", "contents", "vectors", "density")}
-        expected |= {kind: count_of(corpus, "pairs") for kind in ("pairs", "lookup", "scores")}
-        expected |= {"faiss": corpus["documents"], "negatives": count_of(corpus, "negatives")}
-        if not expected.items() <= rows.items():
-            raise ValueError(f"rows {rows} recorded, {expected} expected")
-        if count_of(corpus, "max_negatives") > count_of(corpus, "negatives"):
-            raise ValueError(f"{corpus['max_negatives']} negatives of one pair, {corpus['negatives']} of all")
+        expected = dict.fromkeys(("texts", "contents", "vectors", "density"), corpus["queries"] + corpus["documents"])
+        expected |= dict.fromkeys(("pairs", "lookup", "scores"), corpus["pairs"])
+        expected |= {"faiss": corpus["documents"], "negatives": corpus["negatives"]}
+        if not expected.items() <= rows.items() or not 0 <= corpus["max_negatives"] <= corpus["negatives"]:
+            raise ValueError(f"rows {rows} recorded for a corpus of {corpus}")
         check_vectors(self.request.guide, self.request.settings)
 
 
 def check_vectors(guide: dict[str, Any], settings: dict[str, Any]) -> None:
     """Raise ValueError or KeyError where dimensions or type of the stored vectors are none."""
-    if not 0 < count_of(guide, "dim") <= MOST_DIMENSIONS:
+    if not 0 < guide["dim"] <= MOST_DIMENSIONS:
         raise ValueError(f"a guide of {guide['dim']} dimensions")
     if settings["vector_dtype"] not in VECTOR_DTYPES:
         raise ValueError(f"vectors stored as {settings['vector_dtype']!r}")
 
 
 def read_finished(layout: Layout) -> dict[str, Any]:
-    """Read the manifest of a finished index of any format version.
-
-    Raises:
-        IndexFaultError: The folder is no finished index, or the manifest is damaged.
-    """
-    if not layout.manifest.is_file():
-        unfinished = layout.building.is_dir()
-        raise IndexFaultError(
-            "The index is not finished" if unfinished else "There is no guide index here",
-            where=str(layout.root),
-            fix="run the same `gistcache index` command again: it keeps every finished shard"
-            if unfinished
-            else "make one with `gistcache index PAIRS --guide MODEL --out DIR`",
+    """Read the manifest of a finished index of any format version; IndexFaultError where there is none intact."""
+    if layout.manifest.is_file():
+        return read_checksummed(layout.manifest, "manifest")
+    what, fix = "There is no guide index here", "make one with `gistcache index PAIRS --guide MODEL --out DIR`"
+    if layout.building.is_dir():
+        what, fix = (
+            "The index is not finished",
+            "run the same `gistcache index` command again: it keeps every finished shard",
         )
-    return read_checksummed(layout.manifest, "manifest")
+    raise IndexFaultError(what, where=str(layout.root), fix=fix)
 
 
 @contextmanager
@@ -169,25 +154,21 @@ def refuse_unusable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def refuse_other_format(content: dict[str, Any], path: Path, versions: tuple[int, ...] = (FORMAT_VERSION,)) -> None:
+def refuse_other_format(content: dict[str, Any], path: Path, versions: Collection[int] = (FORMAT_VERSION,)) -> None:
     """Raise IndexFaultError where a manifest, or the request of an unfinished build, is of another format version."""
     if (version := content.get("format")) in versions:
         return
     fix = "build the index again with `gistcache index`, or use the release of gistcache that wrote it"
     if version == OLDER_VERSION and path.name == Layout(path.parent).manifest.name:
         fix = "`gistcache index PAIRS --guide MODEL --reuse OLD --out NEW` keeps its vectors"
-    raise IndexFaultError(
-        f"The index has format version {version!r}; this program reads {FORMAT_VERSION}", where=str(path), fix=fix
-    )
+    what = f"The index has format version {version!r}; this program reads {FORMAT_VERSION}"
+    raise IndexFaultError(what, where=str(path), fix=fix)
 
 
 def named_differences(existing: dict[str, Any], requested: dict[str, Any], holder: str) -> list[str]:
     """Each field in which two JSON objects differ, as ``guide.prompts.query: index has 'a', command asks for 'b'``.
 
-    Args:
-        existing: What exists.
-        requested: What a command asks for.
-        holder: What messages call the owner of the first: ``index``.
+    ``holder`` is what messages call the owner of the first: ``index``.
     """
     old, new = dict(_flat("", existing)), dict(_flat("", requested))
     return [

@@ -1,7 +1,6 @@
-"""How a guide vector is stored: as float16, or as int8 with a scale a row. Pure functions of arrays.
+"""How a guide vector is stored: as float16, or as int8 with the scale that makes its length one.
 
-The scale of an int8 row is the one that makes its length one. It follows from the row, so that nothing else is stored;
-docs/SMALLER.md has what that is worth.
+That scale follows from the row, so that nothing else is stored; docs/SMALLER.md has what that is worth.
 """
 
 from __future__ import annotations
@@ -28,10 +27,9 @@ def quantize(vectors: np.ndarray, dtype: VectorDType) -> np.ndarray:
 
 
 def dequantize(rows: np.ndarray) -> np.ndarray:
-    """The vectors that stored rows (n, dim) stand for.
+    """Stored rows (n, dim) -> vectors: float16 rows as they are, int8 rows divided by their length as float32.
 
-    Returns:
-        float16 rows as they are; int8 rows divided by their length, (n, dim) float32. A row of zeros stays one.
+    A row of zeros stays one.
     """
     if rows.dtype != np.int8:
         return rows

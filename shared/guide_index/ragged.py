@@ -11,18 +11,15 @@ from ..errors import IndexFaultError
 
 
 def runs(starts: np.ndarray, counts: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """The places of all values of some rows, row after row.
+    """The places of all values of some rows of a flat array, row after row.
 
     Args:
         starts: (n,) where each row begins.
         counts: (n,) how many values it has.
-        limit: How long the flat array is.
+        limit: How long the flat array is; IndexFaultError where a row lies outside.
 
     Returns:
-        (m,) int64 places in the flat array, and (m,) int64 for each the position in ``starts`` it belongs to.
-
-    Raises:
-        IndexFaultError: A row lies outside the flat array.
+        The places, and for each the position in ``starts`` it belongs to; both (m,) int64.
     """
     if ((starts < 0) | (counts < 0) | (counts > limit) | (starts > limit - counts)).any():
         raise IndexFaultError("The index points outside itself", fix="run `gistcache verify`")

@@ -26,10 +26,7 @@ class ReusableVectors:
     """The texts of a finished index and their stored vectors.
 
     Attributes:
-        layout: The index's folder, or the copy of one in object storage.
         guide: Fingerprint of the guide that made the vectors.
-        vector_dtype: How they are stored.
-        texts: The shards of texts.
         vectors: (texts, dim) rows as stored, by text id.
         measured: What its build measured.
     """
@@ -45,25 +42,21 @@ class ReusableVectors:
     def open(cls, locator: str | Path) -> ReusableVectors:
         """Open an index at a path or a URL; of its files, only texts and vectors are fetched and compared.
 
-        Raises:
-            IndexFaultError: It is no finished index, of an unknown format version, or damaged.
-            StorageError: The URL cannot be read.
+        IndexFaultError where it is no finished index, of an unknown format version, or damaged.
         """
         copy = LocalCopy.of(locator)
         content = read_finished(copy.layout)
-        refuse_other_format(content, copy.layout.manifest, tuple(SHARDS_FIELD))
+        refuse_other_format(content, copy.layout.manifest, SHARDS_FIELD)
         with refuse_unusable(copy.layout.manifest):
             guide, settings, shards = content["guide"], content["settings"], content[SHARDS_FIELD[content["format"]]]
             check_vectors(guide, settings)
-            texts = [FileRecord.from_json(record) for record in shards["texts"]]
-            vectors = [FileRecord.from_json(record) for record in shards["vectors"]]
+            texts, vectors = (list(map(FileRecord.from_json, shards[kind])) for kind in ("texts", "vectors"))
             if [record.rows for record in texts] != [record.rows for record in vectors]:
                 raise ValueError("texts and vectors differ in number")
         copy.fetch([*texts, *vectors])
         refuse_damaged(copy.layout.root, [*texts, *vectors])
-        dtype = settings["vector_dtype"]
-        rows = MappedRows(copy.layout.file, vectors, (guide["dim"],), dtype)
-        return cls(copy.layout, guide, dtype, texts, rows, dict(content["measured"]))
+        rows = MappedRows(copy.layout.file, vectors, ((guide["dim"],), settings["vector_dtype"]))
+        return cls(copy.layout, guide, settings["vector_dtype"], texts, rows, dict(content["measured"]))
 
     def text_tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Columns of ``layout.TEXTS``, shard by shard, in the order of text ids: ``role``, ``text_hash``."""

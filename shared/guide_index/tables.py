@@ -14,13 +14,7 @@ from .layout import SCHEMAS, ShardKind
 
 
 def read_table(root: Path, record: FileRecord, kind: ShardKind, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a shard, or some of its columns.
-
-    Args:
-        root: The index folder.
-        record: The shard.
-        kind: Which schema it has; columns that the schema does not know are ignored.
-        columns: Names; None reads all of the schema.
+    """Read a shard, or some columns of its schema; columns that the schema does not know are ignored.
 
     Raises:
         IndexFaultError: It cannot be read, lacks a column of the schema, has one of another type, or has another number
@@ -29,17 +23,13 @@ def read_table(root: Path, record: FileRecord, kind: ShardKind, columns: Sequenc
     schema = SCHEMAS[kind]
     try:
         with pq.ParquetFile(root / record.path) as file:
-            stored = file.schema_arrow
+            stored, rows = file.schema_arrow, file.metadata.num_rows
             if any(stored.names.count(each.name) != 1 or stored.field(each.name) != each for each in schema):
-                raise _fault(record, "columns differ from those of the format")
-            if file.metadata.num_rows != record.rows:
-                raise _fault(record, f"{file.metadata.num_rows} rows, {record.rows} recorded")
+                raise ValueError("columns differ from those of the format")
+            if rows != record.rows:
+                raise ValueError(f"{rows} rows, {record.rows} recorded")
             return file.read(columns=schema.names if columns is None else list(columns))
-    except (pa.ArrowException, OSError) as error:
-        raise _fault(record, f"not readable: {error}") from error
-
-
-def _fault(record: FileRecord, fault: str) -> IndexFaultError:
-    return IndexFaultError(
-        f"A shard of the index cannot be used: {fault}", where=record.path, fix="run `gistcache verify`"
-    )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise IndexFaultError(
+            f"A shard of the index cannot be used: {error}", where=record.path, fix="run `gistcache verify`"
+        ) from error

@@ -16,7 +16,7 @@ CACHED_TEXT_SHARDS = 32
 
 
 class OpenedFolder(Protocol):
-    """An index folder and its manifest; a GuideIndex is one."""
+    """What ``Texts`` needs of a ``GuideIndex``, which itself uses ``Texts``."""
 
     layout: Layout
     manifest: Manifest
@@ -39,9 +39,8 @@ class Texts:
     def take(self, ids: np.ndarray) -> pa.Array:
         """(n,) ids -> n texts, in order."""
         numbers = np.searchsorted(self._starts, ids, side="right") - 1
-        chunks = [
-            self._shard(int(number)).take(pa.array(ids[numbers == number] - self._starts[number]))
-            for number in np.unique(numbers)
-        ]
+        chunks = [pa.array([], pa.large_string())]  # there may be no ids
+        for number in np.unique(numbers).tolist():
+            chunks.append(self._shard(number).take(pa.array(ids[numbers == number] - self._starts[number])))
         places = np.argsort(np.argsort(numbers, kind="stable"))  # of each text among the chunks
         return pa.concat_arrays(chunks).take(pa.array(places))

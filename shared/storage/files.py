@@ -34,16 +34,9 @@ def atomic_write(path: Path, *, locked: bool = True) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _fsync_folder(path.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Make a rename inside ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)  # makes the new name durable
+    os.close(folder)
 
 
 def write_json(path: Path, content: Any, *, locked: bool = True) -> None:  # noqa: ANN401 (any JSON value)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,14 +23,11 @@ logger = logging.getLogger(__name__)
 
 CHECKSUM_KEY = "sha256_of_the_rest"
 DAMAGED_FIX = "delete the folder and make it again, or copy it again from where it came"
-LINE_CHECKSUM_DIGITS = 16
 SHA256 = re.compile("[0-9a-f]{64}")
 MOST_COUNTED = 2**62
 SMALL_BYTES = 2**20
 READERS = 4
 FAULTS_SHOWN = 20
-
-Stamp = list[int]  # bytes, time of change in nanoseconds, inode
 
 
 def checksum(content: dict[str, Any]) -> str:
@@ -44,53 +41,24 @@ def write_checksummed(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_checksummed(path: Path, name: str) -> dict[str, Any]:
-    """Read a JSON object that ``write_checksummed`` wrote.
-
-    Args:
-        path: The file.
-        name: What messages call it: ``manifest``.
-
-    Raises:
-        IndexFaultError: It cannot be read, is no JSON object, or its checksum differs.
-        OSError: It cannot be opened.
-    """
+    """Read what ``write_checksummed`` wrote, called ``name`` in messages; IndexFaultError where it is damaged."""
     content = parse_object(path, name)
     if content.pop(CHECKSUM_KEY, None) != checksum(content):
-        raise IndexFaultError(
-            f"The {name} is damaged: its checksum differs from the one it carries", where=str(path), fix=DAMAGED_FIX
-        )
+        what = f"The {name} is damaged: its checksum differs from the one it carries"
+        raise IndexFaultError(what, where=str(path), fix=DAMAGED_FIX)
     return content
 
 
 def parse_object(path: Path, name: str) -> dict[str, Any]:
-    """Read the JSON object in a file without comparing checksums; raises as ``read_checksummed``."""
+    """Read the JSON object in a file, without a checksum; IndexFaultError where it holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise IndexFaultError(
-            f"The {name} is not readable as JSON", where=f"{path}: {error}", fix=DAMAGED_FIX
-        ) from error
+        where = f"{path}: {error}"
+        raise IndexFaultError(f"The {name} is not readable as JSON", where=where, fix=DAMAGED_FIX) from error
     if not isinstance(content, dict):
         raise IndexFaultError(f"The {name} is not a JSON object", where=str(path), fix=DAMAGED_FIX)
     return content
-
-
-def checksummed_line(content: dict[str, Any]) -> bytes:
-    """A JSON object in one line, after the first digits of the line's SHA-256 and a space."""
-    text = json.dumps(content, sort_keys=True).encode()
-    return _line_checksum(text) + b" " + text
-
-
-def intact_lines(data: bytes) -> Iterator[dict[str, Any]]:
-    """The objects of those lines whose checksum is right; a line that a crash cut short is skipped."""
-    for line in data.split(b"\n"):
-        digits, _, text = line.partition(b" ")
-        if text and digits == _line_checksum(text):
-            yield json.loads(text)
-
-
-def _line_checksum(text: bytes) -> bytes:
-    return hashlib.sha256(text).hexdigest()[:LINE_CHECKSUM_DIGITS].encode()
 
 
 @dataclass(frozen=True)
@@ -104,24 +72,17 @@ class FileRecord:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> FileRecord:
-        """Read a record back; refuse paths that would leave the folder."""
+        """Read a record back; IndexFaultError where a field is impossible or the path would leave the folder."""
         try:
-            record = cls(fields["path"], count_of(fields, "rows"), count_of(fields, "bytes"), fields["sha256"])
+            record = cls(fields["path"], fields["rows"], fields["bytes"], fields["sha256"])
             path = PurePosixPath(record.path)
-            plain = isinstance(record.sha256, str) and SHA256.fullmatch(record.sha256) and "\0" not in record.path
-        except (KeyError, TypeError, ValueError) as error:
+            counts = all(type(count) is int and 0 <= count < MOST_COUNTED for count in (record.rows, record.bytes))
+            usable = counts and SHA256.fullmatch(record.sha256)
+        except (KeyError, TypeError) as error:
             raise IndexFaultError("A file record is not readable", where=repr(fields)[:200]) from error
-        if not plain or path.is_absolute() or ".." in path.parts or "\\" in record.path or not path.name:
+        if not usable or path.is_absolute() or ".." in path.parts or not path.name or {"\0", "\\"} & set(record.path):
             raise IndexFaultError("A file record names no path inside the index folder", where=repr(fields)[:200])
         return record
-
-
-def count_of(fields: dict[str, Any], name: str) -> int:
-    """A count read from JSON; ValueError where it is none."""
-    value = fields[name]
-    if type(value) is not int or not 0 <= value < MOST_COUNTED:
-        raise ValueError(f"{name} is {value!r}, no count")
-    return value
 
 
 def size_fault(root: Path, record: FileRecord) -> str | None:
@@ -144,27 +105,25 @@ def content_fault(root: Path, record: FileRecord) -> str | None:
 
 
 def refuse_damaged(root: Path, records: Sequence[FileRecord], *, verify: bool | None = None) -> None:
-    """Raise IndexFaultError naming each file that ``damage`` finds; see there."""
-    if faults := damage(root, records, verify=verify):
+    """Raise IndexFaultError naming the files that ``damage`` finds; see there."""
+    refuse_faults(damage(root, records, verify=verify), str(root))
+
+
+def refuse_faults(faults: list[str], where: str) -> None:
+    """Raise IndexFaultError naming the first faults of an index, if there are any."""
+    if faults:
         more = [f"... and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
-        raise IndexFaultError(
-            "The index is damaged:\n    " + "\n    ".join(faults[:FAULTS_SHOWN] + more),
-            where=str(root),
-            fix=DAMAGED_FIX,
-        )
+        lines = "\n    ".join(faults[:FAULTS_SHOWN] + more)
+        raise IndexFaultError(f"The index is damaged:\n    {lines}", where=where, fix=DAMAGED_FIX)
 
 
 def damage(root: Path, records: Sequence[FileRecord], *, verify: bool | None = None) -> list[str]:
     """Compare files with their records; returns one line for each that is missing or differs in size or checksum.
 
-    Args:
-        root: The folder that the records are relative to.
-        records: The committed files.
-        verify: True reads every file, False those of up to SMALL_BYTES, None also the larger ones that this machine has
-            not read since they were last written.
+    ``verify=True`` reads every file, False those of up to SMALL_BYTES, None also the larger ones that this machine has
+    not read since they were last written.
     """
-    faults = [fault for record in records if (fault := size_fault(root, record))]
-    if faults:
+    if faults := [fault for record in records if (fault := size_fault(root, record))]:
         return faults
     small = [record for record in records if record.bytes <= SMALL_BYTES]
     large = [record for record in records if record.bytes > SMALL_BYTES and verify is not False]
@@ -172,9 +131,13 @@ def damage(root: Path, records: Sequence[FileRecord], *, verify: bool | None = N
 
 
 def _large_faults(root: Path, records: Sequence[FileRecord], *, again: bool) -> list[str]:
-    memory = _memory_file(root, records)
+    table = sorted((record.path, record.sha256) for record in records)  # other contents have another memory
+    memory = cache_folder("checked", json.dumps([str(root.resolve()), table])).with_suffix(".json")
     stamps = {record.path: _stamp(root / record.path) for record in records}
-    verified = {} if again else _verified_before(memory)
+    try:
+        verified = {} if again else parse_object(memory, "memory")
+    except (OSError, IndexFaultError):
+        verified = {}
     unread = [record for record in records if verified.get(record.path) != stamps[record.path]]
     faults = _content_faults(root, unread)
     if unread and not faults:
@@ -190,20 +153,6 @@ def _content_faults(root: Path, records: Iterable[FileRecord]) -> list[str]:
         return [fault for fault in pool.map(lambda record: content_fault(root, record), records) if fault]
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-
-
-def _memory_file(root: Path, records: Sequence[FileRecord]) -> Path:
-    """The file that remembers what was verified; another folder and other contents have another one."""
-    table = sorted((record.path, record.sha256) for record in records)
-    return cache_folder("checked", json.dumps([str(root.resolve()), table])).with_suffix(".json")
-
-
-def _verified_before(memory: Path) -> dict[str, Stamp]:
-    try:
-        content = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -12,35 +11,31 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..errors import FolderLockedError
+from ..errors import FolderLockedError, IndexFaultError
 from .files import write_json
+from .integrity import parse_object
 
 HOLDER = "holder.json"
 
 
 @contextmanager
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Lock ``folder`` for writing.
-
-    Args:
-        folder: The folder; it is created if it does not exist.
-        wait: Whether to wait until another holder has finished.
+    """Lock a folder, which is created if need be, for writing; ``wait`` until another holder has finished.
 
     Raises:
         FolderLockedError: Another live process holds the lock; the message names host, process and since when.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / HOLDER
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise FolderLockedError(
-            "Another process is writing to this folder", where=_describe(holder), fix="wait for it, or stop it first"
+            "Another process is writing to this folder", where=_holder(folder), fix="wait for it, or stop it first"
         ) from None
     try:
         since = datetime.now().astimezone().isoformat(timespec="seconds")
-        write_json(holder, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+        write_json(folder / HOLDER, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
         yield
     finally:
         lock.release()
@@ -51,9 +46,9 @@ def was_held(folder: Path) -> bool:
     return (folder / HOLDER).is_file()
 
 
-def _describe(holder: Path) -> str:
+def _holder(folder: Path) -> str:
     try:
-        who = json.loads(holder.read_text(encoding="utf-8"))
-        return f"{holder.parent}, held by process {who['pid']} on {who['host']} since {who['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return str(holder.parent)
+        holder = parse_object(folder / HOLDER, "holder")
+    except (OSError, IndexFaultError):  # it has not written its name yet
+        return str(folder)
+    return f"{folder}, held by process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"

@@ -20,7 +20,7 @@ from gistcache.precompute.search import faiss_index
 from gistcache.precompute.search.exact import BLOCK_ROWS, exact_search
 from gistcache.shared.guide_index.layout import Layout
 from gistcache.shared.guide_index.memory_map import MappedRows, MappedVectors
-from gistcache.shared.storage.journal import commit_array
+from gistcache.shared.storage.journal import commit_rows
 from gistcache.shared.timing import peak_memory_bytes
 from interleaved import Figures
 
@@ -40,7 +40,7 @@ def clustered(rows: int, seed: int) -> np.ndarray:
 def stored(vectors: np.ndarray) -> MappedVectors:
     """The vectors as an index stores them."""
     folder = Path(tempfile.mkdtemp())
-    record = commit_array(folder, folder / "shard-00000.npy", vectors)
+    record = commit_rows(folder, folder / "shard-00000.npy", vectors)
     return MappedVectors(MappedRows(Layout(folder).file, [record]))
 
 

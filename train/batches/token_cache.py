@@ -27,7 +27,7 @@ from ...shared.guide_index.tables import read_table
 from ...shared.models.lengths import Features, is_padded_text
 from ...shared.progress import step
 from ...shared.storage.integrity import FileRecord, checksum, damage, read_checksummed, write_checksummed
-from ...shared.storage.journal import Journal, commit_array
+from ...shared.storage.journal import Journal, commit_rows
 from ...shared.storage.lock import folder_lock
 from ...shared.types import Role
 
@@ -222,7 +222,7 @@ def _make(
                     table = read_table(index.layout.root, shard, "texts", ["role", "text"])
                     arrays = _tokenize(student, table["text"].to_pylist(), prompts[table["role"][0].as_py()])
                     for path, array in zip(paths, arrays, strict=True):
-                        journal.record(commit_array(folder, path, array))
+                        journal.record(commit_rows(folder, path, array))
                 records += [journal.done[path.name] for path in paths]
                 advance(shard.rows)
         write_checksummed(folder / MANIFEST, {"key": key, "files": [asdict(record) for record in records]})

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ...shared.candidates import Blocks, PairVectors, similarities
 from ...shared.guide_index.guide_index import GuideIndex
-from ...shared.guide_index.hf_dataset import pair_rows
 from ...shared.sampling import evenly_spread
 from ..distributed import average_gradient
 from ..settings import DistillationSettings
@@ -121,7 +120,7 @@ def fitted_map(model: SentenceTransformer, index: GuideIndex) -> nn.Linear:
         index: An open index.
     """
     pair_ids = evenly_spread(len(index), SAMPLED_PAIRS)
-    rows, ids, training = pair_rows(index, pair_ids, 0), index.pairs(pair_ids, 0), model.training
+    rows, ids, training = index.dataset_of(pair_ids, 0), index.pairs(pair_ids, 0), model.training
     options: dict[str, Any] = {"normalize_embeddings": True, "convert_to_tensor": True, "show_progress_bar": False}
     student = model.encode_query(rows["anchor"][:], **options), model.encode_document(rows["positive"][:], **options)
     model.train(training)

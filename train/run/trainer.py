@@ -19,7 +19,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from ...shared.errors import SettingsError
 from ...shared.evaluation.retrieval import RetrievalSet
 from ...shared.guide_index.guide_index import GuideIndex
-from ...shared.guide_index.hf_dataset import pair_rows
 from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.guide_index.texts import Texts
 from ...shared.models.device import pick_device
@@ -99,7 +98,7 @@ def build_trainer(
     collator = _collator(settings, student, columns, roles, prompts)
     cached = isinstance(collator, CachedTokens)
     rows = (
-        pair_rows(index, pair_ids[:SAMPLE], columns.negatives)
+        index.dataset_of(pair_ids[:SAMPLE], columns.negatives)
         if cached
         else _all_rows(index, pair_ids, columns.negatives)
     )

@@ -17,7 +17,6 @@ from gistcache.shared.errors import IndexFaultError, StaleIndexError, StorageErr
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.manifest import Manifest
 from gistcache.shared.guide_index.remote_copy import LocalCopy
-from gistcache.shared.storage import remote as remote_module
 from gistcache.shared.storage.remote import Remote
 
 from tests.chaos.commands import Command
@@ -168,7 +167,6 @@ def test_pairs_are_read_from_there(tmp_path, guide_folder, rows, bucket):
 
 
 def test_dropped_connections_cost_time_and_nothing_else(tmp_path, guide_folder, rows, bucket, proxy, monkeypatch):
-    monkeypatch.setattr(remote_module, "WAITS", (0.01, 0.02, 0.05))
     whole = build_test_index(tmp_path / "whole", rows, guide_folder, **SETTINGS)
     proxy.every = 3
     url = f"s3://{bucket}/index"
@@ -211,8 +209,7 @@ def test_a_damaged_object_is_named(tmp_path, guide_folder, rows, bucket, monkeyp
     assert "vectors/shard-00001.npy" in str(caught.value)
 
 
-def test_what_cannot_be_reached_is_told(tmp_path, guide_folder, rows, bucket, monkeypatch):
-    monkeypatch.setattr(remote_module, "WAITS", ())
+def test_what_cannot_be_reached_is_told(tmp_path, guide_folder, rows, bucket):
     with pytest.raises((StorageError, IndexFaultError), match=r"storage|finished"):
         GuideIndex.open("s3://no-such-bucket-here/index")
     with pytest.raises(StorageError, match="no file system"):

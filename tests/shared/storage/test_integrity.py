@@ -9,7 +9,8 @@ import os
 import pytest
 from gistcache.shared.errors import IndexFaultError
 from gistcache.shared.storage import integrity
-from gistcache.shared.storage.integrity import FileRecord, checksummed_line, damage, intact_lines, refuse_damaged
+from gistcache.shared.storage.integrity import FileRecord, damage, refuse_damaged
+from gistcache.shared.storage.journal import checksummed_line, intact_lines
 
 
 def test_a_line_is_its_checksum_and_json_and_no_flipped_bit_goes_unseen():

@@ -7,12 +7,12 @@ import logging
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from gistcache.shared.storage.journal import Journal, commit_array, commit_table
+from gistcache.shared.storage.journal import Journal, commit_rows
 
 
 def test_a_journal_cut_anywhere_has_the_records_of_its_whole_lines(tmp_path):
     journal = Journal(tmp_path / "journal", tmp_path)
-    records = [commit_array(tmp_path, tmp_path / "a" / f"{n}.npy", np.arange(n + 1)) for n in range(3)]
+    records = [commit_rows(tmp_path, tmp_path / "a" / f"{n}.npy", np.arange(n + 1)) for n in range(3)]
     for record in records:
         journal.record(record)
     data = (tmp_path / "journal").read_bytes()
@@ -31,7 +31,7 @@ def test_a_file_that_changed_is_made_again_and_one_in_the_storage_counts(tmp_pat
 
     def make():
         calls.append(1)
-        return commit_table(tmp_path, path, pa.table({"n": [1, 2]}))
+        return commit_rows(tmp_path, path, pa.table({"n": [1, 2]}))
 
     record = journal.keep_or_make(path, make)
     assert (record.path, record.rows, record.bytes) == ("t.parquet", 2, path.stat().st_size)
@@ -43,5 +43,5 @@ def test_a_file_that_changed_is_made_again_and_one_in_the_storage_counts(tmp_pat
     assert Journal(tmp_path / "journal", tmp_path, sizes).keep_or_make(path, make) == record
     with caplog.at_level(logging.WARNING):
         Journal(tmp_path / "journal", tmp_path, {"t.parquet": 1}).keep_or_make(path, make)
-    assert "t.parquet: missing: this shard is made again" in caplog.text
+    assert "t.parquet: not in the storage: this shard is made again" in caplog.text
     assert len(calls) == 2

@@ -7,7 +7,6 @@ import uuid
 
 import pytest
 from gistcache.shared.errors import IndexFaultError, StorageError
-from gistcache.shared.storage import remote as remote_module
 from gistcache.shared.storage.integrity import FileRecord
 from gistcache.shared.storage.remote import Remote, is_url
 
@@ -29,27 +28,17 @@ def test_files_go_up_come_down_and_go_away(tmp_path, remote):
         with pytest.raises(IndexFaultError, match="not the one that the manifest records"):
             remote.fetch(tmp_path / "here", wrong)
     assert not (tmp_path / "here" / "one").exists()
+    assert [remote.exists(name) for name in ("", "one", "folder", "folder/one")] == [True, True, True, False]
     remote.remove("folder")
     remote.remove("folder")
+    assert not remote.exists("folder")
     assert remote.sizes() == {"one": 3}
 
 
-def test_a_failure_that_may_pass_is_tried_again_and_one_that_stays_is_named(tmp_path, remote, monkeypatch):
-    monkeypatch.setattr(remote_module, "WAITS", (0.0, 0.0))
+def test_what_the_storage_does_not_do_is_named(tmp_path, remote):
     with pytest.raises(StorageError, match="did not download") as caught:
         remote.get("nothing", tmp_path / "x")
     assert caught.value.where == f"{remote.url}/nothing"
-    failures = [OSError("dropped"), OSError("dropped")]
-    put = remote_module._put
-    monkeypatch.setattr(
-        remote_module, "_put", lambda *each: (_ for _ in ()).throw(failures.pop()) if failures else put(*each)
-    )
-    (tmp_path / "a").write_bytes(b"abc")
-    remote.put(tmp_path / "a", "a")
-    assert remote.sizes() == {"a": 3}
-    failures += [OSError("dropped")] * 3
-    with pytest.raises(StorageError, match="did not upload the file: dropped"):
-        remote.put(tmp_path / "a", "b")
 
 
 def test_urls_are_told_from_paths():
