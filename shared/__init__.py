@@ -30,7 +30,7 @@ __getattr__ = lazy_attributes(
     __name__,
     {
         "GuideIndex": "guide_index.guide_index",
-        "PairIds": "guide_index.hf_dataset",
+        "PairIds": "guide_index.guide_index",
         "RerankerScores": "guide_index.reranker_scores",
     },
 )
