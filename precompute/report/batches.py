@@ -72,14 +72,11 @@ def _excess(index: GuideIndex, sample: ScoredPairs, batch: np.ndarray) -> list[n
     contents = map(torch.from_numpy, (*map(index.content_ids, ids), *index.known_positives(sample.pair_ids[batch])))
     anchor_texts, positive_texts, known, known_rows = contents
     texts = BatchTexts(anchor_texts, positive_texts, rows[:0], rows[:0] > 0, known, known_rows)
-    scores = similarities(
-        PairVectors(anchors, positives, anchors[:0]), rows, contrast_anchors=True, contrast_positives=True
-    )
+    scores = similarities(PairVectors(anchors, positives, anchors[:0]), rows)
     own_scores = scores.ap.diagonal()[:, None]
     return [
         torch.where(own, -torch.inf, block - own_scores).numpy()
         for block, own in zip(scores, same_text(texts, rows, scores), strict=True)
-        if block is not None and own is not None
     ]
 
 
