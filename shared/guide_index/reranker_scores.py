@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import IndexFaultError, StaleIndexError
-from ..storage.integrity import FileRecord, checksum, read_checksummed, refuse_damaged
+from ..storage.integrity import FileRecord, read_checksummed, refuse_damaged
 from .guide_index import GuideIndex
 from .layout import Layout
 from .memory_map import temporary_array
@@ -79,11 +79,6 @@ class RerankerScores:
                 fix="give the index they were made from, or rescore this one with `gistcache rescore`",
             )
         return scores
-
-    @property
-    def key(self) -> str:
-        """SHA-256 of what determines the scores."""
-        return checksum(self.request)
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield shard by shard, see ``layout.RESCORED``."""
