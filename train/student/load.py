@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -15,18 +16,13 @@ from .static import static_student
 
 
 def load_student(
-    locator: str,
-    *,
-    layers: int | None = None,
-    static: bool = False,
-    max_length: int | None = None,
-    device: str = "cpu",
+    locator: str, *, layers: int | None = None, static: bool = False, max_length: int | None = None, device: str = "cpu"
 ) -> SentenceTransformer:
     """Load a student with float32 weights.
 
     Args:
         locator: Folder, hub id or ``package:DISTRIBUTION``.
-        layers: Keep this many evenly spaced transformer layers, the first and the last among them; None keeps all.
+        layers: Keep this many transformer layers, see ``prune_layers``.
         static: Keep the token embeddings only, see ``static_student``.
         max_length: Tokens after which texts are cut; None keeps the model's own limit.
         device: Torch device.
@@ -45,22 +41,22 @@ def load_student(
 
 
 def prune_layers(student: SentenceTransformer, count: int) -> None:
-    """Keep ``count`` evenly spaced transformer layers, in place, and drop the weights of the others.
+    """Keep ``count`` evenly spaced transformer layers, the first and the last among them, in place.
 
     Raises:
         ModelError: The student has no list of transformer layers.
         SettingsError: ``count`` is not between 1 and the number of layers.
     """
-    transformer = student.transformers_model
-    config = getattr(transformer, "config", None)
+    transformer: Any = student.transformers_model
+    config: Any = getattr(transformer, "config", None)
     total = getattr(config, "num_hidden_layers", None)
     lists = [
         (parent, name, child)
-        for parent in (transformer.modules() if transformer is not None else ())
+        for parent in (transformer.modules() if total else ())
         for name, child in parent.named_children()
         if isinstance(child, nn.ModuleList) and len(child) == total
     ]
-    if config is None or total is None or len(lists) != 1:
+    if total is None or len(lists) != 1:
         raise ModelError(
             "The student has no list of transformer layers to choose from",
             where="--layers",
@@ -83,12 +79,10 @@ def matryoshka_dims(student: SentenceTransformer, leading: Sequence[int]) -> tup
     Raises:
         SettingsError: The student has fewer dimensions.
     """
-    own = student.get_embedding_dimension()
-    assert own
-    if leading and max(leading) > own:
-        raise SettingsError(
-            f"The student has {own} dimensions, fewer than {max(leading)}",
-            where="--matryoshka",
-            fix=f"give numbers up to {own}",
-        )
-    return tuple(sorted({own, *leading}, reverse=True)) if leading else ()
+    if not leading:
+        return ()
+    own, largest = student.get_embedding_dimension() or 0, max(leading)
+    if largest > own:
+        what = f"The student has {own} dimensions, fewer than {largest}"
+        raise SettingsError(what, where="--matryoshka", fix=f"give numbers up to {own}")
+    return tuple(sorted({own, *leading}, reverse=True))

@@ -36,12 +36,10 @@ def static_student(folder: Path) -> SentenceTransformer:
         table = _input_embeddings(model, folder)
         prompts = {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
     table.tokenizer.no_truncation()
-    if table.tokenizer.get_vocab_size() > table.num_embeddings:
-        raise ModelError(
-            f"The tokenizer has {table.tokenizer.get_vocab_size():,} tokens, the table {table.num_embeddings:,} rows",
-            where=str(folder),
-            fix="give a table with a row for every token",
-        )
+    tokens, rows = table.tokenizer.get_vocab_size(), table.num_embeddings
+    if tokens > rows:
+        what = f"The tokenizer has {tokens:,} tokens, the table {rows:,} rows"
+        raise ModelError(what, where=str(folder), fix="give a table with a row for every token")
     return SentenceTransformer(modules=[table, Normalize()], device="cpu", **prompts)
 
 
@@ -52,9 +50,8 @@ def _load_table(folder: Path) -> StaticEmbedding | None:
         return None
     try:
         with safe_open(weights, "numpy") as file:
-            if TABLE_NAMES.isdisjoint(file.keys()):
-                return None
-        return StaticEmbedding.load(str(folder), local_files_only=True)
+            is_table = not TABLE_NAMES.isdisjoint(file.keys())
+        return StaticEmbedding.load(str(folder), local_files_only=True) if is_table else None
     except Exception as error:  # tokenizers raises nothing narrower
         raise ModelError(
             "The table of token embeddings cannot be loaded",
