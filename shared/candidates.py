@@ -1,8 +1,8 @@
 """The candidates of a batch, and which of them are one text. Pure functions of tensors.
 
 A row of the loss is a pair, and its softmax has candidates of four blocks: its anchor with all positives of the batch
-(``ap``), with all anchors (``aa``), with all negatives (``an``), and its positive with all positives (``pp``). ``rows``,
-(R,) int64, numbers the pairs whose rows are computed, so that a slice of the batch can be computed alone.
+(``ap``), with all anchors (``aa``), with all negatives (``an``), and its positive with all positives (``pp``).
+``rows``, (R,) int64, numbers the pairs whose rows are computed, so that a slice of the batch can be computed alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Blocks(NamedTuple):
 def similarities(
     vectors: PairVectors, rows: Tensor, *, contrast_anchors: bool = True, contrast_positives: bool = True
 ) -> Blocks:
-    """Compute the dot products of some rows with all their candidates, without the block aa or pp where so requested."""
+    """Compute the dot products of some rows with all their candidates; blocks aa and pp may be left out."""
     anchors = vectors.anchors[rows]
     others = vectors.anchors if contrast_anchors else vectors.anchors[:0]
     positives = vectors.positives if contrast_positives else vectors.positives[:0]
@@ -85,9 +85,9 @@ class BatchTexts:
 
 
 def same_text(texts: BatchTexts, rows: Tensor, like: Blocks) -> Blocks:
-    """Mark the candidates whose text is the row's anchor, its positive, or another known positive of that anchor.
+    """Mark the candidates, in blocks as of ``like``, whose text is the row's anchor or a known positive of it.
 
-    Among them are the row's target, and a text compared with itself. The blocks are those of ``like``.
+    Among them are the row's target, and a text compared with itself.
     """
     positives = _is_own(texts, rows, texts.positives)
     return Blocks(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,7 +29,6 @@ from .distillation import distillation_terms, fitted_map
 from .guide_lookup import GUIDE_BATCH, IndexedBatch, look_up
 from .judges import make_judge
 from .reranker_judge import RerankerJudge, overrule
-from .sliced_backward import in_row_slices
 from .statistics import MaskStatistics
 
 # Candidates whose scores are in memory at once: 16 MiB in float32, and a few copies of it.
@@ -59,6 +58,33 @@ def contrastive_loss(logits: Tensor, masked: Tensor, targets: Tensor) -> Tensor:
     """
     masked = masked.scatter(1, targets[:, None], False)
     return F.cross_entropy(logits.masked_fill(masked, -torch.inf), targets, reduction="sum")
+
+
+def in_row_slices(inputs: Sequence[Tensor], rows: Tensor, slice_rows: int, loss: Callable[..., Tensor]) -> Tensor:
+    """Sum a loss over slices of rows, so that only the graph of one slice is in memory at a time.
+
+    Args:
+        inputs: Tensors that every row may depend on.
+        rows: (R,) row numbers.
+        slice_rows: Rows a slice.
+        loss: ``loss(row numbers, *inputs)`` gives the sum of the loss over these rows, a scalar.
+
+    Returns:
+        A scalar whose backward pass gives every input its gradient, which is that of one pass over all rows.
+    """
+    if not torch.is_grad_enabled():
+        return torch.stack([loss(chunk, *inputs) for chunk in rows.split(slice_rows)]).sum()
+    leaves = [each.detach().requires_grad_() for each in inputs]
+    total = torch.zeros((), device=inputs[0].device)
+    for chunk in rows.split(slice_rows):
+        value = loss(chunk, *leaves)
+        value.backward()
+        total += value.detach()
+    # The gradients are computed: a sum of zeros hands each on to its input.
+    for leaf, each in zip(leaves, inputs, strict=True):
+        if leaf.grad is not None:
+            total = total + (leaf.grad * (each - each.detach())).sum()
+    return total
 
 
 class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
