@@ -30,7 +30,7 @@ def guide_kl(student: Tensor, guide: Tensor, masked: Tensor) -> Tensor:
     Args:
         student: (R, C) similarities over the student's temperature.
         guide: (R, C) guide scores over the guide's temperature.
-        masked: (R, C) bool, candidates that take no part; each row has one that does.
+        masked: (R, C) bool; each row has a candidate that is not.
     """
     log_q, log_p = (F.log_softmax(scores.masked_fill(masked, -torch.inf), dim=1) for scores in (student, guide))
     difference = torch.where(masked, 0.0, log_p - log_q.masked_fill(masked, 0.0))
@@ -74,8 +74,8 @@ def distillation_terms(
     Args:
         settings: Their weights.
         rows: (R,) int64 number of each row's pair in the batch.
-        student: Unit vectors of the batch.
-        guide: The guide's, of the same texts.
+        student: The student's vectors.
+        guide: The guide's vectors.
         scores: The student's similarities of the rows.
         excluded: Candidates that are none: own texts, known positives, missing negatives.
         repeated: (N,) bool, negatives that equal a text before them in the batch. They are no candidates of other
@@ -127,11 +127,9 @@ def fitted_map(model: SentenceTransformer, index: GuideIndex) -> nn.Linear:
 
 
 def ridge(student: Tensor, guide: Tensor) -> Tensor:
-    """Solve ridge regression: the (E, D) map W with the least ``sum |W s - g|^2 + r |W|^2`` over n texts.
+    """Solve ridge regression: (n, D) vectors s, (n, E) vectors g -> the (E, D) map W of least squares.
 
-    Args:
-        student: (n, D) unit vectors s.
-        guide: (n, E) unit vectors g.
+    It minimizes ``sum |W s - g|^2 + r |W|^2`` over n texts.
     """
     moments = student.T @ student
     strength = RIDGE * float(moments.diagonal().mean())

@@ -62,8 +62,8 @@ def look_up(
     Args:
         index: An open guide index.
         pair_ids: (B,) int64.
-        hard_negatives: (B, H) int64 text ids of negatives that follow the pairs' own, -1 for none; H may be 0.
-        own_negatives: Columns of the pairs' own negatives.
+        hard_negatives: (B, H) int64, see ``GuideBatch``; H may be 0.
+        own_negatives: Columns of the pairs' own negatives, which come before them.
         device: Where the loss is computed.
         reranker: Judges what it has read.
 

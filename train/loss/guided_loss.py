@@ -37,15 +37,10 @@ MAP_FILE = "guide_map.safetensors"
 
 
 class BatchLabels(NamedTuple):
-    """What ``forward`` hands to ``calculate_loss`` beside the embeddings of a batch of B pairs.
+    """What ``forward`` hands to ``calculate_loss`` beside the embeddings of a batch of B pairs."""
 
-    Attributes:
-        ids: (B, 1 + H) int64: the pair id, then the text ids of the last H columns of negatives, -1 for none.
-        places: For each column what puts its embeddings back in order.
-    """
-
-    ids: Tensor
-    places: Sequence[Tensor | slice]
+    ids: Tensor  # (B, 1 + H) int64: the pair id, then the text ids of the last H columns of negatives, -1 for none
+    places: Sequence[Tensor | slice]  # what puts the embeddings of each column back in order
 
 
 def contrastive_loss(logits: Tensor, masked: Tensor, targets: Tensor) -> Tensor:
@@ -53,7 +48,7 @@ def contrastive_loss(logits: Tensor, masked: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         logits: (R, C) similarities over temperature.
-        masked: (R, C) bool, candidates that take no part; what it says of targets is ignored.
+        masked: (R, C) bool; what it says of targets is ignored.
         targets: (R,) int64 column of each row's positive.
     """
     masked = masked.scatter(1, targets[:, None], False)
@@ -111,7 +106,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         them. A collator that adds hard negatives puts a ``GuideBatch`` among the anchor's features.
 
     Raises:
-        SettingsError: A setting cannot be used.
+        SettingsError: A setting cannot be used, or a batch has no labels.
         TypeError: There is no setting of that name.
 
     Example:
@@ -161,9 +156,6 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         Args:
             sentence_features: Tokenized columns: anchors, positives, then K columns of negatives, B rows each.
             labels: (B,) pair ids.
-
-        Raises:
-            SettingsError: There are no labels, so that the guide's vectors cannot be found.
         """
         if labels is None:
             raise SettingsError(
@@ -228,9 +220,10 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
                 max(1, SLICE_CANDIDATES // candidates),
                 lambda rows, *inputs: self._row_losses(rows, PairVectors(*inputs[:3]), batch, *inputs[3:]) / pairs,
             )
-        if with_backward:
-            value.backward()
-        return value.detach() if with_backward else value
+        if not with_backward:
+            return value
+        value.backward()
+        return value.detach()
 
     def _look_up(self, ids: Tensor, negatives: int, device: torch.device) -> IndexedBatch:
         pair_ids, hard = np.split(ids.cpu().numpy(), [1], axis=1)

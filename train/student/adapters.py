@@ -52,6 +52,5 @@ def load_adapters(student: SentenceTransformer, checkpoint: Path) -> None:
     """Load a checkpoint's adapters into a student that has adapters, in place."""
     from peft import set_peft_model_state_dict
 
-    encoder: Any = student.transformers_model
-    weights = load_file(checkpoint / ADAPTERS)
-    set_peft_model_state_dict(encoder, {name.removeprefix(PREFIX): value for name, value in weights.items()}, NAME)
+    weights = {name.removeprefix(PREFIX): value for name, value in load_file(checkpoint / ADAPTERS).items()}
+    set_peft_model_state_dict(student.transformers_model, weights, NAME)

@@ -17,6 +17,7 @@ from ...shared.models.load import load_model, set_max_length
 from ...shared.models.locate import find_model
 
 TABLE_NAMES = {"embedding.weight", "embeddings"}  # sentence-transformers' and model2vec's
+TABLE_FOLDER = "a folder with tokenizer.json, and embedding.weight (or embeddings) in model.safetensors"
 
 
 def load_student(
@@ -61,11 +62,8 @@ def prune_layers(student: SentenceTransformer, count: int) -> None:
         if isinstance(child, nn.ModuleList) and len(child) == total
     ]
     if total is None or len(lists) != 1:
-        raise ModelError(
-            "The student has no list of transformer layers to choose from",
-            where="--layers",
-            fix="leave it out, or give another --student",
-        )
+        what = "The student has no list of transformer layers to choose from"
+        raise ModelError(what, where="--layers", fix="leave it out, or give another --student")
     if not 1 <= count <= total:
         raise SettingsError(f"The student has {total} layers, not {count}", where="--layers", fix=f"give 1 to {total}")
     remaining = np.linspace(0, total - 1, count).round().astype(int).tolist() if count > 1 else [total - 1]
@@ -114,11 +112,8 @@ def _load_table(folder: Path) -> StaticEmbedding | None:
             is_table = not TABLE_NAMES.isdisjoint(file.keys())
         return StaticEmbedding.load(str(folder), local_files_only=True) if is_table else None
     except Exception as error:  # tokenizers raises nothing narrower
-        raise ModelError(
-            "The table of token embeddings cannot be loaded",
-            where=f"{folder}: {error}",
-            fix="give a folder with tokenizer.json, and embedding.weight (or embeddings) in model.safetensors",
-        ) from error
+        what, where = "The table of token embeddings cannot be loaded", f"{folder}: {error}"
+        raise ModelError(what, where=where, fix=f"give {TABLE_FOLDER}") from error
 
 
 def _input_embeddings(model: SentenceTransformer, folder: Path) -> StaticEmbedding:
@@ -126,11 +121,8 @@ def _input_embeddings(model: SentenceTransformer, folder: Path) -> StaticEmbeddi
     tokenizer: Any = getattr(model.tokenizer, "backend_tokenizer", None)
     embeddings: Any = model.transformers_model and model.transformers_model.get_input_embeddings()
     if tokenizer is None or not isinstance(embeddings, nn.Embedding):
-        raise ModelError(
-            "The student has no table of token embeddings, or no fast tokenizer",
-            where=f"--static, {folder}",
-            fix="give another --student, or a folder with tokenizer.json and the table in model.safetensors",
-        )
+        what = "The student has no table of token embeddings, or no fast tokenizer"
+        raise ModelError(what, where=f"--static, {folder}", fix=f"give another --student, or {TABLE_FOLDER}")
     return StaticEmbedding(tokenizer, embedding_weights=embeddings.weight.detach().clone())
 
 
