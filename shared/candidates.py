@@ -1,8 +1,8 @@
 """The candidates of a batch, and which of them are one text. Pure functions of tensors.
 
 A row of the loss is a pair, and its softmax has candidates of four blocks: its anchor with all positives of the batch
-(``ap``), with all anchors (``aa``), with all negatives (``an``), and its positive with all positives (``pp``). ``rows``
-names the pairs whose rows are computed, so that a slice of the batch can be computed alone.
+(``ap``), with all anchors (``aa``), with all negatives (``an``), and its positive with all positives (``pp``).
+``rows``, (R,) int64, numbers the pairs whose rows are computed, so that a slice of the batch can be computed alone.
 """
 
 from __future__ import annotations
@@ -16,13 +16,7 @@ from torch import Tensor
 
 
 class PairVectors(NamedTuple):
-    """Unit vectors of the texts of B pairs.
-
-    Attributes:
-        anchors: (B, D).
-        positives: (B, D).
-        negatives: (N, D), all negatives of the batch in any order; N may be 0.
-    """
+    """Unit vectors of the texts of B pairs: anchors and positives (B, D), all negatives of the batch (N, D)."""
 
     anchors: Tensor
     positives: Tensor
@@ -30,60 +24,49 @@ class PairVectors(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """One value for each candidate of R rows; a block that takes no part is None.
-
-    Attributes:
-        ap: (R, B) row's anchor with every positive.
-        aa: (R, B) row's anchor with every anchor, or None.
-        pp: (R, B) row's positive with every positive, or None.
-        an: (R, N) row's anchor with every negative.
-    """
+    """One value for each candidate of R rows: (R, B), or (R, N) of negatives; a block that takes no part is (R, 0)."""
 
     ap: Tensor
-    aa: Tensor | None
-    pp: Tensor | None
+    aa: Tensor
+    pp: Tensor
     an: Tensor
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Blocks:
-        """Apply a function to each block that takes part."""
-        aa, pp = (None if block is None else function(block) for block in (self.aa, self.pp))
-        return Blocks(function(self.ap), aa, pp, function(self.an))
+        """Apply a function to each block."""
+        return Blocks(*map(function, self))
 
     def joined(self) -> Tensor:
-        """Concatenate the blocks in the order ap, aa, pp, an: (R, C)."""
-        return torch.cat([block for block in self if block is not None], dim=1)
+        """Concatenate the blocks in their order: (R, C)."""
+        return torch.cat(self, dim=1)
 
 
-def similarities(vectors: PairVectors, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
-    """Compute the dot products of some rows with all their candidates.
-
-    Args:
-        vectors: Unit vectors of student or guide.
-        rows: (R,) int64 number of each row's pair in the batch.
-        contrast_anchors: Whether the block aa takes part.
-        contrast_positives: Whether the block pp takes part.
-    """
+def similarities(
+    vectors: PairVectors, rows: Tensor, *, contrast_anchors: bool = True, contrast_positives: bool = True
+) -> Blocks:
+    """Compute the dot products of some rows with all their candidates; blocks aa and pp may be left out."""
     anchors = vectors.anchors[rows]
+    others = vectors.anchors if contrast_anchors else vectors.anchors[:0]
+    positives = vectors.positives if contrast_positives else vectors.positives[:0]
     return Blocks(
         ap=anchors @ vectors.positives.T,
-        aa=anchors @ vectors.anchors.T if contrast_anchors else None,
-        pp=vectors.positives[rows] @ vectors.positives.T if contrast_positives else None,
+        aa=anchors @ others.T,
+        pp=vectors.positives[rows] @ positives.T,
         an=anchors @ vectors.negatives.T,
     )
 
 
 @dataclass(frozen=True)
 class BatchTexts:
-    """The texts of a batch by content id: equal texts have equal ids, whatever their role.
+    """The texts of a batch by content id, int64: equal texts have equal ids, whatever their role.
 
     Attributes:
-        anchors: (B,) int64.
-        positives: (B,) int64.
-        negatives: (N,) int64; -1 where a pair has no such negative.
+        anchors: (B,).
+        positives: (B,).
+        negatives: (N,); -1 where a pair has no such negative.
         repeated: (N,) bool, whether a negative is a positive of the batch too, or equals a negative before it: as a
             candidate a text counts once.
-        known: (M,) int64 content ids of known positives, anywhere in the index, of the batch's anchors.
-        known_rows: (M,) int64 number of the pair in the batch that each known positive belongs to.
+        known: (M,) known positives, anywhere in the index, of the batch's anchors.
+        known_rows: (M,) number of the pair in the batch that each known positive belongs to.
     """
 
     anchors: Tensor
@@ -102,20 +85,15 @@ class BatchTexts:
 
 
 def same_text(texts: BatchTexts, rows: Tensor, like: Blocks) -> Blocks:
-    """Mark the candidates whose text is the row's anchor, its positive, or another known positive of that anchor.
+    """Mark the candidates, in blocks as of ``like``, whose text is the row's anchor or a known positive of it.
 
     Among them are the row's target, and a text compared with itself.
-
-    Args:
-        texts: The batch's texts.
-        rows: (R,) int64 number of each row's pair in the batch.
-        like: Blocks of the same form.
     """
     positives = _is_own(texts, rows, texts.positives)
     return Blocks(
         ap=positives,
-        aa=None if like.aa is None else _is_own(texts, rows, texts.anchors),
-        pp=None if like.pp is None else positives,
+        aa=_is_own(texts, rows, texts.anchors[: like.aa.shape[1]]),
+        pp=positives[:, : like.pp.shape[1]],
         an=_is_own(texts, rows, texts.negatives),
     )
 

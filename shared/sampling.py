@@ -1,4 +1,4 @@
-"""Some of many: by a seed, or evenly spread."""
+"""Some of the numbers 0 .. count - 1, at most ``most``, each once: (n,) int64, ascending."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def sample_of(count: int, most: int, seed: int) -> np.ndarray:
-    """At most ``most`` of the numbers 0 .. count - 1, each once: (n,) int64, ascending; the seed determines them."""
+    """Sample numbers, which the seed determines."""
     return np.sort(np.random.default_rng(seed).choice(count, size=min(count, most), replace=False))
 
 
 def evenly_spread(count: int, most: int) -> np.ndarray:
-    """At most ``most`` of the numbers 0 .. count - 1, each once, evenly spread: (n,) int64, ascending."""
+    """Choose numbers that are evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

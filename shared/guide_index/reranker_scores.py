@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import IndexFaultError, StaleIndexError
-from ..storage.integrity import FileRecord, checksum, read_checksummed, refuse_damaged
+from ..storage.integrity import FileRecord, read_checksummed, refuse_damaged
 from .guide_index import GuideIndex
 from .layout import Layout
 from .memory_map import temporary_array
@@ -28,11 +28,9 @@ RESCORED_FORMAT = 1
 
 @dataclass(frozen=True)
 class RerankerScores:
-    """A finished folder of scores, read by pair id.
+    """A finished folder of scores of an index, read by pair id.
 
     Attributes:
-        root: The folder.
-        index: The guide index that the scores are used with.
         request: What determines the scores, JSON-ready: the index's key, the reranker's fingerprint, the settings.
         shards: The files of scores, in the order of pair ids.
     """
@@ -80,11 +78,6 @@ class RerankerScores:
             )
         return scores
 
-    @property
-    def key(self) -> str:
-        """SHA-256 of what determines the scores."""
-        return checksum(self.request)
-
     def tables(self) -> Iterator[pa.Table]:
         """Yield shard by shard, see ``layout.RESCORED``."""
         for record in self.shards:
@@ -108,27 +101,25 @@ class RerankerScores:
 
     @cached_property
     def _neighbors(self) -> np.ndarray:
-        """Stored neighbours of all pairs, (pairs, neighbours) int64."""
-        ids = temporary_array((len(self.index), self._width), np.int64)
+        """(pairs, neighbours) int64: the stored neighbours of all pairs."""
+        width = int(self.index.manifest.request.settings["neighbors"])
+        ids = temporary_array((len(self.index), width), np.int64)
         for table in self.index.scores(["pair_id", "neighbor_ids"]):
-            ids[table["pair_id"].to_numpy()] = padded(table["neighbor_ids"], self._width, -1, np.int64)
+            ids[table["pair_id"].to_numpy()] = padded(table["neighbor_ids"], width, -1, np.int64)
         return ids
 
     @cached_property
     def _scores(self) -> np.ndarray:
-        """Scores of all pairs, (pairs, 1 + neighbours + negatives) float32."""
-        negatives = self.index.max_negatives
-        scores = temporary_array((len(self.index), 1 + self._width + negatives), np.float32)
+        """(pairs, 1 + neighbours + negatives) float32: the scores of all pairs."""
+        widths = {
+            "neighbor_scores": int(self.index.manifest.request.settings["neighbors"]),
+            "negative_scores": self.index.max_negatives,
+        }
+        scores = temporary_array((len(self.index), 1 + sum(widths.values())), np.float32)
         for table in self.tables():
-            lists = (table["neighbor_scores"], self._width), (table["negative_scores"], negatives)
-            columns = [padded(values, width, 0, np.float32) for values, width in lists]
+            columns = [padded(table[name], width, 0, np.float32) for name, width in widths.items()]
             scores[table["pair_id"].to_numpy()] = np.column_stack([table["positive_score"].to_numpy(), *columns])
         return scores
-
-    @property
-    def _width(self) -> int:
-        """How many stored neighbours an anchor has at most."""
-        return int(self.index.manifest.request.settings["neighbors"])
 
 
 def refuse_other_scores_format(content: dict[str, Any], path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...shared.candidates import Blocks, PairVectors, similarities
 from ...shared.guide_index.guide_index import GuideIndex
+from ...shared.guide_index.texts import Texts
 from ...shared.sampling import evenly_spread
 from ..distributed import average_gradient
 from ..settings import DistillationSettings
@@ -29,7 +30,7 @@ def guide_kl(student: Tensor, guide: Tensor, masked: Tensor) -> Tensor:
     Args:
         student: (R, C) similarities over the student's temperature.
         guide: (R, C) guide scores over the guide's temperature.
-        masked: (R, C) bool, candidates that take no part; each row has one that does.
+        masked: (R, C) bool; each row has a candidate that is not.
     """
     log_q, log_p = (F.log_softmax(scores.masked_fill(masked, -torch.inf), dim=1) for scores in (student, guide))
     difference = torch.where(masked, 0.0, log_p - log_q.masked_fill(masked, 0.0))
@@ -52,12 +53,8 @@ def margin_mse(student: Tensor, guide: Tensor, present: Tensor) -> Tensor:
 def regression(student: Tensor, guide: Tensor, linear: Tensor) -> Tensor:
     """Compute one minus the cosine between mapped student vectors and guide vectors, summed over rows.
 
-    Up to a factor of two the squared distance of unit vectors, as in LEAF (arXiv 2509.12539).
-
-    Args:
-        student: (R, D) unit vectors.
-        guide: (R, E) unit vectors.
-        linear: (E, D) the map.
+    Up to a factor of two the squared distance of unit vectors, as in LEAF (arXiv 2509.12539): (R, D), (R, E), map
+    (E, D).
     """
     return (1 - F.cosine_similarity(student @ linear.T, guide, dim=1)).sum()
 
@@ -77,28 +74,28 @@ def distillation_terms(
     Args:
         settings: Their weights.
         rows: (R,) int64 number of each row's pair in the batch.
-        student: Unit vectors of the batch.
-        guide: The guide's, of the same texts.
+        student: The student's vectors.
+        guide: The guide's vectors.
         scores: The student's similarities of the rows.
         excluded: Candidates that are none: own texts, known positives, missing negatives.
         repeated: (N,) bool, negatives that equal a text before them in the batch. They are no candidates of other
             pairs, but each pair learns the margin of its own.
         linear: (E, D) the map of the regression.
     """
-    total = scores.ap.new_zeros(())
+    total, target = scores.ap.new_zeros(()), rows[:, None]
     if settings.kl_weight or settings.margin_mse_weight:
         with torch.no_grad():
             guide_scores = similarities(guide, rows, contrast_anchors=False, contrast_positives=False)
         if settings.kl_weight:
-            masked = torch.cat([excluded.ap.scatter(1, rows[:, None], False), excluded.an | repeated], dim=1)
+            masked = torch.cat([excluded.ap.scatter(1, target, False), excluded.an | repeated], dim=1)
             ours, theirs = (torch.cat([blocks.ap, blocks.an], dim=1) for blocks in (scores, guide_scores))
             kl = guide_kl(ours / settings.kl_student_temperature, theirs / settings.kl_guide_temperature, masked)
             total = total + settings.kl_weight * kl
         if settings.margin_mse_weight and len(guide.negatives):
             # Negatives are in the batch column by column: those of pair r at r, B + r, 2B + r ...
-            own = rows[:, None] + torch.arange(0, len(guide.negatives), len(guide.anchors), device=rows.device)
+            own = target + torch.arange(0, len(guide.negatives), len(guide.anchors), device=rows.device)
             ours, theirs = (
-                torch.cat([blocks.ap.gather(1, rows[:, None]), blocks.an.gather(1, own)], dim=1)
+                torch.cat([blocks.ap.gather(1, target), blocks.an.gather(1, own)], dim=1)
                 for blocks in (scores, guide_scores)
             )
             total = total + settings.margin_mse_weight * margin_mse(ours, theirs, ~excluded.an.gather(1, own))
@@ -113,20 +110,16 @@ def fitted_map(model: SentenceTransformer, index: GuideIndex) -> nn.Linear:
     """Fit the map of the regression that takes the untrained student's vectors closest to the guide's.
 
     A random map would pull the student to a random rotation of the guide's vectors, because it learns at the student's
-    own small rate. The map is dropped after training.
-
-    Args:
-        model: The student; up to 1,024 of the index's pairs, evenly spread, are embedded, with its own prompts.
-        index: An open index.
+    own small rate. Up to 1,024 of the index's pairs, evenly spread, are embedded with the student's own prompts.
     """
-    pair_ids = evenly_spread(len(index), SAMPLED_PAIRS)
-    rows, ids, training = index.dataset_of(pair_ids, 0), index.pairs(pair_ids, 0), model.training
+    ids, texts, training = index.pairs(evenly_spread(len(index), SAMPLED_PAIRS), 0), Texts(index), model.training
     options: dict[str, Any] = {"normalize_embeddings": True, "convert_to_tensor": True, "show_progress_bar": False}
-    student = model.encode_query(rows["anchor"][:], **options), model.encode_document(rows["positive"][:], **options)
+    anchors = model.encode_query(texts.take(ids.anchors).to_pylist(), **options)
+    positives = model.encode_document(texts.take(ids.positives).to_pylist(), **options)
     model.train(training)
     guide = torch.from_numpy(index.vectors(np.concatenate([ids.anchors, ids.positives])))
     with torch.no_grad():
-        weight = ridge(torch.cat(student).float().cpu(), guide.float())
+        weight = ridge(torch.cat([anchors, positives]).float().cpu(), guide.float())
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=model.device)
     linear.weight.data.copy_(weight)
     average_gradient(linear.weight)
@@ -134,11 +127,9 @@ def fitted_map(model: SentenceTransformer, index: GuideIndex) -> nn.Linear:
 
 
 def ridge(student: Tensor, guide: Tensor) -> Tensor:
-    """Solve ridge regression: the (E, D) map W with the least ``sum |W s - g|^2 + r |W|^2`` over n texts.
+    """Solve ridge regression: (n, D) vectors s, (n, E) vectors g -> the (E, D) map W of least squares.
 
-    Args:
-        student: (n, D) unit vectors s.
-        guide: (n, E) unit vectors g.
+    It minimizes ``sum |W s - g|^2 + r |W|^2`` over n texts.
     """
     moments = student.T @ student
     strength = RIDGE * float(moments.diagonal().mean())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,7 @@ class IndexedBatch:
 
     texts: BatchTexts
     guide: GuideView
-    reranked: RerankedCandidates | None = None
+    reranked: RerankedCandidates | None
 
 
 def look_up(
@@ -62,8 +62,8 @@ def look_up(
     Args:
         index: An open guide index.
         pair_ids: (B,) int64.
-        hard_negatives: (B, H) int64 text ids of negatives that follow the pairs' own, -1 for none; H may be 0.
-        own_negatives: Columns of the pairs' own negatives.
+        hard_negatives: (B, H) int64, see ``GuideBatch``; H may be 0.
+        own_negatives: Columns of the pairs' own negatives, which come before them.
         device: Where the loss is computed.
         reranker: Judges what it has read.
 
@@ -71,23 +71,18 @@ def look_up(
         IndexFaultError: A pair id is outside the index.
     """
     ids = index.pairs(pair_ids, own_negatives)
-    negatives = np.concatenate([ids.negatives, hard_negatives], axis=1).T.ravel()
-    roles = (ids.anchors, ids.positives, negatives)
-    reranked = reranker.candidates(pair_ids, np.concatenate(roles[1:]), device) if reranker else None
-    return IndexedBatch(_texts(index, pair_ids, roles, device), _view(index, roles, device), reranked)
-
-
-def _texts(index: GuideIndex, pair_ids: np.ndarray, roles: Sequence[np.ndarray], device: torch.device) -> BatchTexts:
+    roles = (ids.anchors, ids.positives, np.concatenate([ids.negatives, hard_negatives], axis=1).T.ravel())
     anchors, positives, negatives = map(index.content_ids, roles)
     repeated = np.ones(len(negatives), dtype=bool)
     repeated[np.unique(negatives, return_index=True)[1]] = False
     repeated |= np.isin(negatives, positives)
-    arrays = (anchors, positives, negatives, repeated, *index.known_positives(pair_ids))
-    return BatchTexts(*(torch.as_tensor(array, device=device) for array in arrays))
+    texts = (anchors, positives, negatives, repeated, *index.known_positives(pair_ids))
 
+    def of_guide(rows: Callable[[np.ndarray], np.ndarray]) -> PairVectors:
+        return PairVectors(*(torch.as_tensor(rows(np.maximum(role, 0)), device=device).float() for role in roles))
 
-def _view(index: GuideIndex, roles: Sequence[np.ndarray], device: torch.device) -> GuideView:
-    def read(rows: Callable[[np.ndarray], np.ndarray]) -> PairVectors:
-        return PairVectors(*(torch.as_tensor(rows(np.maximum(ids, 0)), device=device).float() for ids in roles))
-
-    return GuideView(read(index.vectors), read(index.density))
+    return IndexedBatch(
+        BatchTexts(*(torch.as_tensor(array, device=device) for array in texts)),
+        GuideView(of_guide(index.vectors), of_guide(index.density)),
+        reranker.candidates(pair_ids, np.concatenate(roles[1:]), device) if reranker else None,
+    )

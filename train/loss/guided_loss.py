@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,10 +26,9 @@ from ..distributed import gather
 from ..settings import LossSettings, with_fields
 from ..student.forward import embed, embed_columns, longest_first
 from .distillation import distillation_terms, fitted_map
-from .guide_lookup import GUIDE_BATCH, GuideBatch, IndexedBatch, look_up
+from .guide_lookup import GUIDE_BATCH, IndexedBatch, look_up
 from .judges import make_judge
 from .reranker_judge import RerankerJudge, overrule
-from .sliced_backward import in_row_slices
 from .statistics import MaskStatistics
 
 # Candidates whose scores are in memory at once: 16 MiB in float32, and a few copies of it.
@@ -38,17 +37,10 @@ MAP_FILE = "guide_map.safetensors"
 
 
 class BatchLabels(NamedTuple):
-    """What ``forward`` hands to ``calculate_loss`` beside the embeddings of a batch of B pairs.
+    """What ``forward`` hands to ``calculate_loss`` beside the embeddings of a batch of B pairs."""
 
-    Attributes:
-        pair_ids: (B,) int64.
-        hard_negatives: (B, H) int64 text ids of the last H columns, -1 for none; H may be 0.
-        places: For each column what puts its embeddings back in order.
-    """
-
-    pair_ids: Tensor
-    hard_negatives: Tensor
-    places: Sequence[Tensor | slice]
+    ids: Tensor  # (B, 1 + H) int64: the pair id, then the text ids of the last H columns of negatives, -1 for none
+    places: Sequence[Tensor | slice]  # what puts the embeddings of each column back in order
 
 
 def contrastive_loss(logits: Tensor, masked: Tensor, targets: Tensor) -> Tensor:
@@ -56,20 +48,47 @@ def contrastive_loss(logits: Tensor, masked: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         logits: (R, C) similarities over temperature.
-        masked: (R, C) bool, candidates that take no part; what it says of targets is ignored.
+        masked: (R, C) bool; what it says of targets is ignored.
         targets: (R,) int64 column of each row's positive.
     """
     masked = masked.scatter(1, targets[:, None], False)
     return F.cross_entropy(logits.masked_fill(masked, -torch.inf), targets, reduction="sum")
 
 
+def in_row_slices(inputs: Sequence[Tensor], rows: Tensor, slice_rows: int, loss: Callable[..., Tensor]) -> Tensor:
+    """Sum a loss over slices of rows, so that only the graph of one slice is in memory at a time.
+
+    Args:
+        inputs: Tensors that every row may depend on.
+        rows: (R,) row numbers.
+        slice_rows: Rows a slice.
+        loss: ``loss(row numbers, *inputs)`` gives the sum of the loss over these rows, a scalar.
+
+    Returns:
+        A scalar whose backward pass gives every input its gradient, which is that of one pass over all rows.
+    """
+    if not torch.is_grad_enabled():
+        return torch.stack([loss(chunk, *inputs) for chunk in rows.split(slice_rows)]).sum()
+    leaves = [each.detach().requires_grad_() for each in inputs]
+    total = torch.zeros((), device=inputs[0].device)
+    for chunk in rows.split(slice_rows):
+        value = loss(chunk, *leaves)
+        value.backward()
+        total += value.detach()
+    # The gradients are computed: a sum of zeros hands each on to its input.
+    for leaf, each in zip(leaves, inputs, strict=True):
+        if leaf.grad is not None:
+            total = total + (leaf.grad * (each - each.detach())).sum()
+    return total
+
+
 class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
     """GISTEmbed's loss (Solatorio 2024, arXiv 2402.16829) with the guide's vectors read from a guide index.
 
     A row of the softmax compares the anchor with all positives, all anchors and all negatives of the batch, and its
-    positive with all positives. A candidate is masked when the judge calls it a false negative, when it is a text
-    compared with itself, or when its text is the anchor's, the positive's or another known positive of the same anchor.
-    The loss equals sentence-transformers' ``GISTEmbedLoss`` where no text is repeated.
+    positive with all positives. A candidate is masked when the judge calls it a false negative, or when its text is the
+    anchor's, the positive's or another known positive of the same anchor. The loss equals sentence-transformers'
+    ``GISTEmbedLoss`` where no text is repeated.
 
     Args:
         model: The student.
@@ -87,7 +106,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         them. A collator that adds hard negatives puts a ``GuideBatch`` among the anchor's features.
 
     Raises:
-        SettingsError: A setting cannot be used.
+        SettingsError: A setting cannot be used, or a batch has no labels.
         TypeError: There is no setting of that name.
 
     Example:
@@ -113,6 +132,7 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         self.model, self.index, self.known_positives = model, index, known_positives
         self.mini_batch_num_tokens = mini_batch_num_tokens
         self.uses_gradient_cache = mini_batch_num_tokens is not None and not has_static_embedding_input(model)
+        self.contrast = {name: getattr(settings, name) for name in ("contrast_anchors", "contrast_positives")}
         self.judge = make_judge(settings, index) if settings.loss == "guided" else None
         self.reranker = None
         if self.judge and reranker_scores:
@@ -136,9 +156,6 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         Args:
             sentence_features: Tokenized columns: anchors, positives, then K columns of negatives, B rows each.
             labels: (B,) pair ids.
-
-        Raises:
-            SettingsError: There are no labels, so that the guide's vectors cannot be found.
         """
         if labels is None:
             raise SettingsError(
@@ -149,9 +166,8 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         first, *others = sentence_features
         # Not popped in place: MatryoshkaLoss hands the same features in once for every dimension.
         columns = [{name: value for name, value in first.items() if name != GUIDE_BATCH}, *others]
-        added: GuideBatch | None = first.get(GUIDE_BATCH)
-        hard_negatives = added.hard_negatives.to(labels.device) if added else labels.new_empty(len(labels), 0)
-        batch = BatchLabels(labels, hard_negatives, [slice(None)] * len(columns))
+        hard = [first[GUIDE_BATCH].hard_negatives.to(labels.device)] if GUIDE_BATCH in first else []
+        batch = BatchLabels(torch.cat([labels[:, None], *hard], dim=1), [slice(None)] * len(columns))
         if not (self.uses_gradient_cache and torch.is_grad_enabled()):
             return self.calculate_loss([[each] for each in embed_columns(self.model, columns)], batch)
         columns, places = zip(*map(longest_first, columns), strict=True)
@@ -194,72 +210,48 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
         device = reps[0][0].device
         with torch.autocast(device.type, enabled=False):  # a score rounded to half precision would move a threshold
             ordered = [torch.cat(pieces)[place] for pieces, place in zip(reps, labels.places, strict=True)]
-            columns = [F.normalize(each.float(), dim=-1) for each in ordered]
-            columns, batch, first = self._gather(columns, labels)
+            columns, ids, first = gather([F.normalize(each.float(), dim=-1) for each in ordered], labels.ids)
+            batch = self._look_up(ids, len(columns) - 2, device)
             student = PairVectors(columns[0], columns[1], torch.cat([columns[0][:0], *columns[2:]]))
-            linear = [self.guide_map.weight] if self.guide_map else []
-            pairs = len(labels.pair_ids)
-            candidates = 3 * len(student.anchors) + len(student.negatives)
+            pairs, candidates = len(labels.ids), 3 * len(ids) + len(student.negatives)
             value = in_row_slices(
-                [*student, *linear],
+                [*student, *([self.guide_map.weight] if self.guide_map else [])],
                 torch.arange(first, first + pairs, device=device),
                 max(1, SLICE_CANDIDATES // candidates),
                 lambda rows, *inputs: self._row_losses(rows, PairVectors(*inputs[:3]), batch, *inputs[3:]) / pairs,
             )
-        if with_backward:
-            value.backward()
-        return value.detach() if with_backward else value
+        if not with_backward:
+            return value
+        value.backward()
+        return value.detach()
 
-    def _gather(self, columns: list[Tensor], labels: BatchLabels) -> tuple[list[Tensor], IndexedBatch, int]:
-        """Exchange embeddings and ids with the other processes and look the whole batch up.
-
-        Returns:
-            The (W * B, D) columns of all W processes, the batch, and which of its rows is this process's first.
-        """
-        ids = torch.cat([labels.pair_ids[:, None], labels.hard_negatives], dim=1)
-        columns, ids, first = gather(columns, ids)
-        pair_ids, hard_negatives = np.split(ids.cpu().numpy(), [1], axis=1)
-        own = len(columns) - 2 - hard_negatives.shape[1]
-        batch = look_up(self.index, pair_ids[:, 0], hard_negatives, own, columns[0].device, self.reranker)
-        if not self.known_positives:
-            batch = replace(batch, texts=batch.texts.as_distinct())
-        return columns, batch, first
+    def _look_up(self, ids: Tensor, negatives: int, device: torch.device) -> IndexedBatch:
+        pair_ids, hard = np.split(ids.cpu().numpy(), [1], axis=1)
+        batch = look_up(self.index, pair_ids[:, 0], hard, negatives - hard.shape[1], device, self.reranker)
+        return batch if self.known_positives else replace(batch, texts=batch.texts.as_distinct())
 
     def _row_losses(self, rows: Tensor, student: PairVectors, batch: IndexedBatch, *linear: Tensor) -> Tensor:
         """Sum the losses of some rows of a batch."""
-        scores = similarities(student, rows, **self._contrast)
+        terms, texts, guide = self.settings.terms, batch.texts, batch.guide.vectors
+        scores = similarities(student, rows, **self.contrast)
         with torch.no_grad():
-            excluded, repeated = same_text(batch.texts, rows, scores), batch.texts.repeated
-            excluded = excluded._replace(an=excluded.an | (batch.texts.negatives < 0))
-            masked = excluded._replace(an=excluded.an | repeated).joined()
+            excluded = same_text(texts, rows, scores)
+            excluded = excluded._replace(an=excluded.an | (texts.negatives < 0))
+            masked = excluded._replace(an=excluded.an | texts.repeated).joined()
             if self.judge:
-                masked = self._judged(rows, batch, masked) | masked
+                excess = self.judge.excess(batch.guide, rows, **self.contrast)
+                if batch.reranked:
+                    excess = overrule(excess, batch.reranked, rows)
+                judged = excess.joined() > 0
+                self.statistics.count(judged, masked, self.judge.thresholds(batch.guide, rows), rows)
+                masked |= judged
         value = contrastive_loss(scores.joined() / self.settings.temperature, masked, rows)
-        terms, guide = self.settings.terms, batch.guide.vectors
-        return value + distillation_terms(terms, rows, student, guide, scores, excluded, repeated, *linear)
-
-    def _judged(self, rows: Tensor, batch: IndexedBatch, excluded: Tensor) -> Tensor:
-        """Mark the candidates that the judges call false negatives, (R, C) bool, and count them."""
-        assert self.judge
-        excess = self.judge.excess(batch.guide, rows, **self._contrast)
-        if batch.reranked:
-            excess = overrule(excess, batch.reranked, rows)
-        judged = excess.joined() > 0
-        self.statistics.count(judged, excluded, self.judge.thresholds(batch.guide, rows), rows)
-        return judged
-
-    @property
-    def _contrast(self) -> dict[str, bool]:
-        """Which blocks take part, as keywords of ``similarities``."""
-        settings = self.settings
-        return {"contrast_anchors": settings.contrast_anchors, "contrast_positives": settings.contrast_positives}
+        return value + distillation_terms(terms, rows, student, guide, scores, excluded, texts.repeated, *linear)
 
     def get_config_dict(self) -> dict[str, Any]:
         """List the settings of the loss for the model card."""
         settings = asdict(self.settings)
         terms, _ = settings.pop("terms"), settings.pop("mining")
-        if not self.settings.terms.kl_weight:
-            terms = {name: value for name, value in terms.items() if not name.startswith("kl_")}
         reranker = self.reranker and self.reranker.scores.request["reranker"]["name"]
         return {
             **settings,
@@ -278,9 +270,6 @@ class GuidedContrastiveLoss(CachedLossMixin, nn.Module):
 @misc{solatorio2024gistembed,
     title={GISTEmbed: Guided In-sample Selection of Training Negatives for Text Embedding Fine-tuning},
     author={Aivin V. Solatorio},
-    year={2024},
-    eprint={2402.16829},
-    archivePrefix={arXiv},
-    primaryClass={cs.LG}
+    year={2024}, eprint={2402.16829}, archivePrefix={arXiv}, primaryClass={cs.LG}
 }
 """

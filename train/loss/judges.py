@@ -1,13 +1,13 @@
 """Judges of false negatives: how far each candidate of a batch is above what a true negative would score.
 
-``positive`` is the paper's judge: a candidate closer to the anchor than the anchor's own positive is a false negative.
-``neighborhood`` compares pairs with pairs, relative to the local density of their texts; docs/JUDGE.md says why and
-what it is worth. Judges are plain functions of tensors, for the loss and for choosing hard negatives.
+A judge has two functions of the guide's view of a batch and of row numbers. ``excess`` is each candidate's distance
+above the threshold on the judge's own scale; above 0 it is a false negative, and that of targets has no meaning.
+``thresholds`` is the threshold of each row, (R,). The loss and the choice of hard negatives use the same judges.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,48 +16,17 @@ from torch import Tensor
 from ...shared.candidates import Blocks, PairVectors, similarities
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.sampling import evenly_spread
-from ...shared.types import JudgeName, MarginStrategy
+from ...shared.types import MarginStrategy
 from ..settings import JudgeSettings
 
 SAMPLED_PAIRS = 16_384
-TEXTS_OF_A_PAIR = 2
-SCORES_OF_TWO_PAIRS = 4
 
 
 class GuideView(NamedTuple):
-    """What the guide knows about the texts of a batch, float32.
-
-    Attributes:
-        vectors: Unit vectors.
-        density: Each text's guide score with its K-th nearest other text: (B,), (B,), (N,).
-    """
+    """What the guide knows about a batch, float32: unit vectors, and local densities (B,), (B,), (N,)."""
 
     vectors: PairVectors
     density: PairVectors
-
-
-class Judge(Protocol):
-    """Measures how far each candidate is above the threshold of its row; above 0 it is a false negative."""
-
-    @property
-    def name(self) -> JudgeName:
-        """Its name in settings and model cards."""
-        ...
-
-    def excess(self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
-        """Compute the distance above the threshold, on the judge's own scale; that of targets has no meaning.
-
-        Args:
-            guide: The batch.
-            rows: (R,) int64 number of each row's pair in the batch.
-            contrast_anchors: Whether the block aa takes part.
-            contrast_positives: Whether the block pp takes part.
-        """
-        ...
-
-    def thresholds(self, guide: GuideView, rows: Tensor) -> Tensor:
-        """Compute the threshold of each row, on the judge's own scale: (R,)."""
-        ...
 
 
 def thresholds(positive_scores: Tensor, margin: float, strategy: MarginStrategy) -> Tensor:
@@ -70,46 +39,42 @@ def thresholds(positive_scores: Tensor, margin: float, strategy: MarginStrategy)
 
 
 class PositiveJudge(NamedTuple):
-    """The paper's judge: a candidate that the guide scores above the anchor's threshold is a false negative."""
+    """The paper's judge: a candidate that the guide scores above the anchor's own positive is a false negative."""
 
     margin: float = 0.0
     strategy: MarginStrategy = "absolute"
-    name: JudgeName = "positive"
 
-    def excess(self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
-        """See ``Judge``."""
-        scores = similarities(
-            guide.vectors, rows, contrast_anchors=contrast_anchors, contrast_positives=contrast_positives
-        )
+    def excess(self, guide: GuideView, rows: Tensor, **contrast: bool) -> Blocks:
+        """Score the candidates against the row's threshold; ``contrast`` as ``similarities`` takes it."""
+        scores = similarities(guide.vectors, rows, **contrast)
         limits = thresholds(scores.ap.gather(1, rows[:, None]), self.margin, self.strategy)
         return scores.map(lambda block: block - limits)
 
     def thresholds(self, guide: GuideView, rows: Tensor) -> Tensor:
-        """See ``Judge``."""
+        """Compute the thresholds of guide scores."""
         scores = (guide.vectors.anchors[rows] * guide.vectors.positives[rows]).sum(1)
         return thresholds(scores, self.margin, self.strategy)
 
 
 class NeighborhoodJudge(NamedTuple):
-    """Two pairs whose ``relatedness`` is above the threshold have no negatives in each other."""
+    """Two pairs whose ``relatedness`` is above the threshold have no negatives in each other; see docs/JUDGE.md."""
 
     threshold: float
-    name: JudgeName = "neighborhood"
 
-    def excess(self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool, contrast_positives: bool) -> Blocks:
-        """See ``Judge``."""
-        of_pairs, of_negatives = relatedness(guide, rows)
-        above = of_pairs - self.threshold
-        return Blocks(
-            ap=above,
-            aa=above if contrast_anchors else None,
-            pp=above if contrast_positives else None,
-            an=of_negatives - self.threshold,
-        )
+    def excess(
+        self, guide: GuideView, rows: Tensor, *, contrast_anchors: bool = True, contrast_positives: bool = True
+    ) -> Blocks:
+        """Compare relatedness with the threshold; all candidates that belong to one pair are judged together."""
+        above, of_negatives = (values - self.threshold for values in relatedness(guide, rows))
+        none = above[:, :0]
+        return Blocks(above, above if contrast_anchors else none, above if contrast_positives else none, of_negatives)
 
     def thresholds(self, guide: GuideView, rows: Tensor) -> Tensor:
-        """See ``Judge``."""
+        """Repeat the threshold."""
         return guide.vectors.anchors.new_full(rows.shape, self.threshold)
+
+
+Judge = PositiveJudge | NeighborhoodJudge
 
 
 def relatedness(guide: GuideView, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,7 +105,7 @@ def relatedness(guide: GuideView, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def excess_of_candidates(judge: Judge, guide: GuideView) -> Tensor:
-    """Judge each pair's own candidates, for choosing hard negatives: (B, M), see ``Judge.excess``.
+    """Judge each pair's own candidates, for choosing hard negatives: (B, M).
 
     Args:
         judge: Any judge.
@@ -157,9 +122,9 @@ def excess_of_candidates(judge: Judge, guide: GuideView) -> Tensor:
 def usual_relatedness(index: GuideIndex, quantile: float = 0.5) -> float:
     """Choose the threshold of an index: as related as an anchor is to its own positive, in the middle.
 
-    Four times the median over pairs, or another quantile, of ``g(a, p) - (r(a) + r(p)) / 2``. It follows guide, K and
-    corpus: where positives are hardly closer than other texts (questions of one intent) it is near 0, where they stand
-    out (a function's documentation) far above.
+    Four times (for the four scores of two pairs) the median over pairs, or another quantile, of
+    ``g(a, p) - (r(a) + r(p)) / 2``. It follows guide, K and corpus: where positives are hardly closer than other texts
+    (questions of one intent) it is near 0, where they stand out (a function's documentation) far above.
 
     Args:
         index: An open index; up to 16,384 of its pairs are read, evenly spread.
@@ -168,11 +133,11 @@ def usual_relatedness(index: GuideIndex, quantile: float = 0.5) -> float:
     ids = index.pairs(evenly_spread(len(index), SAMPLED_PAIRS), 0)
     anchors, positives = (index.vectors(each).astype(np.float32) for each in (ids.anchors, ids.positives))
     scores = np.einsum("nd,nd->n", anchors, positives)
-    usual = (index.density(ids.anchors) + index.density(ids.positives)) / TEXTS_OF_A_PAIR
-    return SCORES_OF_TWO_PAIRS * float(np.quantile(scores - usual, quantile))
+    usual = (index.density(ids.anchors) + index.density(ids.positives)) / 2
+    return 4 * float(np.quantile(scores - usual, quantile))
 
 
-def make_judge(settings: JudgeSettings, index: GuideIndex) -> PositiveJudge | NeighborhoodJudge:
+def make_judge(settings: JudgeSettings, index: GuideIndex) -> Judge:
     """Make the judge of these settings for an index."""
     if settings.judge == "positive":
         return PositiveJudge(settings.margin, settings.margin_strategy)

@@ -58,13 +58,7 @@ class RerankerJudge(NamedTuple):
 
 
 def overrule(excess: Blocks, reranked: RerankedCandidates, rows: Tensor) -> Blocks:
-    """Replace the guide's judgement of some rows by the reranker's where it has read anchor and document.
-
-    Args:
-        excess: The guide's judgement.
-        reranked: What the reranker has read.
-        rows: (R,) int64 number of each row's pair in the batch.
-    """
+    """Replace the guide's judgement of some rows (R,) by the reranker's where it has read anchor and document."""
     documents = torch.cat([excess.ap, excess.an], dim=1)
     row = row_of_pair(rows, excess.ap.shape[1])[reranked.pairs]
     present = row >= 0

@@ -56,8 +56,7 @@ class MaskStatistics:
             thresholds: (R,) on the judge's own scale.
             rows: (R,) int64 column of each row's target.
         """
-        candidates = ~excluded
-        candidates[torch.arange(len(rows), device=rows.device), rows] = False
+        candidates = (~excluded).scatter_(1, rows[:, None], False)
         precise = torch.float32 if thresholds.device.type == "mps" else torch.float64  # which MPS lacks
         added = (judged & candidates).sum(), candidates.sum(), len(rows), thresholds.sum(dtype=precise)
         self._sums = tuple(total + value for total, value in zip(self._sums, added, strict=True))
@@ -73,7 +72,6 @@ class MaskStatistics:
 
     def recent_means(self) -> dict[str, float]:
         """Compute the means since the last call, rounded; every process has to call this."""
-        counts = self.counts()
-        means = counts.since(self._reported).means()
+        counts, reported = self.counts(), self._reported
         self._reported = counts
-        return {name: round(value, 5) for name, value in means.items()}
+        return {name: round(value, 5) for name, value in counts.since(reported).means().items()}

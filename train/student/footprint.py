@@ -21,11 +21,7 @@ TEXTS_A_CALL, ENOUGH_SECONDS = 128, 2.0
 def encoding_speed(student: SentenceTransformer, index: GuideIndex) -> dict[str, Any]:
     """Measure how many texts a second the student's own ``encode`` embeds, on texts evenly spread over the index.
 
-    Up to 512 texts in random order, or as many as two seconds suffice for.
-
-    Args:
-        student: The trained student, on the device where it was trained.
-        index: Whose texts are embedded.
+    Up to 512 texts in random order, or as many as two seconds suffice for, on the device where it was trained.
 
     Returns:
         ``texts_per_second``, and ``encoded``: of how many texts, in batches of which size, on which device.

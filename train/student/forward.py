@@ -20,7 +20,7 @@ from ...shared.models.packed_attention import can_pack, embed_packed, encoder_of
 
 
 def embed_columns(model: nn.Module, columns: Sequence[Features]) -> list[Tensor]:
-    """Embed tokenised columns, all of them together where their features allow it.
+    """Embed tokenized columns, all of them together where their features allow it.
 
     Args:
         model: Maps features to a dict with ``sentence_embedding`` (rows, D).
@@ -29,31 +29,25 @@ def embed_columns(model: nn.Module, columns: Sequence[Features]) -> list[Tensor]
     Returns:
         (rows, D) for each column, its rows in order.
     """
-    embedded = [embed(model, group) for group in groups_of(columns)]
-    if len(embedded) == len(columns):
-        return embedded
-    return list(embedded[0].split([len(column["input_ids"]) for column in columns]))
-
-
-def groups_of(columns: Sequence[Features]) -> list[Features]:
-    """Merge all columns into one, padded to the widest; return them unchanged where they cannot be merged.
-
-    They cannot where they are no padded text (a static student's flat token stream), or differ in what is not a tensor
-    (prompt lengths).
-    """
-    columns = list(columns)
-    first = columns[0]
-    if not all(is_padded_text(column) and column.keys() == first.keys() for column in columns):
-        return columns
-    tensors = {name for name, value in first.items() if isinstance(value, Tensor)}
-    if any(column[name] != first[name] for column in columns for name in first.keys() - tensors):
-        return columns
-    if any(column[name].shape != column["input_ids"].shape for column in columns for name in tensors):
-        return columns
+    if not all(_can_follow(columns[0], column) for column in columns):
+        return [embed(model, column) for column in columns]
     width = max(column["input_ids"].shape[1] for column in columns)
     left = any(not bool(column["attention_mask"][:, 0].all()) for column in columns)
+    tensors = [name for name, value in columns[0].items() if isinstance(value, Tensor)]
     merged = {name: torch.cat([_pad(column[name], width, left=left) for column in columns]) for name in tensors}
-    return [first | merged]
+    return list(embed(model, {**columns[0], **merged}).split([len(column["input_ids"]) for column in columns]))
+
+
+def _can_follow(first: Features, column: Features) -> bool:
+    """Whether a column can be merged with the first: padded text, and alike in what is no tensor (prompt lengths)."""
+    return (
+        is_padded_text(column)
+        and column.keys() == first.keys()
+        and all(
+            value.shape == column["input_ids"].shape if isinstance(value, Tensor) else value == first[name]
+            for name, value in column.items()
+        )
+    )
 
 
 def longest_first(column: Features) -> tuple[Features, Tensor | slice]:
@@ -73,20 +67,16 @@ def embed(model: nn.Module, features: Features) -> Tensor:
 
 
 def _embed_buckets(model: nn.Module, features: Features) -> Tensor:
+    device, encoder = features["input_ids"].device, encoder_of(model)
+    half = torch.is_autocast_enabled(device.type) or (encoder is not None and encoder.dtype != torch.float32)
+    hidden_size = getattr(encoder and encoder.config, "hidden_size", None)
     lengths = row_lengths(features)
-    buckets = split_by_cost(lengths, _pass_tokens(model, features["input_ids"].device.type))
+    buckets = split_by_cost(lengths, pass_tokens(device.type, hidden_size, half=half))
     embeddings = [
         model(take_rows(features, bucket, int(lengths[bucket].max())))["sentence_embedding"] for bucket in buckets
     ]
-    back = torch.as_tensor(np.argsort(np.concatenate(buckets), kind="stable"), device=embeddings[0].device)
+    back = torch.as_tensor(np.argsort(np.concatenate(buckets), kind="stable"), device=device)
     return torch.cat(embeddings)[back]
-
-
-def _pass_tokens(model: nn.Module, device: str) -> int:
-    """Estimate what one more pass of this model costs, in tokens."""
-    encoder = encoder_of(model)
-    half = torch.is_autocast_enabled(device) or (encoder is not None and encoder.dtype != torch.float32)
-    return pass_tokens(device, getattr(getattr(encoder, "config", None), "hidden_size", None), half=half)
 
 
 def _pad(values: Tensor, width: int, *, left: bool) -> Tensor:

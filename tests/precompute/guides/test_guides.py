@@ -12,7 +12,7 @@ from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import ModelError, SettingsError
 from gistcache.shared.models.load import load_model, set_prompts
 from gistcache.shared.models.locate import find_model
-from gistcache.train.student.static import static_student
+from gistcache.train.student.load import static_student
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Router
 

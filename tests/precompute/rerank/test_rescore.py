@@ -90,7 +90,7 @@ def test_scores_of_something_else_are_refused(tmp_path, index, reranker_folder, 
     with pytest.raises(StaleIndexError, match=r"reranker.max_length: .* asks for 16"):
         rescore_index(index, settings_of(reranker_folder, out, max_length=16))
     moved = shutil.copytree(reranker_folder, tmp_path / "moved")
-    assert rescore_index(index, settings_of(moved, out)).key == RerankerScores.open(out, index).key
+    assert rescore_index(index, settings_of(moved, out)).request == RerankerScores.open(out, index).request
     part = next(out.glob("rescored/*.parquet"))
     part.write_bytes(part.read_bytes()[:-1] + b"?")
     with pytest.raises(IndexFaultError, match="damaged"):

@@ -7,8 +7,7 @@ import pytest
 import torch
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import load_model
-from gistcache.train.loss.guided_loss import GuidedContrastiveLoss
-from gistcache.train.loss.sliced_backward import in_row_slices
+from gistcache.train.loss.guided_loss import GuidedContrastiveLoss, in_row_slices
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
