@@ -20,21 +20,20 @@ EXCERPT = 80
 
 
 class Guide(Protocol):
-    """What stage 1 needs of a guide."""
+    """What stage 1 needs of a guide.
+
+    Attributes:
+        same_for_both_roles: Whether a text has one vector whatever its role.
+        runs_in_workers: Whether workers may hold copies of it: such a guide can be pickled. Else the first process
+            alone embeds.
+    """
+
+    same_for_both_roles: bool
+    runs_in_workers: bool
 
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
-        ...
-
-    @property
-    def same_for_both_roles(self) -> bool:
-        """Whether a text has one vector whatever its role."""
-        ...
-
-    @property
-    def runs_in_workers(self) -> bool:
-        """Whether workers may hold copies of it: such a guide can be pickled. Else the first process alone embeds."""
         ...
 
     def fingerprint(self) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def output_dim(requested: int | None, full: int) -> int:
     Raises:
         ModelError: More are requested than there are.
     """
-    if requested is not None and requested > full:
+    if requested and requested > full:
         what = f"The guide has {full} dimensions, {requested} were requested"
         raise ModelError(what, where="--dim", fix=f"give {full} at most")
     return requested or full

@@ -25,11 +25,6 @@ def is_padded_text(features: Features) -> bool:
     return isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.ndim == 2 and mask.shape == ids.shape
 
 
-def is_flat_text(features: Features) -> bool:
-    """Whether features are texts one after the other in one row, as flash attention takes them."""
-    return "cu_seq_lens_q" in features and "max_length_q" in features
-
-
 def split_flat(features: Features, budget: int) -> list[Features]:
     """Cut flat features between texts, so that each piece has at most ``budget`` tokens; a single text may have more.
 
