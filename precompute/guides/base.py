@@ -46,15 +46,9 @@ class Guide(Protocol):
         Raises:
             GistcacheError: The guide cannot embed them all, or they would cost too much.
         """
-        ...
 
     def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
-        """Embed texts.
-
-        Args:
-            texts: T texts.
-            role: Selects the prompt, and the route of an asymmetric model.
-            advance: Called with numbers of texts as they are done.
+        """Embed T texts of a role, calling ``advance`` with numbers of texts as they are done.
 
         Returns:
             (T, dim) float32, unit length, in the order of ``texts``.
@@ -66,15 +60,7 @@ class Guide(Protocol):
 
 
 def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:
-    """Cut vectors to their first dimensions and scale them to unit length.
-
-    Args:
-        vectors: (T, D) of any float dtype.
-        texts: The T texts, for the message.
-        dim: How many dimensions to keep.
-
-    Returns:
-        (T, dim) float32.
+    """Cut the vectors of texts, (T, D), to ``dim`` dimensions and scale them to unit length: (T, dim) float32.
 
     Raises:
         ModelError: A vector is not finite, or of length zero; names the text.

@@ -58,11 +58,8 @@ class VectorsGuide:
         self.same_for_both_roles = "role" not in texts.columns
         self._rows = TextRows(texts)
         if self._array and len(self._vectors) != texts.height:
-            raise InputError(
-                f"There are {len(self._vectors):,} vectors and {texts.height:,} texts",
-                where=str(self._array),
-                fix="give one row of texts for each vector, in the same order",
-            )
+            what = f"There are {len(self._vectors):,} vectors and {texts.height:,} texts"
+            raise InputError(what, where=str(self._array), fix="give a row of texts for each vector, in the same order")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker opens the files itself and compares their checksums; before that, Parquet is laid out once."""
@@ -101,12 +98,9 @@ class VectorsGuide:
             count, missing = count + len(part), missing + len(absent)
             examples += [f"{role} {excerpt(part[row])}" for row in absent[: EXAMPLES - len(examples)]]
         if missing:
-            raise InputError(
-                f"{missing:,} of {count:,} texts have no vector, first: " + "; ".join(examples),
-                where=self._locator,
-                fix="embed these too, and write the texts there exactly as they stand in the pairs; "
-                "those of --eval-pairs count too",
-            )
+            what = f"{missing:,} of {count:,} texts have no vector, first: " + "; ".join(examples)
+            fix = "embed these too, those of --eval-pairs as well, and write them exactly as they stand in the pairs"
+            raise InputError(what, where=self._locator, fix=fix)
 
     def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
         """See ``Guide``; every text must be there, as ``expect`` checks."""
