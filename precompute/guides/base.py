@@ -20,21 +20,20 @@ EXCERPT = 80
 
 
 class Guide(Protocol):
-    """What stage 1 needs of a guide."""
+    """What stage 1 needs of a guide.
+
+    Attributes:
+        same_for_both_roles: Whether a text has one vector whatever its role.
+        runs_in_workers: Whether workers may hold copies of it: such a guide can be pickled. Else the first process
+            alone embeds.
+    """
+
+    same_for_both_roles: bool
+    runs_in_workers: bool
 
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
-        ...
-
-    @property
-    def same_for_both_roles(self) -> bool:
-        """Whether a text has one vector whatever its role."""
-        ...
-
-    @property
-    def runs_in_workers(self) -> bool:
-        """Whether workers may hold copies of it: such a guide can be pickled. Else the first process alone embeds."""
         ...
 
     def fingerprint(self) -> dict[str, Any]:
@@ -47,15 +46,9 @@ class Guide(Protocol):
         Raises:
             GistcacheError: The guide cannot embed them all, or they would cost too much.
         """
-        ...
 
     def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
-        """Embed texts.
-
-        Args:
-            texts: T texts.
-            role: Selects the prompt, and the route of an asymmetric model.
-            advance: Called with numbers of texts as they are done.
+        """Embed T texts of a role, calling ``advance`` with numbers of texts as they are done.
 
         Returns:
             (T, dim) float32, unit length, in the order of ``texts``.
@@ -67,15 +60,7 @@ class Guide(Protocol):
 
 
 def unit_vectors(vectors: np.ndarray, texts: list[str], dim: int) -> np.ndarray:
-    """Cut vectors to their first dimensions and scale them to unit length.
-
-    Args:
-        vectors: (T, D) of any float dtype.
-        texts: The T texts, for the message.
-        dim: How many dimensions to keep.
-
-    Returns:
-        (T, dim) float32.
+    """Cut the vectors of texts, (T, D), to ``dim`` dimensions and scale them to unit length: (T, dim) float32.
 
     Raises:
         ModelError: A vector is not finite, or of length zero; names the text.
@@ -103,7 +88,7 @@ def output_dim(requested: int | None, full: int) -> int:
     Raises:
         ModelError: More are requested than there are.
     """
-    if requested is not None and requested > full:
+    if requested and requested > full:
         what = f"The guide has {full} dimensions, {requested} were requested"
         raise ModelError(what, where="--dim", fix=f"give {full} at most")
     return requested or full

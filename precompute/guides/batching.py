@@ -10,23 +10,14 @@ import torch
 from torch import Tensor
 
 from ...shared.models.device import within_memory
-from ...shared.models.lengths import (
-    Features,
-    is_flat_text,
-    is_padded_text,
-    row_lengths,
-    split_by_budget,
-    split_flat,
-    take_rows,
-)
+from ...shared.models.lengths import Features, is_padded_text, row_lengths, split_by_budget, split_flat, take_rows
 from ...shared.models.onednn import OneDNNLinear
 from ...shared.models.packed_attention import can_pack, embed_packed
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-CPU_BATCH_TOKENS = 1_024
-ACCELERATOR_BATCH_TOKENS = 65_536
+CPU_BATCH_TOKENS, ACCELERATOR_BATCH_TOKENS = 1_024, 65_536
 
 
 class Passes:
@@ -43,14 +34,7 @@ class Passes:
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else ACCELERATOR_BATCH_TOKENS)
 
     def embed(self, features: Features) -> np.ndarray:
-        """Embed tokenized texts.
-
-        Args:
-            features: R texts, as ``SentenceTransformer.preprocess`` returns them.
-
-        Returns:
-            (R, D) float32, not normalized, rows in their order.
-        """
+        """Embed R texts, as ``SentenceTransformer.preprocess`` returns them: (R, D) float32, not normalized."""
         with within_memory("give a smaller --max-length, or --dtype bfloat16; finished shards are kept"):
             while True:
                 try:
@@ -62,7 +46,7 @@ class Passes:
                     self.batch_tokens //= 2
 
     def _embed(self, features: Features) -> np.ndarray:
-        if is_flat_text(features):
+        if "cu_seq_lens_q" in features:
             return np.concatenate([self._pass(piece) for piece in split_flat(features, self.batch_tokens)])
         if not is_padded_text(features):
             return self._pass(features)
@@ -74,15 +58,11 @@ class Passes:
     @torch.inference_mode()
     def _pass(self, features: Features) -> np.ndarray:
         moved = {name: self._move(value) if isinstance(value, Tensor) else value for name, value in features.items()}
-        embed = embed_packed if can_pack(self.model, moved) else _embed_padded
         with OneDNNLinear() if self.device == "cpu" else nullcontext():
-            return embed(self.model, moved).float().cpu().numpy()
+            packed = can_pack(self.model, moved)
+            vectors = embed_packed(self.model, moved) if packed else self.model(moved)["sentence_embedding"]
+        return vectors.float().cpu().numpy()
 
     def _move(self, tensor: Tensor) -> Tensor:
-        if self.device.startswith("cuda"):
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
-
-
-def _embed_padded(model: torch.nn.Module, features: Features) -> Tensor:
-    return model(features)["sentence_embedding"]
+        cuda = self.device.startswith("cuda")
+        return (tensor.pin_memory() if cuda else tensor).to(self.device, non_blocking=cuda)

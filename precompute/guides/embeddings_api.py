@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...shared.errors import ModelError, SettingsError
+from ...shared.errors import SettingsError
 from ...shared.progress import Advance, console
 from ...shared.types import Role
 from ..corpus import hash_text
@@ -39,28 +39,23 @@ class ApiGuide:
     runs_in_workers = False
 
     def __init__(self, settings: IndexSettings, answers: Answers, dim: int | None = None) -> None:
-        self._name, self._model = settings.guide, settings.guide.removeprefix("api:")
+        self._model, self._dimensions = settings.guide.removeprefix("api:"), settings.dim
         self._prompts = {"query": settings.query_prompt or "", "document": settings.document_prompt or ""}
-        self._dimensions, self._dim = settings.dim, settings.dim or dim
+        self.same_for_both_roles = self._prompts["query"] == self._prompts["document"]
+        self._dim = settings.dim or dim
         self._endpoint = Endpoint(self._model, settings.dim, settings.api)
         self._settings, self._answers = settings.api, answers
 
     @property
     def dim(self) -> int:
         """See ``Guide``."""
-        if self._dim is None:
-            self._dim = self._endpoint.embed(["dimensions"]).shape[1]
+        self._dim = self._dim or self._endpoint.embed(["dimensions"], None).shape[1]
         return self._dim
-
-    @property
-    def same_for_both_roles(self) -> bool:
-        """See ``Guide``."""
-        return self._prompts["query"] == self._prompts["document"]
 
     def fingerprint(self) -> dict[str, Any]:
         """See ``Guide``."""
         request = {"api": self._model, "prompts": dict(self._prompts), "dimensions": self._dimensions}
-        return {"name": self._name, "dim": self.dim} | request
+        return {"name": f"api:{self._model}", "dim": self.dim} | request
 
     def expect(self, texts: Iterable[tuple[Role, list[str]]]) -> None:
         """Print how much is to be sent and what it may cost, before anything is.
@@ -93,11 +88,13 @@ class ApiGuide:
 
     def encode(self, texts: list[str], role: Role, advance: Advance = lambda count: None) -> np.ndarray:
         """See ``Guide``. Cached answers are read; the rest is requested, several requests at a time."""
-        keys = [self._key(text, role) for text in texts]
-        cached = {key: vector for key, vector in self._answers.read(keys).items() if len(vector) == self.dim}
-        empty = np.zeros(self.dim, dtype=np.float32)
-        vectors = np.array([cached.get(key, empty) for key in keys], dtype=np.float32).reshape(-1, self.dim)
-        missing = [row for row, key in enumerate(keys) if key not in cached]
+        keys, vectors = [self._key(text, role) for text in texts], np.zeros((len(texts), self.dim), dtype=np.float32)
+        cached, missing = self._answers.read(keys), list[int]()
+        for row, key in enumerate(keys):
+            if len(vector := cached.get(key, ())) == self.dim:
+                vectors[row] = vector
+            else:
+                missing.append(row)
         missing.sort(key=lambda row: -len(texts[row]))  # servers pad the texts of a request to the longest
         advance(len(texts) - len(missing))
         size = self._settings.api_batch
@@ -109,9 +106,8 @@ class ApiGuide:
             }
             try:
                 for answer in as_completed(requests):
-                    rows = requests[answer]
-                    vectors[rows] = answer.result()
-                    advance(len(rows))
+                    vectors[requests[answer]] = answer.result()
+                    advance(len(requests[answer]))
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # requests under way are waited for, and their answers kept
                 self._answers.upload()
@@ -120,17 +116,10 @@ class ApiGuide:
 
     def _request(self, texts: list[str], keys: list[bytes], role: Role) -> np.ndarray:
         """Send one request; its answer is on disk before anything else is done with it."""
-        rows = self._endpoint.embed([self._prompts[role] + text for text in texts])
-        if rows.shape[1] != self.dim:
-            raise ModelError(
-                f"Vectors of {rows.shape[1]} dimensions came, {self.dim} before",
-                where=f"{self._endpoint.url}, model {self._model}",
-                fix="the endpoint serves another model now: give another --out",
-            )
+        rows = self._endpoint.embed([self._prompts[role] + text for text in texts], self.dim)
         usable = [number for number, row in enumerate(rows) if np.isfinite(row).all() and row.any()]
-        vectors = unit_vectors(rows[usable], [], self.dim)
-        self._answers.add([keys[number] for number in usable], vectors)
-        return vectors if len(usable) == len(rows) else unit_vectors(rows, texts, self.dim)  # which names the text
+        self._answers.add([keys[number] for number in usable], unit_vectors(rows[usable], [], self.dim))
+        return unit_vectors(rows, texts, self.dim)
 
     def _key(self, text: str, role: Role) -> bytes:
         """16 bytes that stand for all that is sent."""

@@ -8,16 +8,7 @@ import time
 from urllib.parse import urlsplit
 
 import numpy as np
-from openai import (
-    APIConnectionError,
-    APIError,
-    APIStatusError,
-    APITimeoutError,
-    DefaultHttpxClient,
-    OpenAI,
-    OpenAIError,
-    omit,
-)
+from openai import APIConnectionError, APIError, APITimeoutError, DefaultHttpxClient, OpenAI, OpenAIError, omit
 
 from ...shared.errors import ModelError, SettingsError
 from ..settings import KEY_VARIABLE, ApiSettings
@@ -27,23 +18,23 @@ NO_KEY = "none"  # servers of one's own need none, and the client insists on one
 MESSAGE_CHARACTERS = 300
 AGAIN = "then run the same command again: what was answered is kept, and not paid for again"
 
-OTHER = ("The endpoint refuses the request", f"see its message, {AGAIN}")
+OTHER = ("The endpoint refuses the request", "see its message")
+BAD_KEY = ("The endpoint refuses the key", "put a key that may use the model into the environment variable KEY")
 TOO_MUCH = (
     "The endpoint cannot take these texts",
-    "lower --api-batch and run the command again; or, where a text is too long for the model, shorten it in the pairs, "
-    "give another --out, and this unfinished one as --reuse: what was answered is taken from there; where the model "
-    "cannot be cut, leave --dim out",
+    "lower --api-batch; or leave --dim out, where the model cannot be cut; or shorten a text that is too long for the "
+    "model in the pairs, give another --out, and this unfinished one as --reuse: its answers are taken from there",
 )
 REFUSALS: dict[int | None, tuple[str, str]] = {
     400: TOO_MUCH,
-    401: ("The endpoint refuses the key", f"put the right key into the environment variable KEY, {AGAIN}"),
-    403: ("The endpoint refuses this key the model", f"check what the key in KEY may do, {AGAIN}"),
+    401: BAD_KEY,
+    403: BAD_KEY,
     404: ("The endpoint knows no such model or address", "check api:MODEL, and --api-base, which mostly ends in /v1"),
-    413: ("The request is too large for the endpoint", f"lower --api-batch, {AGAIN}"),
+    413: TOO_MUCH,
     422: TOO_MUCH,
     429: (
         "The endpoint's limit is reached, or what was paid for is used up",
-        f"lower --api-concurrency or give --api-requests-per-minute, {AGAIN}",
+        "lower --api-concurrency or give --api-requests-per-minute",
     ),
 }
 
@@ -85,8 +76,15 @@ class Endpoint:
             fix = "export it, name another variable with --api-key-env, or give the --api-base of your own server"
             raise SettingsError("There is no key", where=f"environment variable {variable}", fix=fix)
 
-    def embed(self, texts: list[str]) -> np.ndarray:
-        """Embed texts in one request: (T, D) float32, rows in their order.
+    def embed(self, texts: list[str], dim: int | None) -> np.ndarray:
+        """Embed texts in one request.
+
+        Args:
+            texts: T texts, none empty.
+            dim: Dimensions that a vector must have; None for any.
+
+        Returns:
+            (T, D) float32, rows in their order.
 
         Raises:
             ModelError: The endpoint refuses, cannot be reached, or answers something else.
@@ -97,31 +95,29 @@ class Endpoint:
             )
             rows = {row.index: row.embedding for row in answer.data}
             vectors = np.array([rows[number] for number in range(len(texts))], dtype=np.float32)
+            width = vectors.shape[1]
         except APIError as error:  # without its cause: a traceback would show headers and texts
             raise self._refusal(error, texts) from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise self._unexpected(f"This is no answer to {len(texts)} texts: {self._message(error)}") from None
-        if vectors.ndim != 2 or (self._dimensions and vectors.shape[1] != self._dimensions):
-            what = f"Vectors of {vectors.shape[-1]} dimensions came, {self._dimensions} were requested"
-            raise self._unexpected(what)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            what, fix = f"This is no answer to {len(texts)} texts: {self._message(error)}", "check --api-base"
+            raise self._error(what, texts, f"{fix}, which mostly ends in /v1") from None
+        if dim not in (None, width):
+            fix = "leave --dim out where the model cannot be cut; give another --out where the model is another one now"
+            raise self._error(f"Vectors of {width} dimensions came, {dim} were expected", texts, fix)
         return vectors
 
-    def _unexpected(self, what: str) -> ModelError:
-        fix = "check --api-base, which mostly ends in /v1; leave --dim out where the model cannot be cut"
-        return ModelError(what, where=f"{self.url}, model {self._model}", fix=fix)
-
     def _refusal(self, error: APIError, texts: list[str]) -> ModelError:
-        status = error.status_code if isinstance(error, APIStatusError) else None
-        what, fix = REFUSALS.get(status, OTHER)
+        what, fix = REFUSALS.get(getattr(error, "status_code", None), OTHER)
         if isinstance(error, APITimeoutError):
-            what, fix = f"No answer came in {self._settings.api_timeout:g} s", f"raise --api-timeout, {AGAIN}"
+            what, fix = f"No answer came in {self._settings.api_timeout:g} s", "raise --api-timeout"
         elif isinstance(error, APIConnectionError):
-            what, fix = "The endpoint cannot be reached", f"check --api-base and that the server runs, {AGAIN}"
-        return ModelError(
-            f"{what}: {self._message(error)}",
-            where=f"{self.url}, model {self._model}, {len(texts)} texts, first {excerpt(texts[0])}",
-            fix=fix.replace("KEY", self._settings.api_key_env),
-        )
+            what, fix = "The endpoint cannot be reached", "check --api-base and that the server runs"
+        fix = fix.replace("KEY", self._settings.api_key_env)
+        return self._error(f"{what}: {self._message(error)}", texts, f"{fix}, {AGAIN}")
+
+    def _error(self, what: str, texts: list[str], fix: str) -> ModelError:
+        where = f"{self.url}, model {self._model}, {len(texts)} texts, first {excerpt(texts[0])}"
+        return ModelError(what, where=where, fix=fix)
 
     def _message(self, error: Exception) -> str:
         """An error's message on one line, without the key, which some servers repeat."""

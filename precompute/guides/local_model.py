@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ...shared.models.locate import find_model, fingerprint_files
 from ...shared.progress import Advance
 from ...shared.types import DType, Role
 from ..settings import IndexSettings
-from .base import excerpt, load_in_worker, output_dim, unit_vectors
+from .base import load_in_worker, output_dim, unit_vectors
 from .batching import Passes
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ class ModelGuide:
         self.model = self._load().eval()
         set_prompts(self.model, settings.query_prompt, settings.document_prompt)
         self.passes = Passes(self.model, self.device, settings.batch_tokens)
-        self._full = self.model.get_embedding_dimension() or self._dim_of_probe()
-        self.dim = output_dim(settings.dim, self._full)
+        width = self.model.get_embedding_dimension() or self.passes.embed(self._tokenize(["probe"], "query")).shape[1]
+        self.dim = output_dim(settings.dim, width)
+        routed = any(type(module).__name__ == "Router" for module in self.model.children())
+        self.same_for_both_roles = not routed and self.model.prompts["query"] == self.model.prompts["document"]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker loads its own copy on its own device; this one leaves its GPU to them until it embeds again."""
@@ -61,24 +64,12 @@ class ModelGuide:
         """The model; with flash attention, and so without padding, where that is installed and the model takes it."""
         from transformers.utils.import_utils import is_flash_attn_2_available
 
-        options: dict[str, Any] = {
-            "device": self.device,
-            "dtype": self.dtype,
-            "max_length": self.settings.max_length,
-        }
+        length = self.settings.max_length
+        load = partial(load_model, self.folder, device=self.device, dtype=self.dtype, max_length=length)
         if self.device.startswith("cuda") and self.dtype != "float32" and is_flash_attn_2_available():
             with suppress(ModelError):  # of a model without flash attention; any other error is raised again below
-                return load_model(self.folder, attention="flash_attention_2", **options)
-        return load_model(self.folder, **options)
-
-    def _dim_of_probe(self) -> int:
-        return self.passes.embed(self._tokenize(["probe"], "query")).shape[1]
-
-    @property
-    def same_for_both_roles(self) -> bool:
-        """See ``Guide``."""
-        routed = any(type(module).__name__ == "Router" for module in self.model.children())
-        return not routed and self.model.prompts["query"] == self.model.prompts["document"]
+                return load(attention="flash_attention_2")
+        return load()
 
     def fingerprint(self) -> dict[str, Any]:
         """See ``Guide``."""
@@ -101,29 +92,20 @@ class ModelGuide:
         self.model.to(self.device)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         order = np.argsort([-len(text) for text in texts], kind="stable")
-        rows = CPU_ROWS if self.device == "cpu" else ACCELERATOR_ROWS
-        blocks = [order[start : start + rows] for start in range(0, len(order), rows)]
-        parts = [[texts[i] for i in block] for block in blocks]
+        size = CPU_ROWS if self.device == "cpu" else ACCELERATOR_ROWS
+        blocks = [order[start : start + size] for start in range(0, len(order), size)]
+        parts = [[texts[row] for row in block] for block in blocks]
         with ThreadPoolExecutor(1) as pool:
             tokenized = [pool.submit(self._tokenize, part, role) for part in parts[:1]]
             for number, (block, part) in enumerate(zip(blocks, parts, strict=True)):
                 features = tokenized.pop().result()
                 tokenized += [pool.submit(self._tokenize, after, role) for after in parts[number + 1 : number + 2]]
-                vectors[block] = self._unit_vectors(self.passes.embed(features), part)
+                vectors[block] = unit_vectors(self.passes.embed(features), part, self.dim)
                 advance(len(block))
         return vectors
 
     def _tokenize(self, texts: list[str], role: Role) -> Features:
         return self.model.preprocess(texts, prompt=self.model.prompts[role] or None, task=role)
-
-    def _unit_vectors(self, vectors: np.ndarray, texts: list[str]) -> np.ndarray:
-        if vectors.shape != (len(texts), self._full):
-            raise ModelError(
-                f"The guide returned vectors of shape {vectors.shape}, {(len(texts), self._full)} was expected",
-                where=f"{len(texts)} texts, first {excerpt(texts[0])}",
-                fix="check the guide's modules",
-            )
-        return unit_vectors(vectors, texts, self.dim)
 
 
 def _module_configs(model: SentenceTransformer) -> list[dict[str, Any]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import logging
 import sqlite3
 import threading
 import time
@@ -19,25 +16,22 @@ from ...shared.guide_index.layout import Layout
 from ...shared.storage.remote import is_url
 from ..output.store import Store
 
-logger = logging.getLogger(__name__)
-
-NAME, VERSION_1 = "answers.sqlite", "answers"
+NAME = "answers.sqlite"
 UPLOAD_SECONDS, UPLOAD_SHARE = 30.0, 0.1  # least time between uploads, and their largest share of all time
-TABLE = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
 INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?)"
 
 
 def answers_in(index: str | Path | None) -> Path | None:
-    """The folder of an unfinished index's answers, if it has any."""
-    building = Layout(Path(index)).building if index and not is_url(index) else None
-    return building if building and any((building / name).exists() for name in (NAME, VERSION_1)) else None
+    """The file of an unfinished index's answers, if it has any."""
+    path = Layout(Path(index)).building / NAME if index and not is_url(index) else None
+    return path if path and path.exists() else None
 
 
 class Answers:
     """Vectors by the key of what was sent: rows of one SQLite file beside the journal, deleted with it.
 
-    An answer is committed before anything else is done with it. Where the index is built for a URL, a copy goes up from
-    time to time, and another machine that takes the build up begins with it. Threads may share an object.
+    An answer is committed before anything else is done with it. Where the index is built for a URL, the file goes up
+    from time to time, and another machine that takes the build up begins with it. Threads may share an object.
 
     Args:
         store: The index that is being built.
@@ -60,22 +54,17 @@ class Answers:
         with self._database() as database:
             database.executemany(INSERT, zip(keys, map(bytes, vectors.astype("<f4")), strict=True))
             database.commit()
-            if time.monotonic() > self._next_upload:
-                self._upload(database)
+        if time.monotonic() > self._next_upload:
+            self.upload()
 
     def upload(self) -> None:
         """Put all answers into the storage, if the index goes there."""
-        with self._database() as database:
-            self._upload(database)
-
-    def _upload(self, database: sqlite3.Connection) -> None:
         if self._store.remote:
-            started, copy = time.monotonic(), self._path.with_suffix(".copy")
-            with closing(sqlite3.connect(copy)) as target:
-                database.backup(target)
-            self._store.remote.put(copy, f"building/{NAME}")
-            seconds = time.monotonic() - started
-            self._next_upload = time.monotonic() + max(UPLOAD_SECONDS, seconds / UPLOAD_SHARE)
+            with self._lock:  # between two commits the file is whole
+                started = time.monotonic()
+                self._store.remote.put(self._path, f"building/{NAME}")
+                ended = time.monotonic()
+                self._next_upload = ended + max(UPLOAD_SECONDS, (ended - started) / UPLOAD_SHARE)
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
@@ -83,7 +72,7 @@ class Answers:
         with self._lock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with closing(sqlite3.connect(self._path, check_same_thread=False)) as database:
+                with closing(sqlite3.connect(self._path)) as database:
                     if not self._imported:
                         self._import(database)
                     yield database
@@ -96,30 +85,13 @@ class Answers:
 
     def _import(self, database: sqlite3.Connection) -> None:
         """Copy the answers of the storage, and those of the older index."""
-        database.execute(TABLE)
-        if self._store.remote and self._store.remote.exists(f"building/{NAME}"):
-            copy = self._path.with_suffix(".copy")
-            self._store.remote.get(f"building/{NAME}", copy)
-            _import_file(database, copy)
-        if self._older:
-            if (self._older / NAME).exists():
-                _import_file(database, self._older / NAME)
-            for path in sorted((self._older / VERSION_1).glob("*.npy")):
-                database.executemany(INSERT, _version_1_answers(path))
+        database.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
+        remote, copy = self._store.remote, self._path.with_suffix(".copy")
+        if remote and remote.exists(f"building/{NAME}"):
+            remote.get(f"building/{NAME}", copy)
+        for path in (copy, self._older):
+            if path and path.exists():
+                with closing(sqlite3.connect(path)) as other:
+                    database.executemany(INSERT, other.execute("SELECT key, vector FROM answers"))
         database.commit()
         self._imported = True
-
-
-def _import_file(database: sqlite3.Connection, path: Path) -> None:
-    with closing(sqlite3.connect(path)) as other:
-        database.executemany(INSERT, other.execute("SELECT key, vector FROM answers"))
-
-
-def _version_1_answers(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and vectors of an answer as format version 1 kept it: an array of both, named by its SHA-256."""
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != path.stem:
-        logger.warning("%s: this answer is damaged; its texts are sent again", path)
-        return
-    for row in np.load(io.BytesIO(data), allow_pickle=False):
-        yield row["key"].tobytes(), row["vector"].tobytes()

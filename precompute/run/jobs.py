@@ -20,13 +20,7 @@ OUT_OF_MEMORY = f"its machine may be short of memory: give a smaller --num-worke
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A finished shard.
-
-    Attributes:
-        number: Which shard of its step.
-        record: The record of its file; None where there was nothing to write.
-        stats: What was counted or measured while it was computed, JSON-ready.
-    """
+    """A finished shard: its number in its step, its file if it has one, and stats of its computation, JSON-ready."""
 
     number: int
     record: FileRecord | None
@@ -64,19 +58,14 @@ class Engine:
 class Worker:
     """Computes shards in a process of its own; keeps its copy of a job until it is called with another one's key."""
 
-    def __init__(self) -> None:
-        self._key, self._job = "", None
+    _key, _job = "", None
 
     def run(
         self, key: str, pickled: bytes, number: int, advance: Advance = lambda rows: None
     ) -> ShardResult | GistcacheError:
         """Compute and write a shard; returns an error that the user can act on, for the first process to raise.
 
-        Args:
-            key: Names the job.
-            pickled: The job, sent by the first process of the same build and never read from a file.
-            number: Which shard.
-            advance: Called with rows as they are done.
+        ``pickled`` is the job ``key``, sent by the first process of the same build and never read from a file.
         """
         try:
             if key != self._key:

@@ -20,24 +20,18 @@ from ...shared.errors import GistcacheError
 from ...shared.progress import Advance
 from ..settings import IndexSettings
 from .jobs import OUT_OF_MEMORY, Engine, Job, ShardResult, Value, Worker
+from .ray import RayEngine
 
 
 def engine_of(settings: IndexSettings) -> Engine:
     """The engine that the settings name."""
     if settings.engine == "ray":
-        from .ray import RayEngine  # an extra
-
         return RayEngine(settings.num_workers, settings.ray_address)
-    gpus = _visible_gpus() if settings.device in ("auto", "cuda") else []
+    available = torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # numbers or UUIDs
+    gpus = (visible.split(",") if visible else [str(number) for number in range(available)])[:available]
     count = settings.num_workers or max(1, len(gpus))
     return InProcess() if count == 1 else Processes(count, gpus)
-
-
-def _visible_gpus() -> list[str]:
-    """The GPUs of this machine by the names that CUDA_VISIBLE_DEVICES takes: numbers or UUIDs."""
-    count = torch.cuda.device_count()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    return visible.split(",")[:count]
 
 
 class InProcess(Engine):
@@ -57,12 +51,7 @@ class InProcess(Engine):
 
 
 class Processes(Engine):
-    """Shares shards out among worker processes of this machine, which are started for each job.
-
-    Args:
-        count: How many workers.
-        gpus: Names of the GPUs, which the workers take in turn; where there are none, they share the cores.
-    """
+    """Shares shards out among ``count`` processes, started for each job; they take the GPUs in turn, or share cores."""
 
     def __init__(self, count: int, gpus: Sequence[str]) -> None:
         threads = max(1, (os.cpu_count() or 1) // count)
@@ -103,11 +92,9 @@ def _start(pickled: bytes, place: str | int) -> tuple[Any, BaseProcess]:
     """Start a worker; returns this process's end of its pipe, and the worker.
 
     On a CPU workers are forked from a server that has imported the libraries and nothing else, never from this process,
-    which has threads. With GPUs, where a library may ask CUDA something while it is imported, or on Windows, each
-    worker imports them anew.
+    which has threads. With GPUs, where a library may ask CUDA something while it is imported, each imports them anew.
     """
-    forks = isinstance(place, int) and "forkserver" in multiprocessing.get_all_start_methods()
-    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if isinstance(place, int) else "spawn")
     loaded = {"sentence_transformers"} & sys.modules.keys()  # only where the guide is such a model
     context.set_forkserver_preload([str(__package__).replace(".run", ".build"), *loaded])
     ours, theirs = context.Pipe()
@@ -120,13 +107,8 @@ def _start(pickled: bytes, place: str | int) -> tuple[Any, BaseProcess]:
 def _work(connection: Connection, pickled: bytes, place: str | int) -> None:
     """What a worker process does: it answers each number of a shard with the shard's result.
 
-    It ends when the first process closes its end of the pipe, or is killed; also in the middle of a shard, so that it
-    writes no file that a build begun since may be writing too.
-
-    Args:
-        connection: Its end of the pipe.
-        pickled: The job.
-        place: The name of its GPU, or how many threads it may use.
+    Its place is the name of its GPU, or how many threads it may use. It ends when the first process closes its end of
+    the pipe, or is killed; also in the middle of a shard, so that it writes no file that a newer build may be writing.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers for Ctrl-C
     if isinstance(place, str):

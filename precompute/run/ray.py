@@ -19,11 +19,7 @@ SHARD_RETRIES = 3
 
 
 def load_ray() -> ModuleType:
-    """Ray's own module.
-
-    Raises:
-        SettingsError: It is not installed, or not whole.
-    """
+    """Ray's own module; raises SettingsError where it is not installed, or not whole."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -53,21 +49,28 @@ class RayEngine(Engine):
     def __init__(self, workers: int | None, address: str | None) -> None:
         self._ray = ray = load_ray()
         if not ray.is_initialized():
-            _join(ray, workers, address)
+            self._join(workers, address)
         resources = ray.cluster_resources()
-        gpus, cpus = (int(resources.get(kind, 0)) for kind in ("GPU", "CPU"))
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
         self.workers = min(workers or sys.maxsize, gpus or max(1, cpus))  # an actor too many would wait for a place
         console.print(f"Ray: {self.workers} workers, {gpus} GPUs in the cluster", highlight=False)
         needs = {"num_gpus": 1} if gpus else {"num_cpus": 1}
         self._remote = ray.remote(max_restarts=-1, max_task_retries=SHARD_RETRIES, **needs)(Worker)
         self._actors: list[Any] = []
 
-    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[ShardResult]:
-        """See ``Engine``.
+    def _join(self, workers: int | None, address: str | None) -> None:
+        local = {} if address else {"num_cpus": max(workers or 1, os.cpu_count() or 1), "include_dashboard": False}
+        try:
+            self._ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise GistcacheError(
+                f"The Ray cluster cannot be joined: {first_line(error)}",
+                where=f"--ray-address {address}",
+                fix="check the address; `ray status` on the cluster's head says whether it runs",
+            ) from error
 
-        Raises:
-            GistcacheError: A worker reports an error, or dies each time that it is given the same shard.
-        """
+    def run(self, job: Job[Value], numbers: Sequence[int], advance: Advance) -> Iterator[ShardResult]:
+        """See ``Engine``; raises GistcacheError where a worker reports one, or each worker dies over the same shard."""
         count = min(self.workers, len(numbers))
         self._actors += [self._remote.remote() for _ in range(count - len(self._actors))]
         key, pickled = uuid.uuid4().hex, self._ray.put(pickle.dumps(job))
@@ -90,16 +93,3 @@ class RayEngine(Engine):
         for actor in self._actors if self._ray.is_initialized() else ():
             self._ray.kill(actor)
         self._actors.clear()
-
-
-def _join(ray: ModuleType, workers: int | None, address: str | None) -> None:
-    """Join a cluster, or start one on this machine."""
-    local = {} if address else {"num_cpus": max(workers or 1, os.cpu_count() or 1), "include_dashboard": False}
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise GistcacheError(
-            f"The Ray cluster cannot be joined: {first_line(error)}",
-            where=f"--ray-address {address}",
-            fix="check the address; `ray status` on the cluster's head says whether it runs",
-        ) from error

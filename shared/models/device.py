@@ -21,11 +21,8 @@ def pick_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without the device
-        raise SettingsError(
-            f"Device {device!r} is not available: {first_line(error)}",
-            where="--device",
-            fix="give auto for the best one available; `gistcache doctor` lists the devices",
-        ) from error
+        what, fix = f"Device {device!r} is not available: {first_line(error)}", "give auto for the best one available"
+        raise SettingsError(what, where="--device", fix=f"{fix}; `gistcache doctor` lists the devices") from error
     return device
 
 

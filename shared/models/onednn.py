@@ -7,7 +7,6 @@ another order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,32 +19,24 @@ from torch.overrides import TorchFunctionMode
 
 @cache
 def onednn_pays() -> bool:
-    """Whether this is an x86 processor with AVX-512 that is not Intel's, and oneDNN's product there equals torch's.
+    """Whether this is an x86 processor with AVX-512 that is not Intel's, and this torch carries oneDNN's product.
 
     It is not timed: a processor always gets the same answer, so that results repeat.
     """
     cpu = Path("/proc/cpuinfo")
-    if not cpu.is_file() or "GenuineIntel" in cpu.read_text(encoding="utf-8", errors="replace"):
-        return False
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
-    values = torch.linspace(-1, 1, 96).reshape(8, 12)
-    try:
-        return torch.allclose(_product(values, values), values @ values.T, atol=1e-5)
-    except (AttributeError, RuntimeError):  # a build of torch without oneDNN, or without this product
-        return False
+    return (
+        cpu.is_file()
+        and "GenuineIntel" not in cpu.read_text(encoding="utf-8", errors="replace")
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
 
 
 class OneDNNLinear(TorchFunctionMode):
     """Within this context, linear layers of float32 CPU tensors go through oneDNN where that pays."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 (whatever the function returns)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Answer for linear layers; hand on everything else."""
         del types
         if func is F.linear and not kwargs and onednn_pays() and _is_plain(*args[:2]):

@@ -55,15 +55,7 @@ def bare(model: nn.Module) -> nn.Module:
 
 
 def embed_packed(model: nn.Module, features: Features) -> Tensor:
-    """Embed padded features as one packed row.
-
-    Args:
-        model: A SentenceTransformer for which ``can_pack`` is true.
-        features: Padded text features of R rows.
-
-    Returns:
-        (R, D) embeddings, rows in their order.
-    """
+    """Embed R padded rows, for which ``can_pack`` is true, as one packed row: (R, D) embeddings, in their order."""
     lengths = torch.as_tensor(row_lengths(features))
     order = torch.argsort(lengths, stable=True)
     encoder: Any = next(bare(model).children()).model  # type: ignore[union-attr]
@@ -77,7 +69,7 @@ def pack(features: Features, order: Tensor, lengths: Tensor, first_position: int
     """Padded rows -> one row.
 
     Args:
-        features: Padded text features of R rows and L tokens.
+        features: Padded text features of R rows.
         order: (R,) row numbers, by length.
         lengths: (R,) int64 tokens of the rows in that order.
         first_position: Position id of a text's first token.
@@ -113,25 +105,14 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention of packed texts, each over its own tokens: an attention function in transformers' form.
 
-    Args:
-        module: The attention layer, not used.
-        query: (1, heads, T, d), as key and value.
-        key: See query.
-        value: See query.
-        attention_mask: Not used: nothing is padded.
-        packed_runs: Texts and tokens a text of each run, in order.
-        dropout: Probability that an attention weight is dropped.
-        scaling: What scores are multiplied by; default one over the root of d.
-        kwargs: Not used.
-
-    Returns:
-        (1, T, heads, d), and no attention weights.
+    Query, key and value are (1, heads, T, d), the runs stand in their order, and ``scaling`` is one over the root of d
+    by default. Returns (1, T, heads, d), and no attention weights.
     """
     del module, attention_mask, kwargs
     sizes = [count * length for count, length in packed_runs]
     split = [tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)]
-    outputs = [
-        _attend(*(_by_text(part, run) for part in parts), dropout=dropout, scaling=scaling)
+    outputs = [  # (count * length, heads, d) -> (count, heads, length, d)
+        _attend(*(part.unflatten(0, run).transpose(1, 2) for part in parts), dropout=dropout, scaling=scaling)
         for run, *parts in zip(packed_runs, *split, strict=True)
     ]
     return torch.cat([output.transpose(1, 2).flatten(0, 1) for output in outputs])[None], None
@@ -145,11 +126,6 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: 
     return F.dropout(scores.softmax(-1), dropout) @ value
 
 
-def _by_text(tokens: Tensor, run: Run) -> Tensor:
-    """(count * length, heads, d) -> (count, heads, length, d)."""
-    return tokens.unflatten(0, run).transpose(1, 2)
-
-
 def _no_mask(**kwargs: Any) -> None:  # noqa: ANN401 (transformers' form of a mask function)
     """Packed rows hold no padding to mask."""
     del kwargs
@@ -160,16 +136,14 @@ def _attending_within_texts(encoder: PreTrainedModel) -> Iterator[None]:
     """Let the encoder's layers use ``packed_attention`` for the time of one pass."""
     AttentionInterface.register(ATTENTION, packed_attention)
     AttentionMaskInterface.register(ATTENTION, _no_mask)  # type: ignore[arg-type]
-    before = encoder.config._attn_implementation
     encoder.config._attn_implementation = ATTENTION
     try:
         yield
     finally:
-        encoder.config._attn_implementation = before
+        encoder.config._attn_implementation = "sdpa"  # as can_pack requires
 
 
 def _first_position(encoder: nn.Module) -> int:
     """RoBERTa and its kin count positions from the padding id on."""
-    embeddings: Any = getattr(encoder, "embeddings", None)
-    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
-    return 0 if padding is None else padding + 1
+    positions: Any = encoder.embeddings.position_embeddings  # type: ignore[union-attr]
+    return 0 if positions.padding_idx is None else positions.padding_idx + 1

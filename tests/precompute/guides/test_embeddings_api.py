@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import signal
 import time
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 from gistcache.precompute.guides import response_cache
 from gistcache.precompute.guides.local_model import ModelGuide
-from gistcache.precompute.guides.response_cache import Answers, answers_in
+from gistcache.precompute.guides.response_cache import Answers
 from gistcache.precompute.output.store import Store
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import IndexFaultError, ModelError, SettingsError, StaleIndexError
@@ -149,21 +147,6 @@ def test_answers_go_up_now_and_then_while_they_come(tmp_path, monkeypatch):
     monkeypatch.setattr(response_cache, "UPLOAD_SECONDS", 0.0)
     Answers(store).add(KEYS, VECTORS)
     assert store.remote.sizes().keys() == {"building/answers.sqlite"}
-
-
-def test_answers_of_format_version_1_are_reused(tmp_path, caplog):
-    for damaged, keys, vectors in ((False, KEYS[:2], VECTORS[:2]), (True, KEYS[2:], VECTORS[2:])):
-        rows = np.empty(2, dtype=[("key", "V16"), ("vector", "<f4", 2)])
-        rows["key"], rows["vector"] = np.frombuffer(b"".join(keys), dtype="V16"), vectors
-        file = io.BytesIO()
-        np.save(file, rows)
-        path = tmp_path / "old" / "building" / "answers" / f"{hashlib.sha256(file.getvalue()).hexdigest()}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.getvalue() + b"?" * damaged)
-    answers = Answers(Store(tmp_path / "new"), answers_in(tmp_path / "old")).read(KEYS)
-    assert answers.keys() == set(KEYS[:2])
-    assert np.array_equal([answers[key] for key in KEYS[:2]], VECTORS[:2])
-    assert "this answer is damaged" in caplog.text
 
 
 def test_texts_too_long_are_shortened_and_the_rest_is_not_paid_for_again(tmp_path, server):

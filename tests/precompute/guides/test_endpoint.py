@@ -19,16 +19,16 @@ from tests.precompute.test_build import contents
 
 FAULTS = {
     "key": ({"faults": [401]}, "refuses the key", "OPENAI_API_KEY"),
-    "not allowed": ({"faults": [403]}, "refuses this key the model", "OPENAI_API_KEY"),
+    "not allowed": ({"faults": [403]}, "refuses the key", "OPENAI_API_KEY"),
     "model": ({"name": "other"}, "no such model.*other does not exist", "api:MODEL"),
     "quota": ({"faults": [429]}, "limit is reached", "--api-concurrency"),
-    "too large": ({"faults": [413]}, "too large", "--api-batch"),
+    "too large": ({"faults": [413]}, "cannot take these texts", "--api-batch"),
     "server": ({"faults": [502]}, "refuses the request", "run the same command again"),
     "dropped": ({"faults": ["drop"]}, "cannot be reached", "--api-base"),
     "not JSON": ({"faults": [(200, "<html>")]}, "no answer to 1 texts", "/v1"),
     "no vectors": ({"faults": [(200, "none")]}, "no answer to 1 texts", "/v1"),
     "few vectors": ({"change": lambda vectors: vectors[:0]}, "no answer to 1 texts", "/v1"),
-    "other dimensions": ({"change": lambda vectors: vectors[:, :5]}, "5 dimensions came, 8 were requested", "--dim"),
+    "other dimensions": ({"change": lambda vectors: vectors[:, :5]}, "5 dimensions came, 8 were expected", "--dim"),
     "zero": ({"change": lambda vectors: vectors * 0}, "zero vector", "leave the text out"),
     "not finite": ({"change": lambda vectors: vectors * np.nan}, "non-finite vector", "leave the text out"),
 }
