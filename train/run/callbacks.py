@@ -17,10 +17,10 @@ class ProgressDisplay(TrainerCallback):
         stack: Closes the display, also where training fails.
     """
 
+    _advance: AdvanceWithNote
+
     def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._advance: AdvanceWithNote | None = None
-        self._note = ""
+        self._stack, self._note = stack, ""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -28,22 +28,14 @@ class ProgressDisplay(TrainerCallback):
         """Open the display, at the step where the run begins or resumes."""
         self._advance = self._stack.enter_context(step("train", state.max_steps, "steps", state.global_step))
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: object,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Note the loss."""
-        if logs and "loss" in logs:
+        if "loss" in (logs := state.log_history[-1]):
             self._note = f"loss {logs['loss']:.4g}"
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Advance by one step."""
-        if self._advance:
-            self._advance(1, self._note)
+        self._advance(1, self._note)
 
 
 class EpochOfHardNegatives(TrainerCallback):

@@ -20,7 +20,7 @@ from ..settings import SweepSettings, TrainSettings
 Flags = dict[str, Any]
 Settings = TypeVar("Settings")
 
-NOT_OF_A_RUN = {"index", "eval-pairs", "out", "resume", "push-to-hub"}
+NOT_OF_A_RUN = {"index", "eval-pairs", "out", "resume"}
 LONGEST_NAME = 120
 
 
@@ -88,7 +88,7 @@ def _flags(file: dict[str, Any], table: str, path: Path) -> Flags:
         raise SettingsError(
             f"{common[0]} is no setting of single runs",
             where=f"{path} [{table}]",
-            fix="give index, eval-pairs, out and students in [sweep]; a sweep resumes by itself and uploads nothing",
+            fix="give index, eval-pairs, out and students in [sweep]; a sweep resumes by itself",
         )
     return flags
 

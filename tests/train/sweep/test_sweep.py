@@ -98,7 +98,7 @@ def test_without_grid_and_runs_each_student_is_trained_once(tmp_path):
         ("batch-size = 16", 'out = "x"', ["out is no setting of single runs", "[settings]"]),
         ("batch-size = 16", 'student = "x"', ["student is no setting of single runs", "students in [sweep]"]),
         ("margin = 0.1", "resume = true", ["resume is no setting", "[runs]"]),
-        ("batch-size = 16", 'push_to_hub = "a/b"', ["push-to-hub is no setting"]),
+        ("batch-size = 16", 'push_to_hub = "a/b"', ["push-to-hub is no setting any more", "push_to_hub("]),
         ("[[runs]]", "[runs]", ["write [[runs]]"]),
         ('eval_pairs = ["held.jsonl"]', "", ["--eval-pairs"]),
         ('eval_pairs = ["held.jsonl"]', 'eval_pairs = ["x"]\nmetric = "ndcg"', ["--metric", "ndcg@10"]),
