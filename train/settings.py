@@ -68,7 +68,6 @@ class HardNegativeSettings:
     """Pass up to score - abs(score) * margin (`relative`) or score - margin (`absolute`) of the positive's score."""
 
     def __post_init__(self) -> None:
-        """Check every value."""
         refuse_below(self, 0, "hard_negatives", "skip_top", "negative_margin")
         if not self.hard_negatives:
             refuse_idle(self, ("skip_top", "draw", "negative_margin"), "--hard-negatives")
@@ -93,7 +92,6 @@ class DistillationSettings:
     """Weight of the regression onto the guide's vectors, through a linear map that is dropped after training."""
 
     def __post_init__(self) -> None:
-        """Check every value."""
         temperatures = ("kl_guide_temperature", "kl_student_temperature")
         refuse_below(self, 0, "kl_weight", "margin_mse_weight", "regression_weight")
         refuse_below(self, 0, *temperatures, strictly=True)
@@ -119,7 +117,6 @@ class JudgeSettings:
     """`absolute`: score - margin; `relative`: score - abs(score) * margin."""
 
     def __post_init__(self) -> None:
-        """Check every value."""
         _refuse_unknown(self, judge=JudgeName, margin_strategy=MarginStrategy)
         refuse_below(self, 0, "margin", "judge_quantile")
         if not self.margin:
@@ -156,7 +153,6 @@ class LossSettings(JudgeSettings):
     terms: DistillationSettings = field(default_factory=DistillationSettings)
 
     def __post_init__(self) -> None:
-        """Check every value."""
         super().__post_init__()
         _refuse_unknown(self, loss=LossName)
         refuse_below(self, 0, "temperature", strictly=True)
@@ -240,14 +236,12 @@ class TrainSettings:
     """Loggers of the Hugging Face Trainer, such as tensorboard, wandb, trackio; may be repeated."""
 
     def __post_init__(self) -> None:
-        """Check every value; from Python, a path may be a string, and so may the only file of held-out pairs."""
-        paths = {name: Path(path) for name in ("out", "rescored") if (path := getattr(self, name)) is not None}
-        pairs = {"eval_pairs": (self.eval_pairs,)} if isinstance(self.eval_pairs, str) else {}
-        self.__dict__.update(paths | pairs)
-        refuse_below(self, 1, "layers", "lora_rank", "max_length", "max_steps", "mini_batch_num_tokens")
-        refuse_below(
-            self, 1, "gradient_accumulation", "keep_positive_rank", "eval_steps", "save_steps", "logging_steps"
-        )
+        # From Python, a path may be a string, and so may the only file of held-out pairs.
+        self.__dict__["out"], self.__dict__["rescored"] = Path(self.out), self.rescored and Path(self.rescored)
+        if isinstance(self.eval_pairs, str):
+            self.__dict__["eval_pairs"] = (self.eval_pairs,)
+        refuse_below(self, 1, "layers", "lora_rank", "max_length", "mini_batch_num_tokens", "gradient_accumulation")
+        refuse_below(self, 1, "max_steps", "keep_positive_rank", "eval_steps", "save_steps", "logging_steps")
         refuse_below(self, 2, "batch_size")  # a batch of one pair has no negatives
         refuse_below(self, 0, "seed", "hardness", "weight_decay", "warmup")
         refuse_below(self, 0, "save_minutes", "epochs", "learning_rate", strictly=True)
@@ -261,20 +255,17 @@ class TrainSettings:
 
     def _refuse_contradictions(self) -> None:
         if self.rescored and self.objective.loss == "unguided":
-            raise SettingsError(
-                "Unguided training uses no reranker's scores", where="--rescored", fix="leave one of the two out"
-            )
+            what = "Unguided training uses no reranker's scores"
+            raise SettingsError(what, where="--rescored", fix="leave one of the two out")
         if self.static and (self.layers or self.lora_rank):
             where = "--static " + (f"--layers {self.layers}" if self.layers else f"--lora-rank {self.lora_rank}")
             raise SettingsError("A static student has no layers", where=where, fix="leave out one of the two")
         if self.eval_steps and not self.eval_pairs:
             raise SettingsError("There is nothing to evaluate on", where="--eval-steps", fix="give --eval-pairs too")
         if self.eval_steps and self.save_steps and self.save_steps % self.eval_steps:
-            raise SettingsError(
-                "The best checkpoint can be kept only if checkpoints are written where the model is evaluated",
-                where=f"--save-steps {self.save_steps} --eval-steps {self.eval_steps}",
-                fix="give a --save-steps that is a multiple of --eval-steps, or leave it out",
-            )
+            what = "The best checkpoint can be kept only if checkpoints are written where the model is evaluated"
+            where = f"--save-steps {self.save_steps} --eval-steps {self.eval_steps}"
+            raise SettingsError(what, where=where, fix="give a multiple of --eval-steps, or leave --save-steps out")
 
     def recorded(self) -> dict[str, Any]:
         """All settings, JSON-ready, for ``metrics.json``."""
@@ -305,7 +296,6 @@ class MineSettings:
     """Which epoch's negatives to draw, counted from 0."""
 
     def __post_init__(self) -> None:
-        """Check every value."""
         if self.mining.hard_negatives < 1:
             what = "The number of hard negatives is missing"
             raise SettingsError(what, where="--hard-negatives", fix="give 1 or more")
@@ -323,7 +313,7 @@ class SweepSettings:
     index: str = "guide-index"
     """The guide index, as for `gistcache train`."""
     out: Path = Path("runs/sweep")
-    """Folder with a folder for each run, leaderboard.parquet."""
+    """Folder with a folder for each run, and leaderboard.parquet."""
     students: Repeatable = ()
     """The students; each is trained with every combination of the grid."""
     eval_pairs: Repeatable

@@ -1,7 +1,6 @@
 """Checkpoints that survive an interruption: complete and undamaged, or not used, and of one run only.
 
-The trainer writes a checkpoint file by file. Here ``checksums.json`` is added last, with the checksum of each file and
-the identity of the run. A checkpoint without it, or that differs from it, is set aside.
+``checksums.json`` is written last, with each file's checksum and the run's identity; without it, one is set aside.
 """
 
 from __future__ import annotations
@@ -75,10 +74,9 @@ class Checkpoints(TrainerCallback):
 
     @contextmanager
     def stop_on_sigterm(self) -> Iterator[None]:
-        """Within this context SIGTERM (a machine about to be taken away) ends training after the current step.
+        """Within this context SIGTERM ends training after the current step.
 
-        transformers' own handler waits three seconds, and may save in the middle of a step, which is then repeated with
-        other random numbers.
+        transformers' own handler may save in the middle of a step, which is then repeated with other random numbers.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

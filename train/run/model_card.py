@@ -70,11 +70,8 @@ def section(index: GuideIndex, metrics: dict[str, Any]) -> str:
         else f"- candidates masked as false negatives: {share:.2%}",
         f"- student: {summarize(metrics)}",
     ]
-    if dims := sorted(settings["matryoshka"], reverse=True):
-        lines.append(
-            f"- Matryoshka: the leading {', '.join(map(str, dims))} dimensions are embeddings too: "
-            f"`SentenceTransformer(..., truncate_dim={dims[-1]})`"
-        )
+    if settings["matryoshka"]:
+        lines.append("- Matryoshka: `SentenceTransformer(..., truncate_dim=N)` with N of `matryoshka` below")
     if rows := {name: figures for name, figures in metrics["retrieval"].items() if figures}:
         lines += ["", f"| held-out pairs | {' | '.join(METRICS)} |", f"|---|{'---|' * len(METRICS)}"]
         lines += [f"| {name} | " + " | ".join(f"{row[m]:.4f}" for m in METRICS) + " |" for name, row in rows.items()]

@@ -29,25 +29,17 @@ from ..settings import TrainSettings, with_fields
 from ..student.adapters import add_adapters, merge_adapters
 from ..student.footprint import encoding_speed
 from ..student.load import load_student, matryoshka_dims
-from .callbacks import ProgressDisplay
 from .checkpoints import Checkpoint, Checkpoints, all_checkpoints, newest_intact
 from .model_card import describe_student, write_card
 from .output_folder import CHECKPOINTS, METRICS, read_finished, refuse_foreign, save_model
-from .trainer import build_trainer, refuse_unknown_loggers
+from .trainer import ProgressDisplay, build_trainer, refuse_unknown_loggers
 
-MEMORY_FIX = (
-    "give --mini-batch-num-tokens 16384, which changes no gradient, or a smaller --batch-size; --resume continues from "
-    "the newest checkpoint"
-)
+MEMORY_FIX = "give --mini-batch-num-tokens 16384, which changes no gradient, or a smaller --batch-size; add --resume"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run works on.
-
-    Attributes:
-        identity: What determines the weights: index, student and settings, compared by content; JSON-ready.
-    """
+    """What a run works on; ``identity`` is what determines the weights, compared by content."""
 
     settings: TrainSettings
     index: GuideIndex
@@ -77,8 +69,7 @@ def train_student(
 ) -> dict[str, Any]:
     """Train one student; write the model, its card and ``metrics.json`` into ``settings.out``.
 
-    The model is then loaded with ``SentenceTransformer(settings.out)``. The call does what `gistcache train` does: it
-    locks the folder, writes checkpoints, and with ``resume=True`` continues from the newest one. A finished run of the
+    It does what `gistcache train` does: ``resume=True`` continues from the newest checkpoint, and a finished run of the
     same settings is left as it is.
 
     Args:

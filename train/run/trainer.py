@@ -1,8 +1,9 @@
-"""The SentenceTransformerTrainer of a run, built from index, student, loss and batch plan."""
+"""The SentenceTransformerTrainer of a run, built from index, student, loss and batch plan, and its callbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -23,7 +24,7 @@ from ...shared.guide_index.hf_dataset import pair_rows
 from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.guide_index.texts import Texts
 from ...shared.models.device import pick_device
-from ...shared.progress import console
+from ...shared.progress import AdvanceWithNote, console, step
 from ...shared.types import PRIMARY_METRIC, Role
 from ..batches.collators import BatchColumns, CachedTokens, HardNegativeTexts
 from ..batches.consistency import consistent_pairs, write_pairs
@@ -35,12 +36,52 @@ from ..loss.guided_loss import GuidedContrastiveLoss
 from ..settings import TrainSettings
 from ..student.adapters import ADAPTERS, load_adapters
 from ..student.load import matryoshka_dims
-from .callbacks import EpochOfHardNegatives
 from .model_card import describe_data
 from .output_folder import CHECKPOINTS, saving
 
 FEW_NEGATIVES = "few_negatives.parquet"
 SAMPLE = 1_000  # pairs whose texts the model card sees where only tokens are read
+
+
+class ProgressDisplay(TrainerCallback):
+    """Shows steps and loss in place of the trainer's own display, which fills a log with every report.
+
+    Args:
+        stack: Closes the display, also where training fails.
+    """
+
+    _advance: AdvanceWithNote
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack, self._note = stack, ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Open the display, at the step where the run begins or resumes."""
+        self._advance = self._stack.enter_context(step("train", state.max_steps, "steps", state.global_step))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Note the loss."""
+        if "loss" in (logs := state.log_history[-1]):
+            self._note = f"loss {logs['loss']:.4g}"
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Advance by one step."""
+        self._advance(1, self._note)
+
+
+class EpochOfHardNegatives(TrainerCallback):
+    """Draws hard negatives anew each epoch."""
+
+    def __init__(self, hard_negatives: HardNegatives) -> None:
+        self.hard_negatives = hard_negatives
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Set the epoch whose negatives are drawn."""
+        self.hard_negatives.epoch = int(state.epoch or 0)
 
 
 class StudentTrainer(SentenceTransformerTrainer):
