@@ -70,8 +70,10 @@ def section(index: GuideIndex, metrics: dict[str, Any]) -> str:
         else f"- candidates masked as false negatives: {share:.2%}",
         f"- student: {summarize(metrics)}",
     ]
-    if settings["matryoshka"]:
-        lines.append("- Matryoshka: `SentenceTransformer(..., truncate_dim=N)` with N of `matryoshka` below")
+    lines += [
+        f"- its leading {dim} dimensions are embeddings too: `SentenceTransformer(..., truncate_dim={dim})`"
+        for dim in settings["matryoshka"]
+    ]
     if rows := {name: figures for name, figures in metrics["retrieval"].items() if figures}:
         lines += ["", f"| held-out pairs | {' | '.join(METRICS)} |", f"|---|{'---|' * len(METRICS)}"]
         lines += [f"| {name} | " + " | ".join(f"{row[m]:.4f}" for m in METRICS) + " |" for name, row in rows.items()]
