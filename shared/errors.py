@@ -54,7 +54,7 @@ class FolderLockedError(GistcacheError):
 
 
 class StorageError(GistcacheError):
-    """Object storage or the hub cannot be reached, or refuses."""
+    """Object storage cannot be reached, or refuses."""
 
     exit_code = 8
 

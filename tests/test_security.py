@@ -257,7 +257,7 @@ def test_a_model_card_shows_names_as_text(small_index):
     index.manifest.request.guide["name"] = "`</code><script>alert(1)</script>\n# not a heading"
     encoded = {"texts": 1, "batch_size": 1, "device": "cpu"}
     student = {"parameters": 1, "trained_parameters": 1, "model_bytes": 1, "texts_per_second": 1.0, "encoded": encoded}
-    metrics = {"removed_share": 0.1, "retrieval": {}, "settings": {"matryoshka": []}, **student}
+    metrics = {"removed_share": 0.1, "retrieval": {}, "run": {"settings": {"matryoshka": []}}, **student}
     text = section(index, metrics)
     assert "<script>" not in text
     assert "\n# not" not in text

@@ -18,9 +18,8 @@ def train(*, settings: TrainSettings) -> CommandResult:
 
     metrics = train_student(settings)
     tables = (retrieval_table(metrics["retrieval"]),) if any(metrics["retrieval"].values()) else ()
-    summary = {name: value for name, value in metrics.items() if name not in ("log", "run")}
-    place = Text(f"model and metrics.json: {settings.out}")
-    return CommandResult({"out": str(settings.out), **summary}, (*tables, costs(metrics), place))
+    data = {"out": str(settings.out)} | {name: metrics[name] for name in metrics if name not in ("log", "run")}
+    return CommandResult(data, (*tables, costs(metrics), Text(f"model and metrics.json: {settings.out}")))
 
 
 def retrieval_table(retrieval: dict[str, dict[str, float] | None]) -> Table:

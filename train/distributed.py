@@ -1,7 +1,6 @@
 """The processes of one training run: how they start, wait for each other, and exchange tensors and counts.
 
-Each process has a rank from 0 on; rank 0 alone writes files and prints. Without ``torchrun`` or ``accelerate launch``
-there is one process, and nothing here does anything.
+Rank 0 alone writes files and prints. Without ``torchrun`` or ``accelerate launch`` nothing here does anything.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ def gather(columns: Sequence[Tensor], labels: Tensor) -> tuple[list[Tensor], Ten
         labels: (B, ...) int64 ids.
 
     Returns:
-        For W ranks, (W * B, D) embeddings of each column with their gradients, (W * B, ...) ids, and the row among
-        them that is this rank's first.
+        For W ranks, (W * B, D) of each column with gradients, (W * B, ...) ids, and the first row that is this rank's.
     """
     if get_world_size() == 1:
         return list(columns), labels, 0
@@ -78,7 +76,7 @@ def all_reduce_sum(counts: Sequence[float]) -> list[float]:
     """Sum each count over the ranks; all ranks have to call it."""
     if get_world_size() == 1:
         return list(counts)
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     summed = torch.tensor(counts, dtype=torch.float64, device=device)  # exact for whole numbers up to 2**53
     with _lost_peer():
         dist.all_reduce(summed)

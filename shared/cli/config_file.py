@@ -19,6 +19,8 @@ RENAMED = {
     "clusters": "leave it out: anchors are not clustered any more",
     "vote": "leave it out, and give one --index: several guides gained nothing",
     "judge-softness": "leave it out: a false negative is always masked",
+    "push-to-hub": "leave it out; afterwards: SentenceTransformer(OUT).push_to_hub('ORGANISATION/NAME')",
+    "hub-private": "leave it out; afterwards: SentenceTransformer(OUT).push_to_hub('ORGANISATION/NAME', private=True)",
 }
 
 

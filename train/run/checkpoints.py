@@ -1,7 +1,6 @@
 """Checkpoints that survive an interruption: complete and undamaged, or not used, and of one run only.
 
-The trainer writes a checkpoint file by file. Here ``checksums.json`` is added last, with the checksum of each file and
-the identity of the run. A checkpoint without it, or that differs from it, is set aside.
+``checksums.json`` is written last, with each file's checksum and the run's identity; without it, one is set aside.
 """
 
 from __future__ import annotations
@@ -43,13 +42,7 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints(TrainerCallback):
-    """Requests a checkpoint every few minutes and at SIGTERM, and adds the checksums to each.
-
-    Args:
-        identity: What determines the weights, JSON-ready.
-        minutes: Write a checkpoint when this many minutes have passed since the last one.
-        loss: Its counts and its own weights belong to a checkpoint.
-    """
+    """Requests a checkpoint every ``minutes`` and at SIGTERM; adds the loss's state, counts and checksums to each."""
 
     def __init__(self, identity: dict[str, Any], minutes: float, loss: GuidedContrastiveLoss) -> None:
         self.identity, self.minutes, self.loss = identity, minutes, loss
@@ -61,9 +54,8 @@ class Checkpoints(TrainerCallback):
         due = is_main_process() and time.monotonic() - self._last > 60 * self.minutes
         stop, save = all_reduce_sum([self.stopping, due])  # all ranks save, or none
         if stop:
-            self.stopping = True
-            control.should_save = control.should_training_stop = True
-        elif save:
+            self.stopping = control.should_training_stop = True
+        if stop or save:
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
@@ -74,19 +66,17 @@ class Checkpoints(TrainerCallback):
         if is_main_process():
             with saving(checkpoint):
                 self.loss.save_state(checkpoint)
-                write_checksums(checkpoint, self.identity, counts)
+                _write_checksums(checkpoint, self.identity, counts)
             # The trainer itself would delete an old checkpoint before the new one is complete.
-            best = state.best_model_checkpoint
-            rotate_checkpoints(str(folder), save_total_limit=MOST_CHECKPOINTS, best_model_checkpoint=best)
+            rotate_checkpoints(str(folder), MOST_CHECKPOINTS, state.best_model_checkpoint)
         barrier()
         self._last = time.monotonic()
 
     @contextmanager
     def stop_on_sigterm(self) -> Iterator[None]:
-        """Within this context SIGTERM (a machine about to be taken away) ends training after the current step.
+        """Within this context SIGTERM ends training after the current step.
 
-        transformers' own handler waits three seconds, and may save in the middle of a step, which is then repeated with
-        other random numbers.
+        transformers' own handler may save in the middle of a step, which is then repeated with other random numbers.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -102,8 +92,8 @@ class Checkpoints(TrainerCallback):
             signal.signal(signal.SIGTERM, before)
 
 
-def write_checksums(checkpoint: Path, identity: dict[str, Any], counts: MaskCounts) -> None:
-    """Flush every file of a checkpoint to the disk and write its checksum into ``checksums.json``."""
+def _write_checksums(checkpoint: Path, identity: dict[str, Any], counts: MaskCounts) -> None:
+    """Flush every file to the disk, and write the checksums."""
     files = {}
     for path in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
         with path.open("rb") as file:
@@ -114,10 +104,6 @@ def write_checksums(checkpoint: Path, identity: dict[str, Any], counts: MaskCoun
 
 def newest_intact(folder: Path, identity: dict[str, Any]) -> Checkpoint | None:
     """Find the newest intact checkpoint of a run; rename damaged ones, with a warning.
-
-    Args:
-        folder: Where the trainer keeps its checkpoints.
-        identity: What determines the weights.
 
     Raises:
         StaleIndexError: The newest intact checkpoint is of another run; names each difference.
@@ -142,7 +128,7 @@ def all_checkpoints(folder: Path) -> list[Path]:
 
 
 def _verify(checkpoint: Path) -> dict[str, Any]:
-    """Compare every file of a checkpoint with ``checksums.json``; returns its content."""
+    """Compare every file with ``checksums.json``; returns its content."""
     if not (checkpoint / CHECKSUMS).is_file():
         raise IndexFaultError("It has no checksums: writing it was interrupted")
     content = read_checksummed(checkpoint / CHECKSUMS, "checkpoint's checksums.json")

@@ -22,34 +22,20 @@ SWEEP_LOG = "train.log"
 
 
 def refuse_foreign(out: Path) -> None:
-    """Refuse a folder with files of something else, among which the run would write, or over them.
-
-    Raises:
-        SettingsError: ``out`` is a file.
-        StaleIndexError: The folder is not empty, and no run has begun in it.
-    """
+    """Raise SettingsError or StaleIndexError where ``out`` is a file, or holds files but no run has begun in it."""
     if out.is_file():
         raise SettingsError("There is a file of this name", where=f"--out {out}", fix="give a folder")
     if not out.is_dir() or (out / METRICS).is_file() or was_held(out / CHECKPOINTS):
         return
     if foreign := sorted({path.name for path in out.iterdir()} - {SWEEP_LOG}):
-        raise StaleIndexError(
-            f"The folder is not empty and holds no run: {', '.join(foreign[:3])}",
-            where=str(out),
-            fix="give another --out",
-        )
+        what = f"The folder is not empty and holds no run: {', '.join(foreign[:3])}"
+        raise StaleIndexError(what, where=str(out), fix="give another --out")
 
 
 def refuse_other_run(folder: Path, stored: dict[str, Any], identity: dict[str, Any], holder: str) -> None:
     """Raise StaleIndexError naming each way in which a stored run's identity differs from this run's."""
-    refuse_differences(
-        stored,
-        identity,
-        holder,
-        "The folder holds a run with other settings",
-        where=str(folder),
-        fix="give the settings it was begun with, or use another --out",
-    )
+    what, fix = "The folder holds a run with other settings", "give the settings it was begun with, or another --out"
+    refuse_differences(stored, identity, holder, what, where=str(folder), fix=fix)
 
 
 def read_finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -67,11 +53,7 @@ def read_finished(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 @contextmanager
 def saving(partial: Path) -> Iterator[None]:
-    """Delete what was saved in ``partial`` if saving fails, and report where, and how much room there is.
-
-    Raises:
-        GistcacheError: Saving failed.
-    """
+    """Delete what was saved in ``partial`` if saving fails, and raise GistcacheError with the room there is."""
     try:
         yield
     except Exception as error:  # torch, safetensors and tokenizers have no error class in common
@@ -95,10 +77,9 @@ def save_model(student: SentenceTransformer, out: Path) -> int:
         student.save_pretrained(str(partial), create_model_card=False)
         size = sum(path.stat().st_size for path in partial.rglob("*.safetensors"))
         mode = (partial / "modules.json").stat().st_mode  # safetensors makes files that nobody else may read
-        for path in sorted(partial.rglob("*")):
-            if path.is_file():
-                path.chmod(mode)
-                with atomic_write(out / path.relative_to(partial)) as target:
-                    path.rename(target)
+        for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+            path.chmod(mode)
+            with atomic_write(out / path.relative_to(partial)) as target:
+                path.rename(target)
     shutil.rmtree(partial)
     return size

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
-from torch.nn import Parameter
 
 from ...shared.errors import StaleIndexError, StoppedEarly
 from ...shared.evaluation.retrieval import RetrievalSet
@@ -30,34 +29,36 @@ from ..settings import TrainSettings, with_fields
 from ..student.adapters import add_adapters, merge_adapters
 from ..student.footprint import encoding_speed
 from ..student.load import load_student, matryoshka_dims
-from .callbacks import ProgressDisplay
 from .checkpoints import Checkpoint, Checkpoints, all_checkpoints, newest_intact
-from .hub import push
 from .model_card import describe_student, write_card
 from .output_folder import CHECKPOINTS, METRICS, read_finished, refuse_foreign, save_model
-from .trainer import build_trainer, refuse_unknown_loggers
+from .trainer import ProgressDisplay, build_trainer, refuse_unknown_loggers
 
-MEMORY_FIX = (
-    "give --mini-batch-num-tokens 16384, which changes no gradient, or a smaller --batch-size; with --resume the run "
-    "continues from its newest checkpoint"
-)
+MEMORY_FIX = "give --mini-batch-num-tokens 16384, which changes no gradient, or a smaller --batch-size; add --resume"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run works on.
-
-    Attributes:
-        settings: Its settings.
-        index: The open guide index.
-        held_out: The held-out pairs, or None.
-        identity: What determines the weights: index, student and settings, compared by content; JSON-ready.
-    """
+    """What a run works on; ``identity`` is what determines the weights, compared by content."""
 
     settings: TrainSettings
     index: GuideIndex
     held_out: RetrievalSet | None
     identity: dict[str, Any]
+
+    @classmethod
+    def open(cls, settings: TrainSettings, index: GuideIndex | None = None) -> Run:
+        """Open the inputs of a run; ``index`` is that of the settings, where it is open already."""
+        index = index or GuideIndex.open(settings.index, verify=settings.verify)
+        held_out = RetrievalSet.read(settings.eval_pairs, settings.columns) if settings.eval_pairs else None
+        identity = {
+            "index": asdict(index.manifest.request),
+            "student": fingerprint_files(find_model(settings.student)),
+            "settings": {"held_out": held_out.fingerprint() if held_out else None, **settings.determining()},
+        }
+        if settings.rescored:
+            identity["rescored"] = RerankerScores.open(settings.rescored, index).request
+        return cls(settings, index, held_out, json.loads(json.dumps(identity)))
 
 
 def train_student(
@@ -68,9 +69,8 @@ def train_student(
 ) -> dict[str, Any]:
     """Train one student; write the model, its card and ``metrics.json`` into ``settings.out``.
 
-    The model is then loaded with ``SentenceTransformer(settings.out)``. The call does what `gistcache train` does: it
-    locks the folder, writes checkpoints, and with ``resume=True`` continues from the newest one. Where the folder holds
-    the finished model of the same settings, nothing is trained.
+    It does what `gistcache train` does: ``resume=True`` continues from the newest checkpoint, and a finished run of the
+    same settings is left as it is.
 
     Args:
         settings: All settings; or give them by keyword.
@@ -84,7 +84,6 @@ def train_student(
     Raises:
         GistcacheError: Index, student, held-out pairs or settings cannot be used.
         StoppedEarly: SIGTERM has stopped the training after a step; a checkpoint is written.
-        StorageError: The model is trained, but the hub does not accept it.
 
     Example:
         >>> metrics = train_student(index="guide-index", student="all-MiniLM-L6-v2", out="runs/first")  # doctest: +SKIP
@@ -94,14 +93,19 @@ def train_student(
     if index is not None:
         values["index"] = str(index.layout.root) if isinstance(index, GuideIndex) else index
     settings = with_fields(settings, **values)
-    opened = index if isinstance(index, GuideIndex) else None
+    refuse_unknown_loggers(settings.report_to)
     with process_group(pick_device(settings.device)), within_memory(MEMORY_FIX):
-        metrics = _finished_or_trained(settings, opened)
-        if settings.push_to_hub and is_main_process():
-            with spinner("push to the hub"):
-                url = push(settings.out, settings.push_to_hub, private=settings.hub_private)
-            console.print(f"on the hub: {url}", highlight=False)
-    return metrics
+        with main_process_first():
+            if is_main_process():  # the others come here when it may have begun to write
+                refuse_foreign(settings.out)
+            run = Run.open(settings, index if isinstance(index, GuideIndex) else None)
+            refuse_too_few(len(run.index), settings.batch_size, run.index)
+            metrics = read_finished(settings.out, run.identity)
+        if metrics:
+            console.print(f"{settings.out} already holds this model, nothing to do", highlight=False)
+            return metrics
+        with folder_lock(settings.out / CHECKPOINTS) if is_main_process() else nullcontext():
+            return _train_and_evaluate(run)
 
 
 def finished_metrics(settings: TrainSettings) -> dict[str, Any] | None:
@@ -112,36 +116,7 @@ def finished_metrics(settings: TrainSettings) -> dict[str, Any] | None:
     """
     if not (settings.out / METRICS).is_file():
         return None
-    return read_finished(settings.out, _open_run(settings).identity)
-
-
-def _finished_or_trained(settings: TrainSettings, index: GuideIndex | None) -> dict[str, Any]:
-    refuse_unknown_loggers(settings.report_to)
-    checkpoints = settings.out / CHECKPOINTS
-    with main_process_first():
-        if is_main_process():  # the others come here when it may have begun to write
-            refuse_foreign(settings.out)
-        run = _open_run(settings, index)
-        refuse_too_few(len(run.index), settings.batch_size, run.index)
-        metrics = read_finished(settings.out, run.identity)
-    if metrics:
-        console.print(f"{settings.out} already holds this model, nothing to do", highlight=False)
-        return metrics
-    with folder_lock(checkpoints) if is_main_process() else nullcontext():
-        return _train_and_evaluate(run)
-
-
-def _open_run(settings: TrainSettings, index: GuideIndex | None = None) -> Run:
-    index = index or GuideIndex.open(settings.index, verify=settings.verify)
-    held_out = RetrievalSet.read(settings.eval_pairs, settings.columns) if settings.eval_pairs else None
-    identity = {
-        "index": asdict(index.manifest.request),
-        "student": fingerprint_files(find_model(settings.student)),
-        "settings": {"held_out": held_out.fingerprint() if held_out else None, **settings.determining()},
-    }
-    if settings.rescored:
-        identity["rescored"] = RerankerScores.open(settings.rescored, index).request
-    return Run(settings, index, held_out, json.loads(json.dumps(identity)))
+    return read_finished(settings.out, Run.open(settings).identity)
 
 
 def _train_and_evaluate(run: Run) -> dict[str, Any]:
@@ -150,28 +125,28 @@ def _train_and_evaluate(run: Run) -> dict[str, Any]:
     with main_process_first():
         checkpoint = _checkpoint_to_resume(run)
     student = _load_student(settings)
-    before = _evaluate(run, student, "evaluate before", timings)
+    retrieval = {"student before": _evaluate(run, student, "before", timings)}
     trainer, loss = build_trainer(settings, run.index, student, run.held_out)
     with timings.measure("train"):
         _train(run, trainer, loss, checkpoint)
-    trained = _count(parameter for parameter in student.parameters() if parameter.requires_grad)
+    trained = sum(parameter.numel() for parameter in student.parameters() if parameter.requires_grad)
     if settings.lora_rank:
         merge_adapters(student)
     size = save_model(student, settings.out) if is_main_process() else None
     student.model_card_data.eval_results_dict = {}  # so far those of the untrained student
-    retrieval = {"student before": before, "student after": _evaluate(run, student, "evaluate after", timings)}
+    retrieval["student after"] = _evaluate(run, student, "after", timings)
     for dim in matryoshka_dims(student, settings.matryoshka)[1:]:
         with student.truncate_embeddings(dim):
-            name = f"evaluate {dim} dimensions"
-            retrieval[f"student after, {dim} dimensions"] = _evaluate(run, student, name, timings)
-    counts = loss.statistics.counts().means()
-    log = trainer.state.log_history
+            retrieval[f"student after, {dim} dimensions"] = _evaluate(run, student, f"{dim} dimensions", timings)
+    counts, log = loss.statistics.counts().means(), trainer.state.log_history
+    # The trainer's own mean covers only the steps after a resume; without --logging-steps there is no other.
+    losses = [entry["loss"] for entry in log if "loss" in entry] or [log[-1]["train_loss"]]
     metrics = {
         "retrieval": {**retrieval, "guide": _guide_retrieval(run)},
         **{name: counts.get(name) for name in ("removed_share", "effective_negatives", "mean_threshold")},
-        "training_loss": _mean_loss(log),
+        "training_loss": fmean(losses),
         "steps": trainer.state.global_step,
-        "parameters": _count(student.parameters()),
+        "parameters": sum(parameter.numel() for parameter in student.parameters()),
         "trained_parameters": trained,
         "model_bytes": size,
         **(encoding_speed(student, run.index) if is_main_process() else {}),
@@ -193,8 +168,8 @@ def _checkpoint_to_resume(run: Run) -> Checkpoint | None:
     folder = run.settings.out / CHECKPOINTS
     if run.settings.resume:
         checkpoint = newest_intact(folder, run.identity)
-        if checkpoint is None:
-            console.print("there is no checkpoint to resume from: training starts at the beginning", highlight=False)
+        start = f"resuming from {checkpoint.folder}" if checkpoint else "no checkpoint yet: starting at the beginning"
+        console.print(start, highlight=False)
         return checkpoint
     if all_checkpoints(folder):
         raise StaleIndexError(
@@ -230,7 +205,6 @@ def _train(
     if checkpoint:
         loss.statistics.start_from(checkpoint.counts)
         loss.load_state(checkpoint.folder)
-        console.print(f"resuming from {checkpoint.folder}", highlight=False)
     with checkpoints.stop_on_sigterm(), ExitStack() as stack:
         trainer.add_callback(ProgressDisplay(stack))
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
@@ -246,7 +220,7 @@ def _evaluate(run: Run, student: SentenceTransformer, name: str, timings: Timing
     """Retrieval on the held-out pairs, by rank 0 alone."""
     if run.held_out is None or not is_main_process():
         return None
-    with timings.measure(name), spinner(name):
+    with timings.measure(f"evaluate {name}"), spinner(f"evaluate {name}"):
         return run.held_out.evaluate(student)
 
 
@@ -256,17 +230,3 @@ def _guide_retrieval(run: Run) -> dict[str, float] | None:
     if run.held_out is None or manifest.request.settings.get("eval_pairs") != run.held_out.fingerprint():
         return None
     return manifest.measured.get("guide")
-
-
-def _mean_loss(log: list[dict[str, Any]]) -> float | None:
-    """The mean of the logged losses; the trainer's own covers only the steps after a resume.
-
-    None is logged in fewer steps than --logging-steps; then it is the trainer's own.
-    """
-    logged, own = ([entry[name] for entry in log if name in entry] for name in ("loss", "train_loss"))
-    losses = logged or own
-    return sum(losses) / len(losses) if losses else None
-
-
-def _count(parameters: Iterable[Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters)

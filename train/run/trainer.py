@@ -1,8 +1,9 @@
-"""The SentenceTransformerTrainer of a run, built from index, student, loss and batch plan."""
+"""The SentenceTransformerTrainer of a run, built from index, student, loss and batch plan, and its callbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util.distributed import get_world_size
-from transformers import PrinterCallback
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ...shared.errors import SettingsError
@@ -22,7 +23,7 @@ from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.guide_index.texts import Texts
 from ...shared.models.device import pick_device
-from ...shared.progress import console
+from ...shared.progress import AdvanceWithNote, console, step
 from ...shared.types import PRIMARY_METRIC, Role
 from ..batches.collators import BatchColumns, CachedTokens, HardNegativeTexts
 from ..batches.consistency import consistent_pairs, write_pairs
@@ -31,23 +32,59 @@ from ..batches.sampler import PlannedBatches
 from ..batches.token_cache import TokenCache
 from ..distributed import is_main_process, main_process_first
 from ..loss.guided_loss import GuidedContrastiveLoss
-from ..settings import LossSettings, TrainSettings
+from ..settings import TrainSettings
 from ..student.adapters import ADAPTERS, load_adapters
 from ..student.load import matryoshka_dims
-from .callbacks import EpochOfHardNegatives
-from .model_card import SAMPLE, describe_data
+from .model_card import describe_data
 from .output_folder import CHECKPOINTS, saving
 
 FEW_NEGATIVES = "few_negatives.parquet"
+SAMPLE = 1_000  # pairs whose texts the model card sees where only tokens are read
+
+
+class ProgressDisplay(TrainerCallback):
+    """Shows steps and loss in place of the trainer's own display, which fills a log with every report.
+
+    Args:
+        stack: Closes the display, also where training fails.
+    """
+
+    _advance: AdvanceWithNote
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack, self._note = stack, ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Open the display, at the step where the run begins or resumes."""
+        self._advance = self._stack.enter_context(step("train", state.max_steps, "steps", state.global_step))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Note the loss."""
+        if "loss" in (logs := state.log_history[-1]):
+            self._note = f"loss {logs['loss']:.4g}"
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Advance by one step."""
+        self._advance(1, self._note)
+
+
+class EpochOfHardNegatives(TrainerCallback):
+    """Draws hard negatives anew each epoch."""
+
+    def __init__(self, hard_negatives: HardNegatives) -> None:
+        self.hard_negatives = hard_negatives
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Set the epoch whose negatives are drawn."""
+        self.hard_negatives.epoch = int(state.epoch or 0)
 
 
 class StudentTrainer(SentenceTransformerTrainer):
-    """Logs the mask's statistics beside the loss, and saves and loads checkpoints the way a run needs.
-
-    Args:
-        guided_loss: The loss, inside ``loss`` where that is a ``MatryoshkaLoss``.
-        arguments: The base class's own.
-    """
+    """Logs the statistics of ``guided_loss``'s mask, and saves and loads checkpoints the way a run needs."""
 
     def __init__(self, guided_loss: GuidedContrastiveLoss, **arguments: Any) -> None:  # noqa: ANN401
         super().__init__(**arguments)
@@ -95,13 +132,17 @@ def build_trainer(
     roles: dict[Role, str] = {role: student.prompts[role] or "" for role in ("query", "document")}
     by_column = {name: roles["query" if name == "anchor" else "document"] for name in columns.names}
     prompts = by_column if any(roles.values()) else None
-    collator = _collator(settings, student, columns, roles, prompts)
-    cached = isinstance(collator, CachedTokens)
-    rows = (
-        index.dataset_of(pair_ids[:SAMPLE], columns.negatives)
-        if cached
-        else _all_rows(index, pair_ids, columns.negatives)
-    )
+    collator = None  # the trainer's own
+    with main_process_first():
+        tokens = TokenCache.of(index, student, roles) if settings.token_cache else None
+        rows = index.dataset_of(pair_ids[:SAMPLE], columns.negatives) if tokens else index.to_dataset(columns.negatives)
+    if tokens:
+        collator = CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
+    elif columns.hard_negatives:
+        texts = Texts(index)
+        collator = HardNegativeTexts(preprocess_fn=student.preprocess, prompts=prompts, texts=texts, columns=columns)
+    if len(pair_ids) < len(rows):
+        rows = rows.select(pair_ids)
     dims = matryoshka_dims(student, settings.matryoshka)
     trainer = StudentTrainer(
         loss,
@@ -115,16 +156,9 @@ def build_trainer(
     )
     trainer.remove_callback(PrinterCallback)  # ProgressDisplay takes its place
     describe_data(student, rows, len(pair_ids), trainer.loss)  # type: ignore[arg-type]
-    if cached:  # the card has its sample of texts; from here on, pair ids are enough
+    if tokens:  # the card has its sample of texts; from here on, pair ids are enough
         trainer.train_dataset = Dataset.from_dict({"label": pair_ids})
     return trainer, loss
-
-
-def _all_rows(index: GuideIndex, pair_ids: np.ndarray, negatives: int) -> Dataset:
-    """The pairs with their texts, for a student that tokenizes them batch by batch."""
-    with main_process_first():
-        dataset = index.to_dataset(negatives)
-    return dataset if len(pair_ids) == len(dataset) else dataset.select(pair_ids)
 
 
 def _columns(
@@ -139,43 +173,20 @@ def _columns(
             where=f"--negatives {own}",
             fix=f"give {index.max_negatives} or less, or --hard-negatives",
         )
-    if not objective.mining.hard_negatives:
-        _refuse_no_negatives(objective, own)
-        return BatchColumns(index, own)
-    hard = HardNegatives(index, objective.mining, loss.judge, settings.seed, loss.reranker)
-    _refuse_no_negatives(objective, own or int(hard.counts[pair_ids].max()))
-    console.print(hard.summary(pair_ids), highlight=False)
-    if len(lacking := hard.lacking(pair_ids)) and is_main_process():
-        write_pairs(index, lacking, {"negatives_found": hard.counts[lacking]}, settings.out / FEW_NEGATIVES)
-        console.print(f"listed in {settings.out / FEW_NEGATIVES}", highlight=False)
-    return BatchColumns(index, own, hard)
-
-
-def _refuse_no_negatives(objective: LossSettings, most: int) -> None:
-    if objective.terms.margin_mse_weight and not most:
+    hard = None
+    if objective.mining.hard_negatives:
+        hard = HardNegatives(index, objective.mining, loss.judge, settings.seed, loss.reranker)
+        console.print(hard.summary(pair_ids), highlight=False)
+        if len(lacking := hard.lacking(pair_ids)) and is_main_process():
+            write_pairs(index, lacking, {"negatives_found": hard.counts[lacking]}, settings.out / FEW_NEGATIVES)
+            console.print(f"listed in {settings.out / FEW_NEGATIVES}", highlight=False)
+    if objective.terms.margin_mse_weight and not (own or (hard and hard.counts[pair_ids].any())):
         raise SettingsError(
             "MarginMSE learns from negatives of a pair, and there are none",
             where="--margin-mse-weight",
             fix="add --hard-negatives 2 and a judge that lets some pass, or build the index from pairs with negatives",
         )
-
-
-def _collator(
-    settings: TrainSettings,
-    student: SentenceTransformer,
-    columns: BatchColumns,
-    roles: dict[Role, str],
-    prompts: dict[str, str] | None,
-) -> CachedTokens | HardNegativeTexts | None:
-    """The collator of cached tokens or of hard negatives' texts; None where the trainer's own is enough."""
-    with main_process_first():
-        tokens = TokenCache.of(columns.index, student, roles) if settings.token_cache else None
-    if tokens:
-        return CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
-    if columns.hard_negatives is None:
-        return None
-    texts = Texts(columns.index)
-    return HardNegativeTexts(preprocess_fn=student.preprocess, prompts=prompts, texts=texts, columns=columns)
+    return BatchColumns(index, own, hard)
 
 
 def _arguments(
@@ -201,10 +212,10 @@ def _arguments(
         save_strategy="steps" if saving_steps else "no",
         save_steps=saving_steps or 500,
         load_best_model_at_end=bool(settings.eval_steps),
-        metric_for_best_model=f"eval_cosine_{PRIMARY_METRIC}" if settings.eval_steps else None,
-        greater_is_better=True if settings.eval_steps else None,
+        metric_for_best_model=f"eval_cosine_{PRIMARY_METRIC}",
+        greater_is_better=True,
         logging_steps=settings.logging_steps,
-        report_to=list(settings.report_to) or "none",
+        report_to=list(settings.report_to),
         seed=settings.seed,
         dataloader_drop_last=True,
         disable_tqdm=True,
@@ -219,15 +230,10 @@ def _arguments(
 
 def refuse_unknown_loggers(names: Sequence[str]) -> None:
     """Raise SettingsError where a logger is none of the trainer's, or cannot be loaded."""
-    for name in sorted(set(names) - {"all", "none"}):
-        if name not in INTEGRATION_TO_CALLBACK:
-            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
-            raise SettingsError(f"There is no logger {name!r}", where="--report-to", fix=f"give one of {known}")
+    for name in names:
         try:
-            INTEGRATION_TO_CALLBACK[name]()
+            for callback in get_reporting_integration_callbacks(name):
+                callback()
         except (ImportError, RuntimeError, ValueError) as error:
-            raise SettingsError(
-                f"{name} cannot be loaded: {error}",
-                where=f"--report-to {name}",
-                fix="install what is missing, or leave the logger out",
-            ) from error
+            what, fix = f"{name} cannot be loaded: {error}", "install what is missing, or give another logger"
+            raise SettingsError(what, where=f"--report-to {name}", fix=fix) from error

@@ -14,8 +14,7 @@ from ...shared.errors import SettingsError
 def sweep(file: Path, *, jobs: int = 1) -> CommandResult:
     """Train many students against one index, and rank them on held-out pairs.
 
-    Run the same command again after an interruption or a failure: finished runs are kept, the others resume from their
-    newest checkpoint. docs/COMMANDS.md describes the file.
+    The same command again keeps finished runs and resumes the others. docs/COMMANDS.md describes the file.
 
     Parameters
     ----------
@@ -26,7 +25,7 @@ def sweep(file: Path, *, jobs: int = 1) -> CommandResult:
     """
     from ...shared.guide_index.guide_index import GuideIndex
     from ...shared.storage.lock import folder_lock
-    from .leaderboard import as_table, ranked, write_chart, write_parquet
+    from .leaderboard import as_table, ranked, write_parquet
     from .runs import train_all
     from .sweep_file import read_sweep
 
@@ -37,21 +36,14 @@ def sweep(file: Path, *, jobs: int = 1) -> CommandResult:
     with folder_lock(shared.out):
         rows = ranked(train_all(runs, jobs), shared.metric)
         write_parquet(rows, shared.out / "leaderboard.parquet")
-        charted = write_chart(rows, shared.metric, shared.out / "leaderboard.html")
-    best = None if rows[0]["error"] else next(run for run in runs if run.name == rows[0]["run"])
-    # Into a folder of its own: in the run's own there is nothing left to do.
-    out = f"--out={shared.out}/{best.name}-again" if best else ""
-    again = shlex.join(["gistcache", "train", *best.words, out]) if best else ""
-    failed = {row["run"]: row["error"] for row in rows if row["error"] is not None}
-    figures = {
-        "out": str(shared.out),
-        "metric": shared.metric,
-        "runs": [{name: row[name] for name in ("run", "student", shared.metric, "seconds", "error")} for row in rows],
-        "best": best and {"run": best.name, "command": again},
-        "chart": charted,
-    }
-    chart = "leaderboard.html" if charted else "no chart without pip install 'gistcache[report]'"
-    lines = [f"{shared.out}: leaderboard.parquet, {chart}"]
-    lines += [f"to repeat the best run:\n  {again}"] if best else []
-    lines += [f"failed: {name}\n  {error}" for name, error in failed.items()]
-    return CommandResult(figures, (as_table(rows, shared.metric), *map(Text, lines)), 1 if failed else 0)
+    summary = [{name: row[name] for name in ("run", "student", shared.metric, "seconds", "error")} for row in rows]
+    lines, best = [f"{shared.out}: leaderboard.parquet"], None
+    if not rows[0]["error"]:
+        run = next(run for run in runs if run.name == rows[0]["run"])
+        # Into a folder of its own: in the run's own there is nothing left to do.
+        command = shlex.join(["gistcache", "train", *run.words, f"--out={run.settings.out}-again"])
+        best = {"run": run.name, "command": command}
+        lines.append(f"to repeat the best run:\n  {command}")
+    lines += [f"failed: {row['run']}\n  {row['error']}" for row in rows if row["error"]]
+    data = {"out": str(shared.out), "metric": shared.metric, "runs": summary, "best": best}
+    return CommandResult(data, (as_table(rows, shared.metric), *map(Text, lines)), int(bool(rows[-1]["error"])))

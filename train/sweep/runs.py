@@ -33,10 +33,7 @@ class Result(NamedTuple):
 
 
 def train_all(runs: Sequence[Run], jobs: int) -> list[Result]:
-    """Train every run that is not finished, ``jobs`` at a time; results are in the order of ``runs``.
-
-    Ctrl-C and SIGTERM stop the runs in progress, after they have written a checkpoint.
-    """
+    """Train every run that is not finished, ``jobs`` at a time; Ctrl-C and SIGTERM let them write a checkpoint."""
     results = {run.name: result for run in runs if (result := _finished(run))}
     queue = [run for run in runs if run.name not in results]
     active: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}  # by slot: a share of the threads, and a GPU
@@ -110,8 +107,8 @@ def _result(run: Run, code: int) -> Result:
     metrics, log = run.settings.out / METRICS, run.settings.out / SWEEP_LOG
     if code == 0 and metrics.is_file():
         return Result(run, parse_object(metrics, "trained model's metrics.json"))
-    how = (
-        f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code} before it had finished"
-    )
     end = "\n".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST_LINES:])
-    return Result(run, None, f"{(code >= 0 and end.rpartition('error: ')[2]) or how}\n  log: {log}")
+    reason = end.rpartition("error: ")[2] or f"ended with exit code {code} before it had finished"
+    if code < 0:
+        reason = f"ended by {signal.Signals(-code).name}"
+    return Result(run, None, f"{reason}\n  log: {log}")

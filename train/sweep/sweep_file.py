@@ -20,22 +20,20 @@ from ..settings import SweepSettings, TrainSettings
 Flags = dict[str, Any]
 Settings = TypeVar("Settings")
 
-NOT_OF_A_RUN = {"index", "eval-pairs", "out", "resume", "push-to-hub"}
+NOT_OF_A_RUN = {"index", "eval-pairs", "out", "resume"}
 LONGEST_NAME = 120
 
 
 class Run(NamedTuple):
-    """One run of a sweep.
+    """One run of a sweep: its flags of `gistcache train`, and the settings that they make with the run's folder."""
 
-    Attributes:
-        name: Name of its folder: the student, its own flags, and a hash of what determines the weights.
-        words: Flags of `gistcache train`, without --out.
-        settings: The settings that they make, with the run's folder.
-    """
-
-    name: str
     words: list[str]
     settings: TrainSettings
+
+    @property
+    def name(self) -> str:
+        """Name of its folder: the student, its own flags, and a hash of what determines the weights."""
+        return self.settings.out.name
 
 
 def read_sweep(path: Path) -> tuple[SweepSettings, list[Run]]:
@@ -51,9 +49,11 @@ def read_sweep(path: Path) -> tuple[SweepSettings, list[Run]]:
     for own in _points(file, path, shared.students):
         words = as_words(common | own)
         settings = _parse(TrainSettings, words, f"{path}: {', '.join(f'{key} = {own[key]}' for key in own)}")
-        digest = _digest(settings)
-        name = _folder_name(shared.out, own, digest)
-        runs.setdefault(digest, Run(name, words, replace(settings, out=shared.out / name)))
+        # What determines the weights; the run itself compares index, student and held-out pairs by content.
+        determining = json.dumps({"student": settings.student, **settings.determining()}, sort_keys=True, default=str)
+        digest = hashlib.sha256(determining.encode()).hexdigest()[:8]
+        out = shared.out / _folder_name(shared.out, own, digest)
+        runs.setdefault(digest, Run(words, replace(settings, out=out)))
     if not runs:
         raise SettingsError("There is nothing to train", where=f"{path} [sweep]", fix='give students = ["..."]')
     return shared, list(runs.values())
@@ -88,7 +88,7 @@ def _flags(file: dict[str, Any], table: str, path: Path) -> Flags:
         raise SettingsError(
             f"{common[0]} is no setting of single runs",
             where=f"{path} [{table}]",
-            fix="give index, eval-pairs, out and students in [sweep]; a sweep resumes by itself and uploads nothing",
+            fix="give index, eval-pairs, out and students in [sweep]; a sweep resumes by itself",
         )
     return flags
 
@@ -106,12 +106,6 @@ def _parse(kind: type[Settings], words: list[str], where: str) -> Settings:
         raise SettingsError(str(error).strip(), where=where, fix="see `gistcache train --help`") from error
     except SettingsError as error:
         raise SettingsError(error.what, where=f"{where}: {error.where}", fix=error.fix) from error
-
-
-def _digest(settings: TrainSettings) -> str:
-    """Eight hex digits of what determines the weights; the run itself checks index and held-out pairs."""
-    determining = {"student": settings.student, **settings.determining()}
-    return hashlib.sha256(json.dumps(determining, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _folder_name(out: Path, own: Flags, digest: str) -> str:
