@@ -21,11 +21,10 @@ from ...shared.evaluation.retrieval import RetrievalSet
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.hf_dataset import pair_rows
 from ...shared.guide_index.reranker_scores import RerankerScores
-from ...shared.guide_index.texts import Texts
 from ...shared.models.device import pick_device
 from ...shared.progress import console
 from ...shared.types import PRIMARY_METRIC, Role
-from ..batches.collators import BatchColumns, CachedTokens, HardNegativeTexts
+from ..batches.collators import BatchCollator, BatchColumns
 from ..batches.consistency import consistent_pairs, write_pairs
 from ..batches.hard_negatives import HardNegatives
 from ..batches.sampler import PlannedBatches
@@ -97,7 +96,7 @@ def build_trainer(
     by_column = {name: roles["query" if name == "anchor" else "document"] for name in columns.names}
     prompts = by_column if any(roles.values()) else None
     collator = _collator(settings, student, columns, roles, prompts)
-    cached = isinstance(collator, CachedTokens)
+    cached = collator.tokens is not None
     rows = (
         pair_rows(index, pair_ids[:SAMPLE], columns.negatives)
         if cached
@@ -167,16 +166,10 @@ def _collator(
     columns: BatchColumns,
     roles: dict[Role, str],
     prompts: dict[str, str] | None,
-) -> CachedTokens | HardNegativeTexts | None:
-    """The collator of cached tokens or of hard negatives' texts; None where the trainer's own is enough."""
+) -> BatchCollator:
     with main_process_first():
         tokens = TokenCache.of(columns.index, student, roles) if settings.token_cache else None
-    if tokens:
-        return CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
-    if columns.hard_negatives is None:
-        return None
-    texts = Texts(columns.index)
-    return HardNegativeTexts(preprocess_fn=student.preprocess, prompts=prompts, texts=texts, columns=columns)
+    return BatchCollator(preprocess_fn=student.preprocess, prompts=prompts, columns=columns, tokens=tokens)
 
 
 def _arguments(
