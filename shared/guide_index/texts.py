@@ -44,4 +44,4 @@ class Texts:
             for number in np.unique(numbers)
         ]
         places = np.argsort(np.argsort(numbers, kind="stable"))  # of each text among the chunks
-        return pa.concat_arrays(chunks).take(pa.array(places))
+        return pa.chunked_array(chunks, pa.large_string()).combine_chunks().take(pa.array(places))

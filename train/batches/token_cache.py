@@ -94,9 +94,11 @@ class TokenCache:
         for parent in (root.parent / f"{root.name}.tokens", Path(config.HF_DATASETS_CACHE) / "gistcache" / "tokens"):
             folder = parent / checksum(key)[:16]
             try:
-                if not _is_finished(folder, key):
+                if _fault(folder, key):
                     with folder_lock(folder, wait=True):
-                        if not _is_finished(folder, key):  # another process may have made it meanwhile
+                        if fault := _fault(folder, key):  # another process may have made it meanwhile
+                            if (folder / MANIFEST).exists():
+                                logger.warning("The token cache %s is made again: %s", folder, fault)
                             _make(index, student, prompts, folder, key)
                 return cls(folder, form)
             except OSError as error:
@@ -159,20 +161,16 @@ def _fingerprint(student: SentenceTransformer) -> str | None:
     return checksum({"type": type(tokenizer).__name__, "rules": rules, "truncation_side": side, **settings})
 
 
-def _is_finished(folder: Path, key: dict[str, Any]) -> bool:
-    """Whether there is an intact cache of this very key."""
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        return False
+def _fault(folder: Path, key: dict[str, Any]) -> str:
+    """Why a folder is no intact cache of this very key; empty where it is one."""
+    if not (folder / MANIFEST).is_file():
+        return "not finished"
     try:
-        content = read_checksummed(manifest, "token cache's manifest")
+        content = read_checksummed(folder / MANIFEST, "token cache's manifest")
         records = [FileRecord.from_json(record) for record in content["files"]]
-        faults = damage(folder, records) if content["key"] == key else ["manifest.json: of another tokenizer"]
     except IndexFaultError as error:
-        faults = [str(error)]
-    if faults:
-        logger.warning("The token cache %s is made again: %s", folder, "; ".join(faults))
-    return not faults
+        return str(error)
+    return "; ".join(damage(folder, records)) if content["key"] == key else "of another tokenizer"
 
 
 def _make(
