@@ -31,15 +31,7 @@ class Walks(NamedTuple):
     length: int
 
     def order(self, pairs: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Order pairs so that the pairs of a walk stand together.
-
-        Args:
-            pairs: (n,) rows of ``neighbors``; a walk goes to no others.
-            random: Chooses where walks begin, and the order of the walks.
-
-        Returns:
-            (n,) int64, a permutation of ``pairs``.
-        """
+        """Permute pairs (n,) so that the pairs of a walk stand together; walks go to no other pairs: (n,) int64."""
         unused = bytearray(len(self.neighbors))
         for pair in pairs.tolist():
             unused[pair] = True
@@ -68,11 +60,7 @@ class Walks(NamedTuple):
 
 
 def neighbor_pairs(index: GuideIndex, labels: np.ndarray) -> np.ndarray:
-    """Find for each pair the other pairs whose positive is a stored neighbour of its anchor.
-
-    Args:
-        index: An open index.
-        labels: (n,) pair ids, all different.
+    """Find for each of some pairs (n,), all different, the others whose positive is a stored neighbour of its anchor.
 
     Returns:
         (n, MAX_NEIGHBORS) int32 rows of ``labels``, closest first; -1 for none.

@@ -74,7 +74,7 @@ def look_up(
     negatives = np.concatenate([ids.negatives, hard_negatives], axis=1).T.ravel()
     roles = (ids.anchors, ids.positives, negatives)
     reranked = reranker.candidates(pair_ids, np.concatenate(roles[1:]), device) if reranker else None
-    return IndexedBatch(_texts(index, pair_ids, roles, device), _view(index, roles, device), reranked)
+    return IndexedBatch(_texts(index, pair_ids, roles, device), guide_view(index, roles, device), reranked)
 
 
 def _texts(index: GuideIndex, pair_ids: np.ndarray, roles: Sequence[np.ndarray], device: torch.device) -> BatchTexts:
@@ -86,8 +86,14 @@ def _texts(index: GuideIndex, pair_ids: np.ndarray, roles: Sequence[np.ndarray],
     return BatchTexts(*(torch.as_tensor(array, device=device) for array in arrays))
 
 
-def _view(index: GuideIndex, roles: Sequence[np.ndarray], device: torch.device) -> GuideView:
+def guide_view(index: GuideIndex, roles: Sequence[np.ndarray], device: torch.device | str) -> GuideView:
+    """Read what judges need of anchors, positives and candidates: text ids of any shape, -1 for none.
+
+    A missing text has the values of another, and is masked anyway.
+    """
+
     def read(rows: Callable[[np.ndarray], np.ndarray]) -> PairVectors:
-        return PairVectors(*(torch.as_tensor(rows(np.maximum(ids, 0)), device=device).float() for ids in roles))
+        values = [torch.as_tensor(rows(np.maximum(ids, 0).ravel()), device=device).float() for ids in roles]
+        return PairVectors(*(each.unflatten(0, ids.shape) for each, ids in zip(values, roles, strict=True)))
 
     return GuideView(read(index.vectors), read(index.density))
