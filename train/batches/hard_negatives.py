@@ -75,17 +75,14 @@ class HardNegatives:
             (B, H) int64 text ids, -1 where too few neighbours pass, and their (B, H) float32 scores.
         """
         ids, scores = np.asarray(self._ids[labels]), np.asarray(self._scores[labels])
-        keys = np.where(ids < 0, -np.inf, self._keys(labels, scores))
-        order = np.argsort(-keys, axis=1, kind="stable")[:, : self.settings.hard_negatives]
+        keys = scores
+        if self.settings.draw != "top":  # Gumbel top-k
+            randoms = (np.random.default_rng([self.seed, self.epoch, int(label)]) for label in labels)
+            keys = np.stack([random.gumbel(size=scores.shape[1]) for random in randoms])
+        if self.settings.draw == "weighted":
+            keys += scores / DRAW_TEMPERATURE
+        order = np.argsort(np.where(ids < 0, np.inf, -keys), axis=1, kind="stable")[:, : self.settings.hard_negatives]
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
-
-    def _keys(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """(B, M) a key for each neighbour; the greatest keys are drawn (Gumbel top-k, where drawing is random)."""
-        if self.settings.draw == "top":
-            return scores
-        randoms = (np.random.default_rng([self.seed, self.epoch, int(label)]) for label in labels)
-        noise = np.stack([random.gumbel(size=scores.shape[1]) for random in randoms])
-        return noise + (scores / DRAW_TEMPERATURE if self.settings.draw == "weighted" else 0.0)
 
     def lacking(self, labels: np.ndarray) -> np.ndarray:
         """Those of some pairs (B,) of which fewer neighbours pass than are requested."""

@@ -67,46 +67,34 @@ def mine_index(index: GuideIndex, settings: MineSettings) -> tuple[int, int]:
     return _write_rows(_n_tuple_rows(pairs, schema.names), schema, settings.out)
 
 
-def _mined_pairs(index: GuideIndex, hard: HardNegatives, scores: RerankerScores | None) -> Iterator[MinedPair]:
+def _mined_pairs(index: GuideIndex, hard: HardNegatives, reranked: RerankerScores | None) -> Iterator[MinedPair]:
     """Yield every pair in the order of ids."""
     texts = Texts(index)
     with step("mine", len(index), "pairs") as advance:
         for table in index.scores(["pair_id", "positive_score"]):
             for block in table.to_batches(max_chunksize=BLOCK_PAIRS):
                 labels, of_guide = (column.to_numpy() for column in block.columns)
-                yield from _block(index, texts, hard, labels, scores.positive_scores(labels) if scores else of_guide)
+                of_positives = reranked.positive_scores(labels) if reranked else of_guide
+                pairs, (ids, scores) = index.pairs(labels, 0), hard.draw(labels)
+                negatives = iter(texts.take(ids[ids >= 0]).to_pylist())
+                anchors, positives = (texts.take(role).to_pylist() for role in (pairs.anchors, pairs.positives))
+                columns = zip(pairs.anchors.tolist(), anchors, positives, of_positives.tolist(), strict=True)
+                for pair, present, own in zip(columns, ids >= 0, scores, strict=True):
+                    yield MinedPair(*pair, list(islice(negatives, int(present.sum()))), own[present].tolist())
                 advance(len(labels))
 
 
-def _block(
-    index: GuideIndex, texts: Texts, hard: HardNegatives, labels: np.ndarray, positive_scores: np.ndarray
-) -> Iterator[MinedPair]:
-    """Yield some pairs (b,), given the scores of their positives (b,)."""
-    pairs, (ids, scores) = index.pairs(labels, 0), hard.draw(labels)
-    present = ids >= 0
-    negatives = iter(texts.take(ids[present]).to_pylist())
-    anchors, positives = (texts.take(role).to_pylist() for role in (pairs.anchors, pairs.positives))
-    columns = zip(pairs.anchors.tolist(), anchors, positives, positive_scores.tolist(), strict=True)
-    for row, pair in enumerate(columns):
-        yield MinedPair(*pair, list(islice(negatives, int(present[row].sum()))), scores[row][present[row]].tolist())
-
-
 def _n_tuple_rows(pairs: Iterable[MinedPair], names: list[str]) -> Iterator[Row | None]:
-    """Form a row a pair, as ``mine_hard_negatives(output_format="n-tuple")`` of sentence-transformers does.
-
-    Yields:
-        None for a pair with fewer negatives: every row of that form has all columns.
-    """
+    """Form a row a pair, as sentence-transformers' trainers read them; None for a pair with fewer negatives."""
     for pair in pairs:
         row = (pair.anchor, pair.positive, *pair.negatives)
         yield dict(zip(names, row, strict=True)) if len(row) == len(names) else None
 
 
 def flag_embedding_rows(pairs: Iterable[MinedPair]) -> Iterator[Row | None]:
-    """Form a row an anchor, as FlagEmbedding's trainers read them; the pairs of an anchor stand together.
+    """Form a row an anchor, as FlagEmbedding's trainers read them; None for an anchor without a negative.
 
-    Yields:
-        None for an anchor without a negative: FlagEmbedding draws from each row's.
+    The pairs of an anchor must stand together.
     """
     for _, group in groupby(pairs, key=lambda pair: pair.anchor_id):
         of_anchor, negatives = list(group), {}

@@ -46,8 +46,7 @@ class TokenForm(NamedTuple):
     Attributes:
         names: Names of the tensors.
         constants: By role, the features that are no tensors (the prompt's length).
-        pad: Id that fills a row.
-        left: Whether rows are filled on the left.
+        pad: Id that fills a row, on the left where ``left``.
     """
 
     names: frozenset[str]
