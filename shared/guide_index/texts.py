@@ -43,4 +43,4 @@ class Texts:
         for number in np.unique(numbers).tolist():
             chunks.append(self._shard(number).take(pa.array(ids[numbers == number] - self._starts[number])))
         places = np.argsort(np.argsort(numbers, kind="stable"))  # of each text among the chunks
-        return pa.concat_arrays(chunks).take(pa.array(places))
+        return pa.chunked_array(chunks, pa.large_string()).combine_chunks().take(pa.array(places))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,7 @@ class BatchColumns:
     """The columns of a batch: anchor, positive, the pairs' own negatives, and this epoch's hard negatives.
 
     Attributes:
-        index: The guide index that names texts and pairs.
         negatives: How many columns of the pairs' own negatives there are.
-        hard_negatives: The hard negatives, or None.
     """
 
     index: GuideIndex
@@ -37,15 +36,12 @@ class BatchColumns:
         return ["anchor", "positive", *(f"negative_{k + 1}" for k in range(self.negatives + hard))]
 
     def of(self, labels: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Begin a collated batch, and look up its texts.
-
-        Args:
-            labels: (B,) pair ids.
+        """Begin the collated batch of pair ids (B,), and look up its texts.
 
         Returns:
-            The batch: ``label``, and with hard negatives a ``GuideBatch``, which the trainer hands to the loss among
-            the anchors' features. And text ids (B,) of each column; a missing negative has the pair's positive, which
-            the loss masks.
+            ``label``, and with hard negatives a ``GuideBatch``, which the trainer hands to the loss among the anchors'
+            features; and text ids (B,) of each column, where a missing negative is the pair's positive, see
+            ``PairIds.columns``.
         """
         ids = self.index.pairs(labels, self.negatives)
         batch: dict[str, Any] = {"label": torch.from_numpy(labels)}
@@ -57,35 +53,31 @@ class BatchColumns:
 
 
 @dataclass(kw_only=True)
-class CachedTokens(SentenceTransformerDataCollator):
-    """Reads a batch's tokens from the token cache by the rows' labels (pair ids)."""
+class BatchCollator(SentenceTransformerDataCollator):
+    """Collates rows by their labels (pair ids): tokens from the cache, or else texts that the base class tokenises.
 
-    tokens: TokenCache
+    Attributes:
+        columns: The columns of the batch.
+        tokens: The token cache; None tokenises the rows' own texts, and those of hard negatives, which are read here.
+    """
+
     columns: BatchColumns
+    tokens: TokenCache | None = None
+
+    @cached_property
+    def _texts(self) -> Texts:
+        return Texts(self.columns.index)
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        """Rows with a label -> the features of every column, named as the trainer expects them."""
-        batch, columns = self.columns.of(_labels(features))
+        """Rows -> the features of every column, named as the trainer expects them."""
+        batch, columns = self.columns.of(np.array([row["label"] for row in features], dtype=np.int64))
+        if self.tokens is None:
+            added = {
+                name: self._texts.take(ids).to_pylist() for name, ids in columns.items() if name not in features[0]
+            }
+            rows = [row | {name: texts[k] for name, texts in added.items()} for k, row in enumerate(features)]
+            return super().__call__(rows) | batch
         for column, ids in columns.items():
             tokens = self.tokens.features(ids, "query" if column == "anchor" else "document")
             batch |= {f"{column}_{name}": value for name, value in tokens.items()}
         return batch
-
-
-@dataclass(kw_only=True)
-class HardNegativeTexts(SentenceTransformerDataCollator):
-    """Adds the texts of hard negatives to a batch's rows before they are tokenised, for students without a cache."""
-
-    texts: Texts
-    columns: BatchColumns
-
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        """Rows with texts and label -> the features of every column, named as the trainer expects them."""
-        batch, columns = self.columns.of(_labels(features))
-        added = {name: self.texts.take(ids).to_pylist() for name, ids in columns.items() if name not in features[0]}
-        rows = [row | {name: texts[k] for name, texts in added.items()} for k, row in enumerate(features)]
-        return super().__call__(rows) | batch
-
-
-def _labels(features: list[dict[str, Any]]) -> np.ndarray:
-    return np.array([row["label"] for row in features], dtype=np.int64)

@@ -1,7 +1,7 @@
 """Consistency filtering: train only on pairs that the guide itself would have found.
 
 Dai et al. 2022 (Promptagator, arXiv 2209.11755, section 3.2): a pair stays when its positive is among the K documents
-closest to its anchor. The pairs that are left out are listed in a Parquet file for people.
+closest to its anchor.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def consistent_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarr
     Args:
         index: An open guide index.
         rank: K: a pair stays where fewer than K documents are closer to its anchor than its positive; None keeps all.
-        out: Folder for ``dropped.parquet``, which lists the others: pair_id, positive_rank (documents that are closer),
-            anchor, positive.
+        out: Folder for ``dropped.parquet``, which lists the others.
 
     Returns:
         (n,) int64 pair ids, ascending.
@@ -59,18 +58,9 @@ def consistent_pairs(index: GuideIndex, rank: int | None, out: Path) -> np.ndarr
 
 
 def write_pairs(index: GuideIndex, labels: np.ndarray, columns: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write some pairs with their texts as Parquet: pair_id, the given columns, anchor, positive.
-
-    Args:
-        index: An open guide index.
-        labels: (n,) pair ids.
-        columns: More columns (n,) by name.
-        path: The file; its folder is made.
-    """
+    """Write pairs (n,) with their texts as Parquet: pair_id, the given columns (n,), anchor, positive."""
     texts, ids = Texts(index), index.pairs(labels, 0)
-    anchors, positives = (
-        texts.take(role) if len(labels) else pa.array([], pa.large_string()) for role in (ids.anchors, ids.positives)
-    )
-    table = pa.table({"pair_id": labels, **columns, "anchor": anchors, "positive": positives})
+    of_pairs = {"anchor": texts.take(ids.anchors), "positive": texts.take(ids.positives)}
+    table = pa.table({"pair_id": labels, **columns, **of_pairs})
     with atomic_write(path) as partial:
         pq.write_table(table, partial)

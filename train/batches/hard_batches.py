@@ -8,7 +8,6 @@ size makes each batch one neighbourhood.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -31,15 +30,7 @@ class Walks(NamedTuple):
     length: int
 
     def order(self, pairs: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Order pairs so that the pairs of a walk stand together.
-
-        Args:
-            pairs: (n,) rows of ``neighbors``; a walk goes to no others.
-            random: Chooses where walks begin, and the order of the walks.
-
-        Returns:
-            (n,) int64, a permutation of ``pairs``.
-        """
+        """Permute pairs (n,) so that the pairs of a walk stand together; walks go to no other pairs: (n,) int64."""
         unused = bytearray(len(self.neighbors))
         for pair in pairs.tolist():
             unused[pair] = True
@@ -68,11 +59,7 @@ class Walks(NamedTuple):
 
 
 def neighbor_pairs(index: GuideIndex, labels: np.ndarray) -> np.ndarray:
-    """Find for each pair the other pairs whose positive is a stored neighbour of its anchor.
-
-    Args:
-        index: An open index.
-        labels: (n,) pair ids, all different.
+    """Find for each of some pairs (n,), all different, the others whose positive is a stored neighbour of its anchor.
 
     Returns:
         (n, MAX_NEIGHBORS) int32 rows of ``labels``, closest first; -1 for none.
@@ -81,7 +68,13 @@ def neighbor_pairs(index: GuideIndex, labels: np.ndarray) -> np.ndarray:
     positives, anchors = index.content_ids(ids.positives), index.content_ids(ids.anchors)
     documents, first_pair = np.unique(positives, return_index=True)
     neighbors = np.full((len(labels), MAX_NEIGHBORS), -1, dtype=np.int32)
-    for rows, contents in _stored_neighbors(index, labels):
+    order, width = np.argsort(labels), int(index.manifest.request.settings["neighbors"])
+    ordered = labels[order]
+    for table in index.scores(["pair_id", "neighbor_ids"]):
+        pairs = table["pair_id"].to_numpy()
+        rows = order[slice(*np.searchsorted(ordered, [pairs[0], pairs[-1] + 1]))]
+        stored = table["neighbor_ids"].take(np.searchsorted(pairs, labels[rows]))
+        contents = index.content_ids(padded(stored, width, -1, np.int64))
         place = np.minimum(np.searchsorted(documents, contents), len(documents) - 1)
         other = first_pair[place]
         usable = (documents[place] == contents) & (contents != positives[rows, None])
@@ -89,14 +82,3 @@ def neighbor_pairs(index: GuideIndex, labels: np.ndarray) -> np.ndarray:
         closest = np.argsort(~usable, axis=1, kind="stable")[:, :MAX_NEIGHBORS]
         neighbors[rows, : closest.shape[1]] = np.take_along_axis(np.where(usable, other, -1), closest, axis=1)
     return neighbors
-
-
-def _stored_neighbors(index: GuideIndex, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield by shard rows of ``labels`` and content ids of their stored neighbours, closest first, -1 for none."""
-    order, width = np.argsort(labels), int(index.manifest.request.settings["neighbors"])
-    ordered = labels[order]
-    for table in index.scores(["pair_id", "neighbor_ids"]):
-        pairs = table["pair_id"].to_numpy()
-        here = slice(*np.searchsorted(ordered, [pairs[0], pairs[-1] + 1]))
-        places = np.searchsorted(pairs, ordered[here])
-        yield order[here], index.content_ids(padded(table["neighbor_ids"].take(places), width, -1, np.int64))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
-from ...shared.candidates import PairVectors
 from ...shared.errors import SettingsError
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.memory_map import temporary_array
 from ...shared.guide_index.ragged import padded
-from ..loss.judges import GuideView, Judge, PositiveJudge, excess_of_candidates
+from ..loss.guide_lookup import guide_view
+from ..loss.judges import Judge, PositiveJudge, excess_of_candidates
 from ..loss.reranker_judge import RerankerJudge
 from ..settings import HardNegativeSettings
 
@@ -29,11 +28,11 @@ class HardNegatives:
         settings: Which neighbours become hard negatives, and how many.
         judge: Decides which neighbours are false negatives; with None, all pass that are no known positives.
         seed: Of the drawing.
-        reranker: A reranker's judge, which then orders the neighbours and decides in the judge's place.
+        reranker: Orders the neighbours, and decides in the judge's place.
 
     Attributes:
         counts: (pairs,) int32 how many neighbours of each pair pass.
-        epoch: The epoch whose negatives are drawn, counted from 0.
+        epoch: The epoch whose negatives are drawn, counted from 0; to be set.
 
     Raises:
         SettingsError: The index stores fewer neighbours than are requested.
@@ -70,28 +69,20 @@ class HardNegatives:
             self._scores[labels] = np.take_along_axis(scores, order, axis=1)
 
     def draw(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Draw this epoch's negatives of pairs.
-
-        They follow from seed, epoch and pair id alone, however batches and processes are divided.
-
-        Args:
-            labels: (B,) pair ids.
+        """Draw this epoch's negatives of pairs (B,), which follow from seed, epoch and pair id alone.
 
         Returns:
             (B, H) int64 text ids, -1 where too few neighbours pass, and their (B, H) float32 scores.
         """
         ids, scores = np.asarray(self._ids[labels]), np.asarray(self._scores[labels])
-        keys = np.where(ids < 0, -np.inf, self._keys(labels, scores))
-        order = np.argsort(-keys, axis=1, kind="stable")[:, : self.settings.hard_negatives]
+        keys = scores
+        if self.settings.draw != "top":  # Gumbel top-k
+            randoms = (np.random.default_rng([self.seed, self.epoch, int(label)]) for label in labels)
+            keys = np.stack([random.gumbel(size=scores.shape[1]) for random in randoms])
+        if self.settings.draw == "weighted":
+            keys += scores / DRAW_TEMPERATURE
+        order = np.argsort(np.where(ids < 0, np.inf, -keys), axis=1, kind="stable")[:, : self.settings.hard_negatives]
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
-
-    def _keys(self, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """(B, M) a key for each neighbour; the greatest keys are drawn (Gumbel top-k, where drawing is random)."""
-        if self.settings.draw == "top":
-            return scores
-        randoms = (np.random.default_rng([self.seed, self.epoch, int(label)]) for label in labels)
-        noise = np.stack([random.gumbel(size=scores.shape[1]) for random in randoms])
-        return noise + (scores / DRAW_TEMPERATURE if self.settings.draw == "weighted" else 0.0)
 
     def lacking(self, labels: np.ndarray) -> np.ndarray:
         """Those of some pairs (B,) of which fewer neighbours pass than are requested."""
@@ -127,18 +118,7 @@ class HardNegatives:
         if self._reranker:
             passing &= scores <= self._reranker.thresholds(labels)[:, None]
         elif self._judge is not None:
-            passing &= excess_of_candidates(self._judge, self._guide_view(labels, ids)).numpy() <= 0
+            pairs = self.index.pairs(labels, 0)
+            view = guide_view(self.index, (pairs.anchors[:, None], pairs.positives[:, None], ids), "cpu")
+            passing &= excess_of_candidates(self._judge, view).numpy() <= 0
         return passing
-
-    def _guide_view(self, labels: np.ndarray, ids: np.ndarray) -> GuideView:
-        """Vectors and density of pairs (b,) and their neighbours (b, M), as ``excess_of_candidates`` takes them."""
-        pairs = self.index.pairs(labels, 0)
-        roles = (pairs.anchors[:, None], pairs.positives[:, None], np.maximum(ids, 0))
-
-        def read(role: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-            flat = role.ravel()
-            vectors = torch.from_numpy(self.index.vectors(flat).astype(np.float32)).reshape(*role.shape, -1)
-            return vectors, torch.from_numpy(self.index.density(flat)).reshape(role.shape)
-
-        vectors, density = zip(*map(read, roles), strict=True)
-        return GuideView(PairVectors(*vectors), PairVectors(*density))

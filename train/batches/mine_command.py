@@ -19,7 +19,11 @@ def mine(index: str, *, settings: MineSettings) -> CommandResult:
     from ...shared.guide_index.guide_index import GuideIndex  # loading this and torch takes seconds
     from .mine import mine_index
 
-    mined = mine_index(GuideIndex.open(index), settings)
-    tail = f"; {mined.left_out:,} {mined.reason} and are left out" if mined.left_out else ""
-    figures = {"out": str(settings.out), "rows": mined.rows, "left_out": mined.left_out}
-    return CommandResult(figures, (Text(f"{settings.out}: {mined.rows:,} rows{tail}"),))
+    rows, left_out = mine_index(GuideIndex.open(index), settings)
+    few = {
+        "n-tuple": f"pairs have fewer than {settings.mining.hard_negatives} negatives",
+        "flagembedding": "anchors have no negative",
+    }
+    tail = f"; {left_out:,} {few[settings.format]} and are left out" if left_out else ""
+    figures = {"out": str(settings.out), "rows": rows, "left_out": left_out}
+    return CommandResult(figures, (Text(f"{settings.out}: {rows:,} rows{tail}"),))

@@ -7,6 +7,7 @@ pairs are dealt in blocks, one after the other, so that only their ids grow with
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,6 @@ class PlanSettings:
     """What determines a batch plan, besides the pairs and the epoch.
 
     Attributes:
-        batch_size: Pairs a batch.
-        seed: Of the whole run.
         negatives: How many of each pair's own negatives take part.
         hardness: Pairs that each pair brings along from its anchor's neighbours; 0 for random batches.
         block_pairs: Pairs that are dealt together.
@@ -44,11 +43,7 @@ class PlanSettings:
         """The rows of one block of an epoch; together the blocks hold each row once.
 
         Rows are permuted by ``row * stride + shift`` modulo their number, which needs no memory for the other blocks.
-
-        Args:
-            pairs: Rows in all, below 3 * 10**9 (products stay within 63 bits).
-            epoch: Counted from 0.
-            block: Counted from 0.
+        There may be up to 3 * 10**9 (products stay within 63 bits). Epoch and block are counted from 0.
 
         Returns:
             (n,) int64 rows, ascending.
@@ -64,18 +59,7 @@ class PlanSettings:
 def plan_of_index(
     index: GuideIndex, labels: np.ndarray, settings: PlanSettings, epoch: int = 0, block: int = 0
 ) -> np.ndarray:
-    """Deal pairs of an index into batches.
-
-    Args:
-        index: An open index.
-        labels: (n,) pair ids of one block.
-        settings: What determines the plan.
-        epoch: Counted from 0.
-        block: Which block of the epoch's pairs these are, from 0.
-
-    Returns:
-        (batches, batch_size) int64 rows of ``labels``.
-    """
+    """Deal the pairs (n,) of one block of an epoch into batches: (batches, batch_size) int64 rows of ``labels``."""
     ids = index.pairs(labels, settings.negatives)
     texts = index.content_ids(np.column_stack([ids.positives, ids.anchors, ids.negatives]))
     walks = Walks(neighbor_pairs(index, labels), 1 + settings.hardness) if settings.hardness and len(labels) else None
@@ -95,8 +79,8 @@ def batch_plan(
         texts: (pairs, T) int64 content ids: positive, anchor, negatives; -1 for none.
         tasks: (pairs,) number of each pair's task.
         batch_size: Pairs a batch.
-        random: Determines the plan.
-        walks: For hard batches, how to walk from pair to pair; None for random batches.
+        random: Determines the plan, with the other arguments.
+        walks: Make hard batches; None for random ones.
 
     Returns:
         (batches, batch_size) int64 rows of ``texts``; tasks come in proportion to their size.
@@ -109,7 +93,6 @@ def batch_plan(
 def _deal(
     texts: np.ndarray, pairs: np.ndarray, size: int, random: np.random.Generator, walks: Walks | None
 ) -> np.ndarray:
-    """Full batches of one task's pairs."""
     pairs = _cap_frequent(texts, random.permutation(pairs), size)
     batches = len(pairs) // size
     if batches == 0:
@@ -118,7 +101,7 @@ def _deal(
     full, spare = order[: batches * size], order[batches * size :]
     plan = full.reshape(batches, size).copy() if walks else full.reshape(size, batches).T.copy()
     clashing = _repair(texts, plan, random)
-    return _fill(texts, plan, clashing, spare)
+    return _fill(texts, plan, clashing, spare) if clashing.any() else plan
 
 
 def _by_positive(texts: np.ndarray, pairs: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -144,55 +127,49 @@ def _cap_frequent(texts: np.ndarray, pairs: np.ndarray, size: int) -> np.ndarray
 def _clashes(texts: np.ndarray, plan: np.ndarray) -> np.ndarray:
     """(batches, size) whether a pair shares a text with an earlier pair of its batch."""
     text = texts[plan.ravel()]
-    pair = np.repeat(np.arange(plan.size), text.shape[1])[text.ravel() >= 0]
-    text = text[text >= 0]
-    batch = pair // plan.shape[1]
-    order = np.lexsort((pair, text, batch))
-    pair, text, batch = pair[order], text[order], batch[order]
-    again = (text[1:] == text[:-1]) & (batch[1:] == batch[:-1]) & (pair[1:] != pair[:-1])
+    pair, column = np.nonzero(text >= 0)
+    of_batch = text[pair, column] * len(plan) + pair // plan.shape[1]
+    order = np.argsort(of_batch, kind="stable")
+    pair, of_batch = pair[order], of_batch[order]
     clashing = np.zeros(plan.size, dtype=bool)
-    clashing[pair[1:][again]] = True
+    clashing[pair[1:][(of_batch[1:] == of_batch[:-1]) & (pair[1:] != pair[:-1])]] = True
     return clashing.reshape(plan.shape)
 
 
 def _repair(texts: np.ndarray, plan: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Swap clashing pairs with random ones, in place, until none clashes or rounds run out; returns what clashes."""
-    flat = plan.ravel()
-    clashing = _clashes(texts, plan)
+    flat, clashing = plan.ravel(), _clashes(texts, plan)
     for _ in range(REPAIR_ROUNDS):
-        count = int(clashing.sum())
-        if count == 0 or len(plan) == 1:
+        from_ = np.flatnonzero(clashing)
+        if len(from_) == 0 or len(plan) == 1:
             break
-        from_ = np.flatnonzero(clashing.ravel())
-        to = random.choice(flat.size, size=count, replace=False)
+        to = random.choice(flat.size, size=len(from_), replace=False)
         free = ~np.isin(to, from_)
         from_, to = from_[free], to[free]
         flat[from_], flat[to] = flat[to], flat[from_]
-        clashing = _clashes(texts, plan)
+        changed = np.unique(np.concatenate([from_, to]) // plan.shape[1])
+        clashing[changed] = _clashes(texts, plan[changed])
     return clashing
 
 
 def _fill(texts: np.ndarray, plan: np.ndarray, clashing: np.ndarray, spare: np.ndarray) -> np.ndarray:
     """Replace pairs that still clash by spare ones, or by those of the last batches, which are then given up."""
-    if not clashing.any():
-        return plan
-    batches = [list(row[~bad]) for row, bad in zip(plan, clashing, strict=True)]
-    batches.sort(key=len, reverse=True)
-    pool = [*spare, *plan[clashing]]
-    size, full = plan.shape[1], []
+    batches = deque(sorted((row[~bad].tolist() for row, bad in zip(plan, clashing, strict=True)), key=len))
+    pool, size, full = deque([*spare, *plan[clashing]]), plan.shape[1], []
     while batches:
-        batch = batches.pop(0)
+        batch, unfit = batches.pop(), []
         present = set(texts[batch].ravel().tolist()) - {-1}
-        while len(batch) < size:
-            fitting = next((k for k, pair in enumerate(pool) if present.isdisjoint(texts[pair].tolist())), None)
-            if fitting is None:
-                if not batches:
-                    break
-                pool.extend(batches.pop())
-                continue
-            pair = pool.pop(fitting)
-            batch.append(pair)
-            present |= set(texts[pair].tolist()) - {-1}
+        while len(batch) < size and (pool or batches):
+            if not pool:
+                pool.extend(batches.popleft())
+            pair = pool.popleft()
+            own = set(texts[pair].tolist()) - {-1}
+            if present.isdisjoint(own):
+                batch.append(pair)
+                present |= own
+            else:
+                unfit.append(pair)  # behind the others, so that not every batch begins with it
+        pool.extend(unfit)
         if len(batch) == size:
             full.append(batch)
     return np.array(full, dtype=np.int64).reshape(-1, size)

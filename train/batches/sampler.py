@@ -23,9 +23,8 @@ Indexes = GuideIndex | Mapping[str, GuideIndex]
 class PlannedBatches(DefaultBatchSampler):
     """The batch plan as a batch sampler; give ``PlannedBatches.of(index)`` as ``args.batch_sampler``.
 
-    The seed alone determines the batches, and skipping batches on resume reads no text. Every epoch is as long as the
-    first, which is counted by dealing it once, because the trainer counts on that. Where texts clash, another epoch may
-    fill more batches, which are left out, or fewer, and then the first epoch's batches fill it up.
+    The trainer needs epochs of one length, that of the first, which is dealt once to be counted. Where texts clash,
+    another epoch may fill more batches, which are left out, or fewer, and then the first epoch's batches fill it up.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class PlannedBatches(DefaultBatchSampler):
         Args:
             index: The guide index; for a trainer of several data sets, the index of each by the data set's name.
             negatives: How many negatives of each pair take part; default: the negative columns of the data set.
-            block: Pairs dealt together; it is part of what determines the plan.
+            block: Pairs dealt together.
             hardness: Pairs that each pair brings along from its anchor's neighbours; 0 for random batches.
         """
         return partial(PlannedBatches, index=index, negatives=negatives, block=block, hardness=hardness)

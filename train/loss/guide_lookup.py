@@ -71,18 +71,29 @@ def look_up(
         IndexFaultError: A pair id is outside the index.
     """
     ids = index.pairs(pair_ids, own_negatives)
-    roles = (ids.anchors, ids.positives, np.concatenate([ids.negatives, hard_negatives], axis=1).T.ravel())
+    negatives = np.concatenate([ids.negatives, hard_negatives], axis=1).T.ravel()
+    roles = (ids.anchors, ids.positives, negatives)
+    reranked = reranker.candidates(pair_ids, np.concatenate(roles[1:]), device) if reranker else None
+    return IndexedBatch(_texts(index, pair_ids, roles, device), guide_view(index, roles, device), reranked)
+
+
+def _texts(index: GuideIndex, pair_ids: np.ndarray, roles: Sequence[np.ndarray], device: torch.device) -> BatchTexts:
     anchors, positives, negatives = map(index.content_ids, roles)
     repeated = np.ones(len(negatives), dtype=bool)
     repeated[np.unique(negatives, return_index=True)[1]] = False
     repeated |= np.isin(negatives, positives)
     texts = (anchors, positives, negatives, repeated, *index.known_positives(pair_ids))
+    return BatchTexts(*(torch.as_tensor(array, device=device) for array in texts))
 
-    def of_guide(rows: Callable[[np.ndarray], np.ndarray]) -> PairVectors:
-        return PairVectors(*(torch.as_tensor(rows(np.maximum(role, 0)), device=device).float() for role in roles))
 
-    return IndexedBatch(
-        BatchTexts(*(torch.as_tensor(array, device=device) for array in texts)),
-        GuideView(of_guide(index.vectors), of_guide(index.density)),
-        reranker.candidates(pair_ids, np.concatenate(roles[1:]), device) if reranker else None,
-    )
+def guide_view(index: GuideIndex, roles: Sequence[np.ndarray], device: torch.device | str) -> GuideView:
+    """Read what judges need of anchors, positives and candidates: text ids of any shape, -1 for none.
+
+    A missing text has the values of another, and is masked anyway.
+    """
+
+    def read(rows: Callable[[np.ndarray], np.ndarray]) -> PairVectors:
+        values = [torch.as_tensor(rows(np.maximum(ids, 0).ravel()), device=device).float() for ids in roles]
+        return PairVectors(*(each.unflatten(0, ids.shape) for each, ids in zip(values, roles, strict=True)))
+
+    return GuideView(read(index.vectors), read(index.density))

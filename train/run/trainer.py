@@ -21,11 +21,10 @@ from ...shared.errors import SettingsError
 from ...shared.evaluation.retrieval import RetrievalSet
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.reranker_scores import RerankerScores
-from ...shared.guide_index.texts import Texts
 from ...shared.models.device import pick_device
 from ...shared.progress import AdvanceWithNote, console, step
 from ...shared.types import PRIMARY_METRIC, Role
-from ..batches.collators import BatchColumns, CachedTokens, HardNegativeTexts
+from ..batches.collators import BatchCollator, BatchColumns
 from ..batches.consistency import consistent_pairs, write_pairs
 from ..batches.hard_negatives import HardNegatives
 from ..batches.sampler import PlannedBatches
@@ -132,15 +131,9 @@ def build_trainer(
     roles: dict[Role, str] = {role: student.prompts[role] or "" for role in ("query", "document")}
     by_column = {name: roles["query" if name == "anchor" else "document"] for name in columns.names}
     prompts = by_column if any(roles.values()) else None
-    collator = None  # the trainer's own
     with main_process_first():
         tokens = TokenCache.of(index, student, roles) if settings.token_cache else None
         rows = index.dataset_of(pair_ids[:SAMPLE], columns.negatives) if tokens else index.to_dataset(columns.negatives)
-    if tokens:
-        collator = CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
-    elif columns.hard_negatives:
-        texts = Texts(index)
-        collator = HardNegativeTexts(preprocess_fn=student.preprocess, prompts=prompts, texts=texts, columns=columns)
     if len(pair_ids) < len(rows):
         rows = rows.select(pair_ids)
     dims = matryoshka_dims(student, settings.matryoshka)
@@ -149,7 +142,7 @@ def build_trainer(
         model=student,
         args=_arguments(settings, index, columns, prompts),
         train_dataset=rows,
-        data_collator=collator,
+        data_collator=BatchCollator(preprocess_fn=student.preprocess, prompts=prompts, columns=columns, tokens=tokens),
         loss=MatryoshkaLoss(student, loss, dims) if dims else loss,
         evaluator=held_out.evaluator() if held_out and settings.eval_steps else None,
         callbacks=[EpochOfHardNegatives(columns.hard_negatives)] if columns.hard_negatives else None,

@@ -11,7 +11,7 @@ from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.texts import Texts
 from gistcache.shared.models.load import load_model
 from gistcache.train import GuidedContrastiveLoss
-from gistcache.train.batches.collators import BatchColumns, CachedTokens, HardNegativeTexts
+from gistcache.train.batches.collators import BatchCollator, BatchColumns
 from gistcache.train.batches.hard_negatives import HardNegatives
 from gistcache.train.batches.token_cache import TokenCache
 from gistcache.train.loss.judges import NeighborhoodJudge, PositiveJudge
@@ -128,7 +128,7 @@ def test_the_loss_takes_them_as_the_peer_takes_negatives_of_the_data(index, stud
     assert len(labels) >= 6
     tokens = TokenCache.of(index, student, {"query": "", "document": ""})
     columns = BatchColumns(index, 1, hard)
-    collator = CachedTokens(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
+    collator = BatchCollator(preprocess_fn=student.preprocess, tokens=tokens, columns=columns)
     batch = collator([{"label": label} for label in labels])
     label, guide_batch = batch.pop("label"), batch.pop("anchor_guide_batch")
     assert label.tolist() == labels
@@ -146,7 +146,7 @@ def test_the_loss_takes_them_as_the_peer_takes_negatives_of_the_data(index, stud
     features[0]["guide_batch"] = guide_batch
     assert ours(features, label) == ours(features, label)  # MatryoshkaLoss gives the same features once a dimension
     assert ours(features, label).item() == pytest.approx(peer(theirs, labels=None).item(), rel=1e-5)
-    texts = HardNegativeTexts(preprocess_fn=student.preprocess, texts=Texts(index), columns=columns)
+    texts = BatchCollator(preprocess_fn=student.preprocess, columns=columns)
     untokenised = texts([rows[each] for each in labels])
     assert torch.equal(untokenised["label"], label)
     assert torch.equal(untokenised["anchor_guide_batch"].hard_negatives, guide_batch.hard_negatives)

@@ -16,8 +16,8 @@ from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.guide_index.texts import Texts
 from gistcache.train.batches.collators import BatchColumns
 from gistcache.train.batches.hard_negatives import HardNegatives
-from gistcache.train.batches.mine import mine_index
-from gistcache.train.batches.mined_files import MinedPair, flag_embedding_rows
+from gistcache.train.batches.mine import MinedPair, flag_embedding_rows, mine_index
+from gistcache.train.batches.mine_command import mine
 from gistcache.train.loss.judges import PositiveJudge
 from gistcache.train.run import run
 from gistcache.train.settings import HardNegativeSettings, JudgeSettings, LossSettings, MineSettings, TrainSettings
@@ -61,11 +61,14 @@ def read_back(path):
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
 def test_n_tuples_hold_what_training_draws(tmp_path, index, suffix):
     out = tmp_path / f"mined.{suffix}"
-    mined = mine_index(index, MineSettings(out=out, mining=MINING, judging=JUDGING, seed=5, epoch=2))
+    settings = MineSettings(out=out, mining=MINING, judging=JUDGING, seed=5, epoch=2)
+    result = mine(str(index.layout.root), settings=settings)
     expected = [row for row in negatives_of_training(index, 5, 2) if len(row[2]) == 3]
-    assert 0 < mined.rows == len(expected) < len(index)
+    lacking = len(index) - len(expected)
+    assert 0 < lacking < len(index)
+    assert result.data == {"out": str(out), "rows": len(expected), "left_out": lacking}
+    assert f"{lacking} pairs have fewer than 3 negatives and are left out" in str(result.text[0])
     assert read_back(out) == expected
-    assert mined[1:] == (len(index) - mined.rows, "pairs have fewer than 3 negatives")
     names = pq.read_schema(out).names if suffix == "parquet" else list(json.loads(out.read_text().splitlines()[0]))
     assert names == ["anchor", "positive", "negative_1", "negative_2", "negative_3"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import load_model
 from gistcache.shared.storage.lock import folder_lock
-from gistcache.train.batches.collators import BatchColumns, CachedTokens
+from gistcache.train.batches.collators import BatchCollator, BatchColumns
 from gistcache.train.batches.token_cache import TokenCache
 from gistcache.train.run.run import train_student
 from gistcache.train.settings import TrainSettings
@@ -44,7 +45,7 @@ def test_features_are_the_students_own(index, student_folder, kind, prompts):
     cache = TokenCache.of(index, student, prompts)
     rows = index.to_dataset()
     labels = np.array([3, 117, 60, 3, 0])
-    batch = CachedTokens(preprocess_fn=student.preprocess, tokens=cache, columns=BatchColumns(index, 2))(
+    batch = BatchCollator(preprocess_fn=student.preprocess, tokens=cache, columns=BatchColumns(index, 2))(
         [{"label": label} for label in labels]
     )
     assert batch.pop("label").tolist() == labels.tolist()
@@ -86,21 +87,36 @@ def test_what_would_change_the_tokens_makes_another_cache(index, student_folder)
 def test_a_damaged_or_unfinished_cache_is_made_again(index, student_folder):
     student = load_model(student_folder)
     whole = TokenCache.of(index, student, NO_PROMPTS)
-    expected = {path.name: path.read_bytes() for path in whole.folder.glob("*.npy")}
-    assert len(expected) > 4
-    (whole.folder / "ids-00001.npy").write_bytes(b"short")
-    (whole.folder / "offsets-00000.npy").unlink()
+    expected = {path.name: path.read_bytes() for path in whole.folder.iterdir() if path.name != "holder.json"}
+    assert {"ids.int32", "offsets.npy", "manifest.json"} < expected.keys()
+    (whole.folder / "ids.int32").write_bytes(b"short")
+    (whole.folder / "offsets.npy").unlink()
     TokenCache.of(index, student, NO_PROMPTS)
-    assert {path.name: path.read_bytes() for path in whole.folder.glob("*.npy")} == expected
+    (whole.folder / "manifest.json").unlink()
+    TokenCache.of(index, student, NO_PROMPTS)
+    assert {path.name: path.read_bytes() for path in whole.folder.iterdir() if path.name != "holder.json"} == expected
 
 
-def test_a_cache_that_another_process_is_making_is_not_waited_for(index, student_folder, caplog):
+def test_a_cache_that_another_process_is_making_is_waited_for(index, student_folder, monkeypatch):
     student = load_model(student_folder)
     folder = TokenCache.of(index, student, NO_PROMPTS).folder
-    (folder / "manifest.json").unlink()
-    with folder_lock(folder):
-        assert TokenCache.of(index, student, NO_PROMPTS) is None
-    assert "not cached" in caplog.text
+    (folder / "manifest.json").rename(folder / "later")
+    monkeypatch.setattr("gistcache.train.batches.token_cache._make", lambda *_: pytest.fail("the other has made it"))
+    with ThreadPoolExecutor(1) as pool:
+        with folder_lock(folder):
+            waiting = pool.submit(TokenCache.of, index, student, NO_PROMPTS)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.3)
+            (folder / "later").rename(folder / "manifest.json")
+        assert waiting.result(timeout=20).folder == folder
+
+
+def test_where_no_folder_can_be_written_texts_are_tokenised_batch_by_batch(index, student_folder, caplog, monkeypatch):
+    for parent in (index.layout.root.with_name("index.tokens"), index.layout.root.with_name("gistcache")):
+        parent.write_text("a file where the folder would be")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", index.layout.root.parent)
+    assert TokenCache.of(index, load_model(student_folder), NO_PROMPTS) is None
+    assert caplog.text.count("cannot be cached") == 2
 
 
 def test_training_is_the_same_with_and_without(index, student_folder, tmp_path):
