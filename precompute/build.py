@@ -32,9 +32,8 @@ from .output.store import Store
 from .run.local import engine_of
 from .run.ray import load_ray
 from .search.density import measure_density
-from .search.faiss_files import build_faiss_files
-from .search.neighbors import GuideVectors, document_shards
-from .search.pair_scores import outside_top, score_pairs
+from .search.faiss_index import build_faiss_files
+from .search.neighbors import GuideVectors, score_pairs
 from .settings import NOT_FOR, IndexSettings, with_overrides
 from .summary import write_summary
 
@@ -163,18 +162,16 @@ def _write_shards(
     if held_out:
         with timings.measure("evaluate guide"):
             measured["guide"] = held_out.evaluate(AsModel(guide))
-    vectors = GuideVectors(
-        MappedVectors(shards.rows("vectors")), shards.rows("contents", (CONTENT_COLUMNS,), np.int64), corpus.queries
-    )
-    documents = document_shards(corpus.queries, corpus.texts.height, settings.document_shard_rows)
+    contents = shards.rows("contents", (CONTENT_COLUMNS,), np.int64)
+    vectors = GuideVectors(MappedVectors(shards.rows("vectors")), contents)
     exact = corpus.documents <= settings.exact_limit
     with timings.measure("density"):
         measured["density"] = measure_density(shards, vectors, corpus, settings)
     with timings.measure("FAISS index"):
-        measured["search"] = build_faiss_files(shards, vectors, documents, settings, exact=exact)
+        measured["search"] = build_faiss_files(shards, vectors.vectors, corpus.queries, settings, exact=exact)
     with timings.measure("scores"):
-        score_pairs(shards, vectors, documents, settings, exact=exact)
-    return measured | {"outside_top_10": outside_top(shards)}
+        measured["outside_top_10"] = score_pairs(shards, vectors, corpus.queries, settings, exact=exact)
+    return measured
 
 
 def _write_corpus(shards: Shards, corpus: Corpus, settings: IndexSettings) -> None:
