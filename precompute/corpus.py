@@ -20,10 +20,11 @@ import pyarrow as pa
 
 from ..shared.data.pairs import Pair, Reject
 from ..shared.errors import InputError
-from ..shared.guide_index.layout import LOOKUP, PAIRS, REJECTED, TEXTS
+from ..shared.guide_index.layout import LOOKUP, REJECTED, SCHEMAS, ShardKind
 from ..shared.progress import step
 from .text_hash import hash_text
 
+CORPUS_KINDS: tuple[ShardKind, ...] = ("texts", "pairs", "contents", "lookup", "negatives")
 CHUNK_PAIRS = 65_536
 PAIR_COLUMNS = {"anchor": pl.String, "positive": pl.String, "negatives": pl.List(pl.String), "task": pl.String}
 
@@ -52,26 +53,23 @@ class Corpus:
         """The number of documents."""
         return self.texts.height - self.queries
 
-    def text_shards(self, rows: int) -> Iterator[pa.Table]:
-        """The texts in shards of ``rows``; a shard has one role."""
-        for start, stop in self._text_ranges(rows):
-            yield self.texts[start:stop].select(TEXTS.names).to_arrow().cast(TEXTS)
+    def shards(self, kind: ShardKind, rows: int) -> Iterator[pa.Table | np.ndarray]:
+        """The shards of a kind of ``CORPUS_KINDS``, of at most ``rows`` texts of one role, or pairs; see ``layout``."""
+        if kind in ("texts", "contents"):
+            frame, ranges = self.texts, _ranges(0, self.queries, rows) + _ranges(self.queries, self.texts.height, rows)
+        else:
+            frame, ranges = self._lookup() if kind == "lookup" else self.pairs, _ranges(0, self.pairs.height, rows)
+        for part in (frame[start:stop] for start, stop in ranges):
+            if kind == "contents":
+                yield part.select("content_id", "twin_id").to_numpy()
+            elif kind == "lookup":
+                yield part.to_numpy(structured=True).astype(LOOKUP)
+            elif kind == "negatives":
+                yield part["negative_ids"].explode(empty_as_null=False).to_numpy().astype(np.int64)
+            else:
+                yield part.select(SCHEMAS[kind].names).to_arrow().cast(SCHEMAS[kind])
 
-    def _text_ranges(self, rows: int) -> list[tuple[int, int]]:
-        return _ranges(0, self.queries, rows) + _ranges(self.queries, self.texts.height, rows)
-
-    def content_shards(self, rows: int) -> Iterator[np.ndarray]:
-        """Content and twin ids in the shards of the texts: (rows, 2) int64."""
-        for start, stop in self._text_ranges(rows):
-            yield self.texts[start:stop].select("content_id", "twin_id").to_numpy()
-
-    def pair_shards(self, rows: int) -> Iterator[pa.Table]:
-        """The pairs in shards of ``rows``."""
-        for start, stop in _ranges(0, self.pairs.height, rows):
-            yield self.pairs[start:stop].select(PAIRS.names).to_arrow().cast(PAIRS)
-
-    def lookup_shards(self, rows: int) -> Iterator[np.ndarray]:
-        """The pairs of each shard as records of fixed width, see ``layout.LOOKUP``."""
+    def _lookup(self) -> pl.DataFrame:
         counts = pl.col("negative_ids").list.len().cast(pl.Int64)
         tasks = self.pairs["task"].drop_nulls().unique(maintain_order=True)
         numbered = self.pairs.lazy().select(
@@ -83,14 +81,7 @@ class Corpus:
             counts.alias("negative_count"),
             pl.col("task").replace_strict(tasks, range(len(tasks)), default=-1).alias("task"),
         )
-        columns = numbered.collect().select(LOOKUP.names)  # records are converted field by field, in order
-        for start, stop in _ranges(0, columns.height, rows):
-            yield columns[start:stop].to_numpy(structured=True).astype(LOOKUP)
-
-    def negative_shards(self, rows: int) -> Iterator[np.ndarray]:
-        """The negatives of each shard of pairs, one pair after the other: (n,) int64."""
-        for start, stop in _ranges(0, self.pairs.height, rows):
-            yield self.pairs["negative_ids"][start:stop].explode(empty_as_null=False).to_numpy().astype(np.int64)
+        return numbered.collect().select(LOOKUP.names)  # records are converted field by field, in order
 
     def rejected_table(self) -> pa.Table:
         """The rejected rows, see ``layout.REJECTED``."""
@@ -125,7 +116,7 @@ def _ranges(start: int, stop: int, rows: int) -> list[tuple[int, int]]:
 
 
 def read_corpus(rows: Iterable[Pair | Reject], where: str = "") -> Corpus:
-    """Collect pairs and rejected rows into a corpus; ``where`` they come from is for the message.
+    """Collect pairs and rejected rows from ``where``, as a message names it, into a corpus.
 
     Raises:
         InputError: There is no pair.

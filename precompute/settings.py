@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -181,18 +180,3 @@ class IndexSettings:
         """The settings that shape what is written, JSON-ready."""
         names = ("vector_dtype", "neighbors", "density_k", "exact_limit", "shard_rows", "document_shard_rows", "seed")
         return {name: getattr(self, name) for name in names}
-
-
-def with_overrides(settings: IndexSettings | None, overrides: Mapping[str, Any]) -> IndexSettings:
-    """Settings with some replaced; those of ``api`` and ``columns`` go by their own names, such as ``api_batch``.
-
-    Raises:
-        SettingsError: A value is out of its range.
-        TypeError: There is no setting of a name, or ``guide`` is missing.
-    """
-    values = {each.name: getattr(settings, each.name) for each in fields(IndexSettings)} if settings else {}
-    values |= overrides
-    for group, kind in (("api", ApiSettings), ("columns", Columns)):
-        if own := {each.name: values.pop(each.name) for each in fields(kind) if each.name in values}:
-            values[group] = replace(values.get(group, kind()), **own)
-    return IndexSettings(**values)

@@ -143,7 +143,7 @@ class FaissJob:
             index = read(self.store.root, record)
         else:
             index = build(self.vectors, documents, exact=self.exact, seed=self.settings.seed)
-        if self.exact:
+        if not isinstance(index, faiss.IndexIVF):
             return index, {}
         ids, device = np.arange(documents.start, documents.stop), pick_device(self.settings.device)
         truth = exact_search(self.sample, self.vectors.take, ids, self.settings.neighbors, device=device).ids

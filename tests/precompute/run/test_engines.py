@@ -75,9 +75,7 @@ def cut_after(monkeypatch, records: int):
     monkeypatch.setattr(Journal, "record", record)
 
 
-def test_document_shards_searched_whole_give_what_exact_search_gives(
-    tmp_path, guide_folder, rows, whole, monkeypatch
-):
+def test_document_shards_searched_whole_give_what_exact_search_gives(tmp_path, guide_folder, rows, whole, monkeypatch):
     monkeypatch.setattr(faiss_index, "TARGET_RECALL", 2)  # probe every list
     sliced = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, **SETTINGS))
     assert len(sliced.manifest.shards["faiss"]) == 3
