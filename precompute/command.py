@@ -34,14 +34,12 @@ def _table(summary: dict[str, Any]) -> Table:
     rejected, measured = summary["rejected"], summary["measured"]
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items())
     sources = ", ".join(f"{count:,} {source}" for source, count in summary["vectors"].items())
-    speed = summary["texts_per_second"]
+    speed = f", {summary['texts_per_second']:,} texts/s" if summary["texts_per_second"] else ""
     seconds = ", ".join(f"{name} {value:,.1f}" for name, value in summary["seconds"].items())
     rows = {
         "pairs": f"{summary['pairs']:,} ({summary['duplicates']:,} exact duplicates dropped)",
         "rejected rows": f"{sum(rejected.values()):,}" + (f" ({reasons})" if reasons else ""),
-        "texts": f"{summary['texts']:,}"
-        + (f": {sources}" if sources else "")
-        + (f", {speed:,} texts/s" if speed else ""),
+        "texts": f"{summary['texts']:,}" + (f": {sources}" if sources else "") + speed,
         "positive outside the guide's top 10": f"{measured['outside_top_10']:.1%} of pairs",
     }
     if "guide" in measured:
