@@ -92,9 +92,9 @@ def index_pairs(pairs: Inputs, settings: IndexSettings) -> dict[str, Any]:
     _refuse_early(settings, store)
     with timings.measure("read pairs"):
         corpus = read_corpus(read_pairs(pairs, settings.columns, strict=settings.strict), _names(pairs))
-        held_out = (
-            RetrievalSet.read(settings.eval_pairs, settings.columns, may_lack=True) if settings.eval_pairs else None
-        )
+        held_out = None
+        if settings.eval_pairs:
+            held_out = RetrievalSet.read(settings.eval_pairs, settings.columns, may_lack=True)
         settings = settings.for_texts(corpus.texts.height)
     with timings.measure("load guide"):
         guide, old = guide_of(settings, store), None
@@ -163,7 +163,7 @@ def _write_shards(
             measured["guide"] = held_out.evaluate(AsModel(guide))
     contents = shards.rows("contents", (CONTENT_COLUMNS,), np.int64)
     vectors = GuideVectors(MappedVectors(shards.rows("vectors")), contents)
-    exact = corpus.documents <= settings.exact_limit
+    exact = corpus.texts.height - corpus.queries <= settings.exact_limit
     with timings.measure("density"):
         measured["density"] = measure_density(shards, vectors, corpus, settings)
     with timings.measure("FAISS index"):

@@ -44,14 +44,9 @@ class EncodeJob:
     computes, ``sample_ids`` and ``sample_vectors`` (float32, before rounding).
 
     Attributes:
-        store: Where shards are read and written.
-        guide: The guide; a worker process loads its own copy.
         texts: The shards of texts; each has one role.
-        contents: Content ids of the texts.
         query_vectors: The vectors of all queries, where those of equal documents are copied from them.
-        old: Vectors of an older index.
         sample: (m,) text ids whose vectors are wanted before rounding.
-        dtype: How vectors are stored.
     """
 
     store: Store

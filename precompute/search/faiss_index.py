@@ -34,14 +34,7 @@ LEAST_LOOP_LIMIT = 1_000_000
 
 
 def build(vectors: MappedVectors, documents: range, *, exact: bool, seed: int) -> faiss.Index:
-    """Build the index over documents; its ids are text ids.
-
-    Args:
-        vectors: All guide vectors.
-        documents: The text ids.
-        exact: Whether a search compares all documents; else inverted lists, trained on a sample that ``seed`` draws.
-        seed: Of that sample.
-    """
+    """Build the index over documents (text ids): all codes where it is ``exact``, else inverted lists."""
     count, dim = len(documents), vectors.dim
     if exact:
         index = faiss.index_factory(dim, f"IDMap2,{CODES}", faiss.METRIC_INNER_PRODUCT)
@@ -114,16 +107,9 @@ def read(root: Path, record: FileRecord) -> faiss.Index:
 
 @dataclass(frozen=True)
 class FaissJob:
-    """Builds the FAISS file of one document shard, and measures the recall of inverted lists.
+    """Builds the FAISS file of one document shard, and measures the recall of inverted lists with sampled anchors.
 
-    Attributes:
-        store: Where the files are written.
-        vectors: All guide vectors.
-        document_shards: The documents of each file.
-        exact: Whether a search compares all documents; else inverted lists.
-        sample: (n, dim) float32 anchors that recall is measured with.
-        existing: Files that an earlier run has written, by number; they are only measured.
-        settings: Neighbors, seed and device.
+    Files that an earlier run has written, ``existing``, are only measured.
     """
 
     store: Store

@@ -79,14 +79,7 @@ class ShardAnchors(NamedTuple):
 class SearchJob:
     """Searches one document shard by its FAISS file for the neighbors of one shard of pairs.
 
-    Attributes:
-        store: Where the results are written, until the build is finished.
-        guide: The guide vectors.
-        pairs: The shards of pairs.
-        faiss_file: The FAISS file of the document shard.
-        paths: Where the results of each shard of pairs belong.
-        earlier: The results of the document shards before, to be merged with; empty for the first.
-        settings: Neighbors and device.
+    It writes the result to ``paths[number]``, merged with that of the document shards before, ``earlier[number]``.
     """
 
     store: Store
@@ -139,13 +132,8 @@ def _read(path: Path) -> SearchResult:
 class ScoreJob:
     """Computes the scores of one shard of pairs.
 
-    Attributes:
-        store: Where shards are written.
-        guide: The guide vectors.
-        pairs: The shards of pairs.
-        documents: All documents, to be searched exactly.
-        neighbors: The neighbors of each shard of pairs, where they are searched by FAISS files; else None.
-        settings: Neighbors and device.
+    ``neighbors`` has the result of the FAISS files for each shard of pairs; where it is None, all ``documents`` are
+    searched exactly.
     """
 
     store: Store
