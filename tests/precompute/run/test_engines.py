@@ -87,6 +87,20 @@ def test_document_shards_searched_whole_give_what_exact_search_gives(tmp_path, g
     assert np.allclose(sliced["neighbor_scores"], searched_at_once["neighbor_scores"], atol=1e-6)
 
 
+def test_a_search_of_document_shards_that_is_cut_again_and_again_ends_in_the_same_bytes(
+    tmp_path, guide_folder, rows, local, monkeypatch
+):
+    for records in 6 * [3, 4, 5]:
+        with monkeypatch.context() as patch:
+            cut_after(patch, records)
+            try:
+                build_test_index(tmp_path / "index", rows, guide_folder, **SETTINGS)
+                break
+            except PoweredOffError:
+                continue
+    assert contents(tmp_path / "index") == contents(local)
+
+
 def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows, forked):
     settings = SETTINGS | {"vector_dtype": "int8"}
     one = build_test_index(tmp_path / "one", rows, guide_folder, **settings)
