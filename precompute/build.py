@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import distributions
 from os import PathLike
@@ -17,8 +16,11 @@ from ..shared.guide_index.manifest import Manifest, Request
 from ..shared.guide_index.memory_map import MappedVectors
 from ..shared.models.locate import find_model
 from ..shared.progress import console
-from ..shared.timing import Timings
-from .corpus import Corpus, read_corpus
+from ..shared.settings import with_fields
+from ..shared.storage.files import write_json
+from ..shared.storage.remote import Remote
+from ..shared.timing import Timings, peak_memory_bytes
+from .corpus import CORPUS_KINDS, Corpus, read_corpus
 from .embed.encode import embed_corpus, expected_texts
 from .embed.reuse import OldVectors, open_old_vectors
 from .guides.base import AsModel, Guide
@@ -29,11 +31,9 @@ from .output.store import Store
 from .run.local import engine_of
 from .run.ray import load_ray
 from .search.density import measure_density
-from .search.faiss_files import build_faiss_files
-from .search.neighbors import GuideVectors, document_shards
-from .search.pair_scores import outside_top, score_pairs
-from .settings import NOT_FOR, IndexSettings, with_overrides
-from .summary import write_summary
+from .search.faiss_index import build_faiss_files
+from .search.neighbors import GuideVectors, score_pairs
+from .settings import NOT_FOR, IndexSettings
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "numpy", "pyarrow", "polars", "faiss-cpu", "faiss-gpu")
 
@@ -62,42 +62,36 @@ def build_index(
     Raises:
         GistcacheError: See the errors of each step; bad settings, files, guides and folders each have a class.
     """
-    settings = with_overrides(settings, overrides)
-    with _quiet(quiet):
-        index_pairs([pairs] if isinstance(pairs, (str, PathLike)) else pairs, settings)
-        return GuideIndex.open(settings.out)
-
-
-@contextmanager
-def _quiet(quiet: bool) -> Iterator[None]:
+    if settings is None:
+        settings = IndexSettings(**{name: overrides.pop(name) for name in overrides.keys() & {"guide"}})
+    settings = with_fields(settings, **overrides)
     before, console.quiet = console.quiet, quiet or console.quiet
     try:
-        yield
+        index_pairs([pairs] if isinstance(pairs, (str, PathLike)) else pairs, settings)
+        return GuideIndex.open(settings.out)
     finally:
         console.quiet = before
 
 
 def index_pairs(pairs: Inputs, settings: IndexSettings) -> dict[str, Any]:
-    """Build, finish or confirm the guide index of pairs; returns and writes the summary of what that took."""
-    store, timings = Store.of(settings.out), Timings()
-    return write_summary(store, build(store, pairs, settings, timings), timings)
-
-
-def build(store: Store, pairs: Inputs, settings: IndexSettings, timings: Timings) -> Manifest:
-    """Build, finish or confirm the guide index of pairs in a store.
+    """Build, finish or confirm the guide index of pairs.
 
     Every shard that an earlier run of the same request has committed is kept. A finished index of the same request is
     left as it is; one of another request is an error.
 
+    Returns:
+        The summary of what that took, JSON-ready; a build writes it beside the index too.
+
     Raises:
         GistcacheError: See the errors of each step.
     """
+    store, timings = Store.of(settings.out), Timings()
     _refuse_early(settings, store)
     with timings.measure("read pairs"):
         corpus = read_corpus(read_pairs(pairs, settings.columns, strict=settings.strict), _names(pairs))
-        held_out = (
-            RetrievalSet.read(settings.eval_pairs, settings.columns, may_lack=True) if settings.eval_pairs else None
-        )
+        held_out = None
+        if settings.eval_pairs:
+            held_out = RetrievalSet.read(settings.eval_pairs, settings.columns, may_lack=True)
         settings = settings.for_texts(corpus.texts.height)
     with timings.measure("load guide"):
         guide, old = guide_of(settings, store), None
@@ -106,22 +100,26 @@ def build(store: Store, pairs: Inputs, settings: IndexSettings, timings: Timings
             guide.expect(expected_texts(corpus, held_out, old))
         recorded = settings.recorded() | {"eval_pairs": held_out.fingerprint() if held_out else None}
         request = Request(guide.fingerprint(), corpus.fingerprint(), recorded)
-    if existing := finished(store, request):
-        return existing
-    with unfinished(store, asdict(request)) as journal, closing(engine_of(settings)) as engine:
-        if has_manifest(store):  # killed after its last step, or another process has just finished it
-            store.drop(store.layout.building)
-            existing = finished(store, request)
-            assert existing
-            return existing
-        if old:
-            old.refuse_other(guide, settings.vector_dtype)
-        shards = Shards(store, journal, engine)
-        measured = _write_shards(shards, settings, corpus, guide, old, held_out, timings)
-        libraries = {each.name: each.version for each in distributions() if each.name in LIBRARIES}
-        manifest = Manifest(request, shards.records, shards.files, measured, libraries)
-        finish(store, manifest)
-    return manifest
+    if not (manifest := finished(store, request)):
+        with unfinished(store, asdict(request)) as journal, closing(engine_of(settings)) as engine:
+            if has_manifest(store):  # killed after its last step, or another process has just finished it
+                store.drop(store.layout.building)
+                manifest = finished(store, request)
+                assert manifest
+            else:
+                if old:
+                    old.refuse_other(guide, settings.vector_dtype)
+                shards = Shards(store, journal, engine)
+                measured = _write_shards(shards, settings, corpus, guide, old, held_out, timings)
+                libraries = {each.name: each.version for each in distributions() if each.name in LIBRARIES}
+                manifest = Manifest(request, shards.records, shards.files, measured, libraries)
+                finish(store, manifest)
+    summary = _summary(store, manifest, timings)
+    if "embed" in timings.seconds:
+        write_json(store.layout.summary, summary)
+        if store.remote:
+            Remote(f"{store.remote.url}.summary.json").put(store.layout.summary, "")
+    return summary
 
 
 def _refuse_early(settings: IndexSettings, store: Store) -> None:
@@ -160,25 +158,41 @@ def _write_shards(
     if held_out:
         with timings.measure("evaluate guide"):
             measured["guide"] = held_out.evaluate(AsModel(guide))
-    vectors = GuideVectors(MappedVectors(shards.rows("vectors")), shards.rows("contents"), corpus.queries)
-    documents = document_shards(corpus.queries, corpus.texts.height, settings.document_shard_rows)
-    exact = corpus.documents <= settings.exact_limit
+    vectors = GuideVectors(MappedVectors(shards.rows("vectors")), shards.rows("contents"))
+    exact = corpus.texts.height - corpus.queries <= settings.exact_limit
     with timings.measure("density"):
         measured["density"] = measure_density(shards, vectors, corpus, settings)
     with timings.measure("FAISS index"):
-        measured["search"] = build_faiss_files(shards, vectors, documents, settings, exact=exact)
+        measured["search"] = build_faiss_files(shards, vectors.vectors, corpus.queries, settings, exact=exact)
     with timings.measure("scores"):
-        score_pairs(shards, vectors, documents, settings, exact=exact)
-    return measured | {"outside_top_10": outside_top(shards)}
+        measured["outside_top_10"] = score_pairs(shards, vectors, corpus.queries, settings, exact=exact)
+    return measured
 
 
 def _write_corpus(shards: Shards, corpus: Corpus, settings: IndexSettings) -> None:
     """Write texts and pairs in all their forms, and the rejected rows."""
-    rows = settings.shard_rows
-    assert rows, "IndexSettings.for_texts sets it"
-    shards.write("texts", corpus.text_shards(rows))
-    shards.write("pairs", corpus.pair_shards(rows))
-    shards.write("contents", corpus.content_shards(rows))
-    shards.write("lookup", corpus.lookup_shards(rows))
-    shards.write("negatives", corpus.negative_shards(rows))
+    assert settings.shard_rows, "IndexSettings.for_texts sets it"
+    for kind in CORPUS_KINDS:
+        shards.write(kind, corpus.shards(kind, settings.shard_rows))
     shards.write_file(shards.store.layout.rejected, corpus.rejected_table())
+
+
+def _summary(store: Store, manifest: Manifest, timings: Timings) -> dict[str, Any]:
+    corpus = manifest.request.corpus
+    texts = corpus["queries"] + corpus["documents"]
+    return {
+        "index": str(store),
+        "manifest": manifest.key,
+        "guide": manifest.request.guide["name"],
+        "pairs": corpus["pairs"],
+        "duplicates": corpus["duplicates"],
+        "rejected": corpus["rejected"],
+        "texts": texts,
+        "vectors": dict(timings.texts),
+        "bytes": sum(record.bytes for record in manifest.records),
+        "seconds": timings.as_json(),
+        "seconds_total": round(sum(timings.seconds.values()), 2),
+        "texts_per_second": round(texts / timings.seconds["embed"], 1) if "embed" in timings.seconds else None,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "measured": manifest.measured,
+    }

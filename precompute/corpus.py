@@ -20,11 +20,13 @@ import pyarrow as pa
 
 from ..shared.data.pairs import Pair, Reject
 from ..shared.errors import InputError
-from ..shared.guide_index.layout import LOOKUP, PAIRS, REJECTED, TEXTS
+from ..shared.guide_index.layout import LOOKUP, REJECTED, SCHEMAS, ShardKind
 from ..shared.progress import step
 from .text_hash import hash_text
 
+CORPUS_KINDS: tuple[ShardKind, ...] = ("texts", "pairs", "contents", "lookup", "negatives")
 CHUNK_PAIRS = 65_536
+REJECT_COLUMNS = {"file": pl.Categorical(), "line": pl.Int64(), "reason": pl.Categorical()}  # few names, many rows
 PAIR_COLUMNS = {"anchor": pl.String, "positive": pl.String, "negatives": pl.List(pl.String), "task": pl.String}
 
 
@@ -47,31 +49,23 @@ class Corpus:
     rejected: pl.DataFrame
     duplicates: int
 
-    @property
-    def documents(self) -> int:
-        """The number of documents."""
-        return self.texts.height - self.queries
+    def shards(self, kind: ShardKind, rows: int) -> Iterator[pa.Table | np.ndarray]:
+        """The shards of a kind of ``CORPUS_KINDS``, of at most ``rows`` texts of one role, or pairs; see ``layout``."""
+        if kind in ("texts", "contents"):
+            frame, ranges = self.texts, _ranges(0, self.queries, rows) + _ranges(self.queries, self.texts.height, rows)
+        else:
+            frame, ranges = self._lookup() if kind == "lookup" else self.pairs, _ranges(0, self.pairs.height, rows)
+        for part in (frame[start:stop] for start, stop in ranges):
+            if kind == "contents":
+                yield part.select("content_id", "twin_id").to_numpy()
+            elif kind == "lookup":
+                yield part.to_numpy(structured=True).astype(LOOKUP)
+            elif kind == "negatives":
+                yield part["negative_ids"].explode(empty_as_null=False).to_numpy().astype(np.int64)
+            else:
+                yield part.select(SCHEMAS[kind].names).to_arrow().cast(SCHEMAS[kind])
 
-    def text_shards(self, rows: int) -> Iterator[pa.Table]:
-        """The texts in shards of ``rows``; a shard has one role."""
-        for start, stop in self._text_ranges(rows):
-            yield self.texts[start:stop].select(TEXTS.names).to_arrow().cast(TEXTS)
-
-    def _text_ranges(self, rows: int) -> list[tuple[int, int]]:
-        return _ranges(0, self.queries, rows) + _ranges(self.queries, self.texts.height, rows)
-
-    def content_shards(self, rows: int) -> Iterator[np.ndarray]:
-        """Content and twin ids in the shards of the texts: (rows, 2) int64."""
-        for start, stop in self._text_ranges(rows):
-            yield self.texts[start:stop].select("content_id", "twin_id").to_numpy()
-
-    def pair_shards(self, rows: int) -> Iterator[pa.Table]:
-        """The pairs in shards of ``rows``."""
-        for start, stop in _ranges(0, self.pairs.height, rows):
-            yield self.pairs[start:stop].select(PAIRS.names).to_arrow().cast(PAIRS)
-
-    def lookup_shards(self, rows: int) -> Iterator[np.ndarray]:
-        """The pairs of each shard as records of fixed width, see ``layout.LOOKUP``."""
+    def _lookup(self) -> pl.DataFrame:
         counts = pl.col("negative_ids").list.len().cast(pl.Int64)
         tasks = self.pairs["task"].drop_nulls().unique(maintain_order=True)
         numbered = self.pairs.lazy().select(
@@ -83,14 +77,7 @@ class Corpus:
             counts.alias("negative_count"),
             pl.col("task").replace_strict(tasks, range(len(tasks)), default=-1).alias("task"),
         )
-        columns = numbered.collect().select(LOOKUP.names)  # records are converted field by field, in order
-        for start, stop in _ranges(0, columns.height, rows):
-            yield columns[start:stop].to_numpy(structured=True).astype(LOOKUP)
-
-    def negative_shards(self, rows: int) -> Iterator[np.ndarray]:
-        """The negatives of each shard of pairs, one pair after the other: (n,) int64."""
-        for start, stop in _ranges(0, self.pairs.height, rows):
-            yield self.pairs["negative_ids"][start:stop].explode(empty_as_null=False).to_numpy().astype(np.int64)
+        return numbered.collect().select(LOOKUP.names)  # records are converted field by field, in order
 
     def rejected_table(self) -> pa.Table:
         """The rejected rows, see ``layout.REJECTED``."""
@@ -114,7 +101,7 @@ class Corpus:
             "negatives": int(counts.sum()),
             "max_negatives": int(counts.max()),
             "queries": self.queries,
-            "documents": self.documents,
+            "documents": self.texts.height - self.queries,
             "duplicates": self.duplicates,
             "rejected": dict(sorted(Counter(self.rejected["reason"]).items())),
         }
@@ -125,7 +112,7 @@ def _ranges(start: int, stop: int, rows: int) -> list[tuple[int, int]]:
 
 
 def read_corpus(rows: Iterable[Pair | Reject], where: str = "") -> Corpus:
-    """Collect pairs and rejected rows into a corpus; ``where`` they come from is for the message.
+    """Collect pairs and rejected rows from ``where``, as a message names it, into a corpus.
 
     Raises:
         InputError: There is no pair.
@@ -134,25 +121,17 @@ def read_corpus(rows: Iterable[Pair | Reject], where: str = "") -> Corpus:
     with step("read pairs", None, "rows") as advance:
         while chunk := list(islice(rows, CHUNK_PAIRS)):
             pairs = [row for row in chunk if isinstance(row, Pair)]
-            rejects.append(_rejected([row for row in chunk if isinstance(row, Reject)]))
+            rejected = [row for row in chunk if isinstance(row, Reject)]
+            rejects.append(pl.DataFrame(rejected, schema=REJECT_COLUMNS, orient="row"))
             count += len(pairs)
             # Also here, so that a file of one line a million times does not fill the memory.
-            chunks.append(_deduplicate(pl.DataFrame(pairs, schema=PAIR_COLUMNS, orient="row")))
+            frame = pl.DataFrame(pairs, schema=PAIR_COLUMNS, orient="row")
+            chunks.append(frame.unique(maintain_order=True))
             advance(len(chunk))
     if not count:
         raise InputError("The input holds no pair", where=where, fix="give files that are not empty")
-    pairs = _deduplicate(pl.concat(chunks))
+    pairs = pl.concat(chunks).unique(maintain_order=True)
     return _number(pairs, pl.concat(rejects), count - pairs.height)
-
-
-def _deduplicate(pairs: pl.DataFrame) -> pl.DataFrame:
-    return pairs.unique(maintain_order=True, keep="first")
-
-
-def _rejected(rows: list[Reject]) -> pl.DataFrame:
-    """Rejected rows as a frame; categories, because few names and reasons repeat over many rows."""
-    schema = {"file": pl.Categorical(), "line": pl.Int64(), "reason": pl.Categorical()}
-    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _number(pairs: pl.DataFrame, rejected: pl.DataFrame, duplicates: int) -> Corpus:
@@ -164,21 +143,17 @@ def _number(pairs: pl.DataFrame, rejected: pl.DataFrame, duplicates: int) -> Cor
         ids = texts.rename({"text": name, "text_id": f"{name}_id"})
         pairs = pairs.join(ids, on=name, how="left", maintain_order="left")
     pairs = _with_ids(pairs.sort("anchor_id", maintain_order=True), "pair_id")
-    pairs = pairs.join(_negative_ids(pairs, documents), on="pair_id", how="left", maintain_order="left")
+    negatives = pairs.select("pair_id", text="negatives").explode("text", empty_as_null=False)
+    negatives = negatives.join(documents, on="text", how="left", maintain_order="left")
+    negatives = negatives.group_by("pair_id").agg(negative_ids="text_id")  # in the order of each pair's own
     negative_ids = pl.col("negative_ids").fill_null(pl.lit([], pl.List(pl.Int64)))
+    pairs = pairs.join(negatives, on="pair_id", how="left", maintain_order="left")
     pairs = pairs.select("pair_id", "anchor_id", "positive_id", negative_ids, "task")
     return Corpus(_all_texts(queries, documents), pairs, queries.height, rejected, duplicates)
 
 
 def _with_ids(frame: pl.DataFrame, name: str, first: int = 0) -> pl.DataFrame:
     return frame.with_row_index(name, first).with_columns(pl.col(name).cast(pl.Int64))
-
-
-def _negative_ids(pairs: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
-    """pair_id and negative_ids of every pair that has negatives."""
-    negatives = pairs.select("pair_id", text="negatives").explode("text", empty_as_null=False)
-    numbered = negatives.join(documents, on="text", how="left", maintain_order="left")
-    return numbered.group_by("pair_id", maintain_order=True).agg(negative_ids="text_id")
 
 
 def _all_texts(queries: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,7 @@ from cyclopts import Parameter
 
 from ..shared.data.columns import Columns
 from ..shared.errors import SettingsError
-from ..shared.settings import flag_of, refuse_below
+from ..shared.settings import refuse_below, refuse_idle
 from ..shared.types import DType, VectorDType
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -70,8 +69,8 @@ class ApiSettings:
         positive = ("api_batch", "api_concurrency", "api_requests_per_minute", "api_timeout")
         refuse_below(self, 0, *positive, strictly=True)
         refuse_below(self, 0, "api_retries", "api_price", "api_budget")
-        if self.api_budget is not None and self.api_price is None:
-            raise SettingsError("A budget needs a price", where="--api-budget", fix="give --api-price too")
+        if self.api_price is None:
+            refuse_idle(self, ("api_budget",), "--api-price")
         parts = urlsplit(self.api_base or "")
         if parts.query or "@" in parts.netloc:  # messages show the URL
             raise SettingsError(
@@ -140,16 +139,10 @@ class IndexSettings:
     """Held-out pairs to evaluate the guide on while it is loaded; the figures go into the manifest."""
 
     def __post_init__(self) -> None:
-        """Check every value.
-
-        Raises:
-            SettingsError: A number is out of its range, or a setting has no effect with this guide or engine.
-        """
+        """Check every value; raises SettingsError."""
         counts = ("neighbors", "density_k", "exact_limit", "shard_rows", "document_shard_rows", "num_workers")
         refuse_below(self, 1, *counts, "max_length", "dim", "batch_tokens")
         self._refuse_ignored()
-        if self.ray_address and self.engine != "ray":
-            raise SettingsError("Another engine knows no Ray", where="--ray-address", fix="give --engine ray too")
         refuse_below(self, 0, "seed")
 
     def _refuse_ignored(self) -> None:
@@ -158,20 +151,11 @@ class IndexSettings:
             raise SettingsError(
                 "The guide has no name", where=f"--guide {self.guide}", fix="give api:MODEL, vectors:PATH"
             )
-        for name in NOT_FOR.get(kind, ()):
-            if getattr(self, name) is not None:
-                raise SettingsError(
-                    f"A guide {kind}:... does not take this setting",
-                    where=flag_of(name),
-                    fix="leave it out; how its texts are read is settled where the vectors are made",
-                )
-        if kind != "api" and self.api != ApiSettings():
-            changed = next(each.name for each in fields(self.api) if getattr(self.api, each.name) != each.default)
-            raise SettingsError(
-                "Only a guide api:... asks an endpoint",
-                where=flag_of(changed),
-                fix="leave it out, or give such a guide",
-            )
+        refuse_idle(self, NOT_FOR.get(kind, ()), "a model as --guide")
+        if kind != "api":
+            refuse_idle(self.api, [each.name for each in fields(self.api)], "--guide api:MODEL")
+        if self.engine != "ray":
+            refuse_idle(self, ("ray_address",), "--engine ray")
 
     def for_texts(self, texts: int) -> IndexSettings:
         """These settings with the defaults that follow from the number of texts: rows of a shard, and K."""
@@ -182,18 +166,3 @@ class IndexSettings:
         """The settings that shape what is written, JSON-ready."""
         names = ("vector_dtype", "neighbors", "density_k", "exact_limit", "shard_rows", "document_shard_rows", "seed")
         return {name: getattr(self, name) for name in names}
-
-
-def with_overrides(settings: IndexSettings | None, overrides: Mapping[str, Any]) -> IndexSettings:
-    """Settings with some replaced; those of ``api`` and ``columns`` go by their own names, such as ``api_batch``.
-
-    Raises:
-        SettingsError: A value is out of its range.
-        TypeError: There is no setting of a name, or ``guide`` is missing.
-    """
-    values = {each.name: getattr(settings, each.name) for each in fields(IndexSettings)} if settings else {}
-    values |= overrides
-    for group, kind in (("api", ApiSettings), ("columns", Columns)):
-        if own := {each.name: values.pop(each.name) for each in fields(kind) if each.name in values}:
-            values[group] = replace(values.get(group, kind()), **own)
-    return IndexSettings(**values)

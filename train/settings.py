@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter, Token
 
-from ..shared.cli.config_file import flatten
 from ..shared.data.columns import Columns
 from ..shared.errors import SettingsError
 from ..shared.settings import flag_of, refuse_below, refuse_idle, refuse_url
 from ..shared.types import PRIMARY_METRIC, JudgeName, MarginStrategy
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 LossName = Literal["guided", "unguided"]
-Settings = TypeVar("Settings", bound="DataclassInstance")
 Repeatable = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False)]
 Switch = Annotated[bool, Parameter(negative="")]
 
@@ -33,16 +28,6 @@ FREE_ON_RESUME = frozenset(
 def dimensions(type_: object, tokens: Sequence[Token]) -> tuple[int, ...]:
     """Numbers separated by commas on the command line, or a list in a TOML file, which may be empty."""
     return tuple(int(number) for token in tokens for number in token.value.split(",") if number)
-
-
-def with_fields(settings: Settings, **values: Any) -> Settings:  # noqa: ANN401 (each field has its own type)
-    """Replace fields of settings, those of nested settings by their own names, as on the command line."""
-    for each in fields(settings):
-        if is_dataclass(nested := getattr(settings, each.name)):
-            names = {flag.replace("-", "_") for flag, _ in flatten(nested)} & values.keys()
-            if own := {name: values.pop(name) for name in names}:
-                values[each.name] = with_fields(nested, **own)  # type: ignore[type-var]
-    return replace(settings, **values)
 
 
 def _refuse_unknown(settings: object, **choices: Any) -> None:  # noqa: ANN401 (literal types)

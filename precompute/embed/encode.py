@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,7 +32,6 @@ SAME_AS_QUERY, FROM_OLD = "same text as an anchor", "taken from the older index"
 
 EXPECTED_TEXTS = 8_192
 
-
 # Vectors (rows, dim) as stored, and the stats of the shard's result.
 EncodedShard = tuple[np.ndarray, dict[str, Any]]
 
@@ -41,29 +40,19 @@ EncodedShard = tuple[np.ndarray, dict[str, Any]]
 class EncodeJob:
     """Computes the guide vectors of one shard of texts.
 
-    A guide that reads both roles alike embeds a text used in both once: the document's vector is copied from the
-    query's, whose shard is written before. The stats of a shard are ``sources`` (texts by where their vectors came
-    from) and, of sampled texts that it computes, ``sample_ids`` and ``sample_vectors`` (float32, before rounding).
+    The stats of a shard are ``sources`` (texts by where their vectors came from) and, of sampled texts that it
+    computes, ``sample_ids`` and ``sample_vectors`` (float32, before rounding).
 
     Attributes:
-        store: Where shards are read and written.
-        guide: The guide; a worker process loads its own copy.
         texts: The shards of texts; each has one role.
-        contents: Content ids of the texts.
-        queries: The number of queries.
-        query_vectors: The vectors of all queries; None while those are computed.
-        old: Vectors of an older index.
+        query_vectors: The vectors of all queries, where those of equal documents are copied from them.
         sample: (m,) text ids whose vectors are wanted before rounding.
-        dtype: How vectors are stored.
     """
-
-    with_guide: ClassVar[bool] = True
 
     store: Store
     guide: Guide
     texts: list[FileRecord]
     contents: MappedRows
-    queries: int
     query_vectors: MappedRows | None
     old: OldVectors | None
     sample: np.ndarray
@@ -74,43 +63,33 @@ class EncodeJob:
         texts = self.store.frame(self.texts[number], "texts")
         vectors, sources = np.empty((texts.height, self.guide.dim), dtype=self.dtype), Counter[str]()
         missing = np.arange(texts.height)
-        for source, copy in ((SAME_AS_QUERY, self._from_queries), (FROM_OLD, self._from_old)):
-            existing, copied = copy(texts[missing])
-            vectors[missing[existing]] = copied
-            sources[source] += len(copied)
-            advance(len(copied))
-            missing = missing[~existing]
+        for source, stored, rows in self._stored(texts):
+            existing, missing = missing[rows[missing] >= 0], missing[rows[missing] < 0]
+            vectors[existing] = stored.take(rows[existing])
+            sources[source] = len(existing)
+            advance(len(existing))
         rest = texts[missing]
         computed = np.empty((0, self.guide.dim), dtype=np.float32)
         if rest.height:
             computed = self.guide.encode(rest["text"].to_list(), texts["role"][0], advance)
             vectors[missing] = quantize(computed, self.dtype)
-            sources[COMPUTED] += rest.height
+            sources[COMPUTED] = rest.height
         ids = rest["text_id"].to_numpy()
         sampled = np.isin(ids, self.sample)
-        stats = {"sources": +sources, "sample_ids": ids[sampled], "sample_vectors": computed[sampled]}
-        return vectors, stats
+        return vectors, {"sources": +sources, "sample_ids": ids[sampled], "sample_vectors": computed[sampled]}
 
     def commit(self, number: int, value: EncodedShard) -> ShardResult:
         """Write the vectors."""
         vectors, stats = value
         return ShardResult(number, self.store.commit_shard("vectors", number, vectors), stats)
 
-    def _from_queries(self, texts: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Which texts are a query too, and the vectors of these."""
-        if self.query_vectors is None or not self.guide.same_for_both_roles:
-            return _nothing(texts.height, self.guide.dim)
-        content_ids = self.contents.take(texts["text_id"].to_numpy())[:, CONTENT]
-        existing = content_ids < self.queries
-        return existing, self.query_vectors.take(content_ids[existing])
-
-    def _from_old(self, texts: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Which texts the older index has, and their vectors."""
-        return self.old.take(texts) if self.old else _nothing(texts.height, self.guide.dim)
-
-
-def _nothing(count: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros(count, dtype=bool), np.empty((0, dim))
+    def _stored(self, texts: pl.DataFrame) -> Iterator[tuple[str, MappedRows, np.ndarray]]:
+        """Yield each source of vectors that exist, and the row of each text in it, -1 where it lacks the text."""
+        if self.query_vectors:
+            content_ids = self.contents.take(texts["text_id"].to_numpy())[:, CONTENT]
+            yield SAME_AS_QUERY, self.query_vectors, np.where(content_ids < len(self.query_vectors), content_ids, -1)
+        if self.old:
+            yield FROM_OLD, self.old.vectors, self.old.find(texts)
 
 
 def embed_corpus(
@@ -121,24 +100,22 @@ def embed_corpus(
     Returns:
         Texts by where their vectors came from, and what rounding changes: of an older index its own figure, if any.
     """
-    ranges, sources = shards.ranges("texts"), Counter[str]()
+    ranges = shards.ranges("texts")
     existing = sum(stop - start for number, (start, stop) in enumerate(ranges) if shards.existing("vectors", number))
-    if existing:
-        sources[EXISTING] = existing
     query_shards = sum(start < corpus.queries for start, _ in ranges)
     sample = SampledPairs.draw(corpus, roles_alike=guide.same_for_both_roles)
     sample_ids, places = np.unique(sample.text_ids, return_inverse=True)
     job = EncodeJob(
         shards.store, guide, shards.records["texts"], shards.rows("contents"),
-        corpus.queries, None, old, sample_ids[:0] if old else sample_ids, dtype,
+        query_vectors=None, old=old, sample=sample_ids[:0] if old else sample_ids, dtype=dtype,
     )  # fmt: skip
     engine = None if guide.runs_in_workers else InProcess()
     with step("embed texts", corpus.texts.height, "texts", done=existing) as advance:
         results = shards.fill("vectors", job, range(query_shards), advance, engine)
-        job = replace(job, query_vectors=shards.rows("vectors"))
+        if guide.same_for_both_roles:
+            job = replace(job, query_vectors=shards.rows("vectors"))
         results += shards.fill("vectors", job, range(query_shards, len(ranges)), advance, engine)
-    for result in results:
-        sources.update(result.stats["sources"])
+    sources = sum((result.stats["sources"] for result in results), +Counter({EXISTING: existing}))
     if old:
         return sources, old.rounding
     exact = exact_vectors(guide, corpus, sample_ids, (result.stats for result in results))
@@ -152,7 +129,7 @@ def expected_texts(
     """Every text that a build sends to its guide: those of the corpus that an older index lacks, and held-out ones."""
     for role in ("query", "document"):
         for texts in corpus.texts.filter(pl.col("role") == role).iter_slices(EXPECTED_TEXTS):
-            yield role, texts.filter(~old.has(texts))["text"].to_list() if old else texts["text"].to_list()
+            yield role, (texts.filter(old.find(texts) < 0) if old else texts)["text"].to_list()
     if held_out:
         yield "query", list(held_out.queries.values())
         yield "document", list(held_out.corpus.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,11 +18,11 @@ from ..text_hash import TextRows
 
 
 class OldVectors:
-    """The texts of an older index and where their vectors are.
+    """The texts of an older index, finished, and where their vectors are.
 
-    Args:
-        folder: The older index, finished.
-        guide: The guide of the new one.
+    Attributes:
+        vectors: (texts, dim) as stored.
+        rounding: What rounding them changes, as their build measured it.
 
     Raises:
         IndexFaultError: The folder is no finished index, or is damaged.
@@ -35,11 +34,7 @@ class OldVectors:
         texts = pl.from_arrow(pa.concat_tables(self._stored.text_tables(key)).select(key))
         assert isinstance(texts, pl.DataFrame)
         self._rows = TextRows(texts)
-
-    @property
-    def rounding(self) -> dict[str, Any] | None:
-        """What rounding its vectors changes, as its build measured it."""
-        return self._stored.measured.get("rounding")
+        self.vectors, self.rounding = self._stored.vectors, self._stored.measured.get("rounding")
 
     def refuse_other(self, guide: Guide, dtype: VectorDType) -> None:
         """Raise StaleIndexError, naming each difference, where guide or stored type are not those of the new index.
@@ -55,18 +50,9 @@ class OldVectors:
             fix="give the guide and the settings it was made with, or leave --reuse out",
         )
 
-    def has(self, texts: pl.DataFrame) -> np.ndarray:
-        """Which of n texts (role, text_hash) the older index has: (n,) bool."""
-        return self._rows.find(texts) >= 0
-
-    def take(self, texts: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors of those of n texts (role, text_hash) that the older index has.
-
-        Returns:
-            Which texts, (n,) bool, and their m vectors as stored, (m, dim).
-        """
-        rows = self._rows.find(texts)
-        return rows >= 0, self._stored.vectors.take(rows[rows >= 0])
+    def find(self, texts: pl.DataFrame) -> np.ndarray:
+        """The rows of n texts (role, text_hash) in ``vectors``: (n,) int64, -1 where the older index lacks a text."""
+        return self._rows.find(texts)
 
 
 def open_old_vectors(settings: IndexSettings, guide: Guide) -> OldVectors | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,8 +16,7 @@ from ..guides.base import Guide
 SAMPLE_PAIRS = 512
 
 
-@dataclass(frozen=True)
-class SampledPairs:
+class SampledPairs(NamedTuple):
     """The first pairs of the anchors with the least hashes, so that the sample hardly changes as a corpus grows.
 
     Attributes:
@@ -41,26 +39,6 @@ class SampledPairs:
         tasks = pairs["task"].cast(pl.Categorical).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
         return cls(contents if roles_alike else text_ids, contents, tasks)
 
-    def can_meet(self) -> np.ndarray:
-        """(n, n) bool: pairs of one task without a text in common, which one batch may hold."""
-        shared = (self.contents[:, None, :, None] == self.contents[None, :, None, :]).any(axis=(2, 3))
-        return (self.tasks[:, None] == self.tasks) & ~shared
-
-
-def above_positive(anchors: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """The paper's judge, margin 0: which candidates score above a row's own positive.
-
-    Args:
-        anchors: (n, dim) unit vectors.
-        positives: (n, dim) unit vectors.
-
-    Returns:
-        (3, n, n) bool: anchors against positives, against anchors, and positives against positives.
-    """
-    a, p = (np.asarray(side, dtype=np.float32) for side in (anchors, positives))
-    scores = np.stack([a @ p.T, a @ a.T, p @ p.T])
-    return scores > np.diagonal(scores[0])[:, None]
-
 
 def changed_decisions(sample: SampledPairs, exact: np.ndarray, stored: np.ndarray) -> dict[str, int]:
     """Judge the sampled pairs against each other with exact and with stored vectors.
@@ -73,30 +51,38 @@ def changed_decisions(sample: SampledPairs, exact: np.ndarray, stored: np.ndarra
     Returns:
         The number of ``pairs``, of ``candidates`` that a batch of them can hold, and of ``changed`` decisions.
     """
-    countable = sample.can_meet()
+    shared = (sample.contents[:, None, :, None] == sample.contents[None, :, None, :]).any(axis=(2, 3))
+    can_meet = (sample.tasks[:, None] == sample.tasks) & ~shared  # one batch has one task, and no text twice
     vectors = dequantize(stored.reshape(-1, stored.shape[2])).reshape(stored.shape)
-    before, after = (above_positive(side[:, 0], side[:, 1])[:, countable] for side in (exact, vectors))
+    before, after = (_above_positive(each)[:, can_meet] for each in (exact, vectors))
     return {"pairs": len(exact), "candidates": before.size, "changed": int((before != after).sum())}
+
+
+def _above_positive(pairs: np.ndarray) -> np.ndarray:
+    """The paper's judge, margin 0, over pairs of unit vectors (n, 2, dim): what scores above a row's own positive.
+
+    Returns (3, n, n) bool: anchors against positives, against anchors, and positives against positives.
+    """
+    anchors, positives = pairs.astype(np.float32).swapaxes(0, 1)
+    scores = np.stack([anchors @ positives.T, anchors @ anchors.T, positives @ positives.T])
+    return scores > np.diagonal(scores[0])[:, None]
 
 
 def exact_vectors(
     guide: Guide, corpus: Corpus, text_ids: np.ndarray, computed: Iterable[Mapping[str, Any]]
 ) -> np.ndarray:
-    """The vectors of texts (m,), ascending, before rounding: (m, dim) float32.
+    """The vectors of text ids (m,), ascending, before rounding: (m, dim) float32.
 
-    Args:
-        guide: Embeds the texts that no shard of this run has computed, because an earlier run committed theirs.
-        corpus: The texts.
-        text_ids: Which.
-        computed: What the encoded shards report, see ``EncodeJob``.
+    ``computed`` is what the encoded shards report, see ``EncodeJob``; the guide embeds the texts whose shards an
+    earlier run has committed.
     """
     vectors, missing = np.empty((len(text_ids), guide.dim), dtype=np.float32), np.ones(len(text_ids), dtype=bool)
     for stats in computed:
         rows = np.searchsorted(text_ids, stats["sample_ids"])
         vectors[rows], missing[rows] = stats["sample_vectors"], False
-    roles: dict[Role, np.ndarray] = {"query": text_ids < corpus.queries, "document": text_ids >= corpus.queries}
-    for role, members in roles.items():
-        rows = np.flatnonzero(missing & members)
-        if rows.size:
+    is_query = text_ids < corpus.queries
+    roles: dict[Role, np.ndarray] = {"query": missing & is_query, "document": missing & ~is_query}
+    for role, rows in roles.items():
+        if rows.any():
             vectors[rows] = guide.encode(corpus.texts["text"][text_ids[rows]].to_list(), role)
     return vectors

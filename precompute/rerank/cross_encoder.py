@@ -21,14 +21,7 @@ SCORING = ("ForSequenceClassification", "ForCausalLM")
 
 
 class Reranker:
-    """A frozen cross-encoder.
-
-    Args:
-        settings: Which model, its limit of tokens, number type and device.
-
-    Raises:
-        ModelError: The model is not found, is not safe to load, or is no reranker.
-    """
+    """A frozen cross-encoder; raises ModelError where it is not found, not safe to load, or no reranker."""
 
     def __init__(self, settings: RescoreSettings) -> None:
         self.settings, self.folder = settings, find_model(settings.reranker)
@@ -71,27 +64,16 @@ class Reranker:
 
 def _refuse_without_scores(folder: Path, locator: str) -> None:
     """Raise ModelError where sentence-transformers would silently put a head of random weights on the model."""
-    if (folder / "modules.json").is_file():  # its own format, for every kind of model; before 5.0 it named no kind
-        kind = _read_object(folder / "config_sentence_transformers.json").get("model_type", "SentenceTransformer")
-        has_head, architecture = kind == "CrossEncoder", str(kind)
-    else:
-        names = _read_object(folder / "config.json").get("architectures") or []
-        has_head = any(str(name).endswith(SCORING) for name in names)
-        architecture = ", ".join(map(str, names)) or "config.json names none"
-    if not has_head:
+    native = (folder / "modules.json").is_file()  # sentence-transformers' own format; before 5.0 it named no kind
+    path = folder / ("config_sentence_transformers.json" if native else "config.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        kind = config.get("model_type", "SentenceTransformer") if native else config.get("architectures") or ["?"]
+    except (ValueError, OSError, AttributeError) as error:
+        raise ModelError(f"{path.name} is not readable", where=f"{path}: {error}") from error
+    if kind != "CrossEncoder" and not any(str(name).endswith(SCORING) for name in kind):
         raise ModelError(
-            f"The model has no trained scoring head: it is an embedding model ({architecture})",
+            f"The model has no trained scoring head: it is an embedding model ({kind if native else ', '.join(kind)})",
             where=locator,
             fix="give a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2; an embedding model is a --guide",
         )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty where there is no file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, OSError) as error:
-        raise ModelError(f"{path.name} is not readable", where=f"{path}: {error}") from error
-    return content if isinstance(content, dict) else {}

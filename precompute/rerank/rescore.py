@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -61,8 +60,10 @@ def _refuse_other_scores(store: Store, existing: dict[str, Any], requested: dict
 
 
 def _write_shards(index: GuideIndex, reranker: Reranker, store: Store, journal: Journal, rows: int) -> list[FileRecord]:
-    """Write every shard that is not there yet."""
+    """Write every shard, of at most ``rows`` pairs, that is not there yet."""
     texts, existing = Texts(index), sum(record.rows for record in journal.done.values())
+    tables = index.scores(["pair_id", "neighbor_ids"])
+    slices = (table.slice(start, rows) for table in tables for start in range(0, table.num_rows, rows))
 
     def write(number: int, pairs: pa.Table) -> FileRecord:
         record = store.commit_shard("rescored", number, rescored_table(index, texts, reranker, pairs))
@@ -72,26 +73,12 @@ def _write_shards(index: GuideIndex, reranker: Reranker, store: Store, journal: 
     with step("rescore", len(index), "pairs", done=existing) as advance:
         return [
             journal.keep_or_make(store.layout.shard("rescored", number), partial(write, number, pairs))
-            for number, pairs in enumerate(_slices(index, rows))
+            for number, pairs in enumerate(slices)
         ]
 
 
-def _slices(index: GuideIndex, rows: int) -> Iterator[pa.Table]:
-    """Yield pair ids and neighbors of at most ``rows`` pairs at a time."""
-    for table in index.scores(["pair_id", "neighbor_ids"]):
-        for start in range(0, table.num_rows, rows):
-            yield table.slice(start, rows)
-
-
 def rescored_table(index: GuideIndex, texts: Texts, reranker: Reranker, pairs: pa.Table) -> pa.Table:
-    """Score some pairs, each anchor once with each document; see ``layout.RESCORED``.
-
-    Args:
-        index: The guide index.
-        texts: Its texts.
-        reranker: The reranker.
-        pairs: ``pair_id`` and ``neighbor_ids``.
-    """
+    """Score pairs (``pair_id`` and ``neighbor_ids``), each anchor once with each document; see ``layout.RESCORED``."""
     ids = index.pairs(pairs["pair_id"].to_numpy())
     neighbors = padded(pairs["neighbor_ids"], int(index.manifest.request.settings["neighbors"]), -1, np.int64)
     documents = np.column_stack([ids.positives, ids.negatives, neighbors])

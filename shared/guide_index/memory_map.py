@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,6 @@ class MappedVectors:
     def take(self, ids: np.ndarray) -> np.ndarray:
         """Text ids (n,) -> unit vectors (n, dim): float16, or float32 where int8 is stored."""
         return dequantize(self._rows.take(ids))
-
-    def blocks(self, start: int, stop: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield text ids and their vectors over ``start .. stop``, in blocks of at most ``size``."""
-        for begin in range(start, stop, size):
-            ids = np.arange(begin, min(begin + size, stop))
-            yield ids, self.take(ids)
 
 
 def temporary_array(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:

@@ -143,19 +143,15 @@ def search(device: str, rows: int) -> Figures:
     """Seconds of exact top-50 search of rows among rows: with faiss-gpu where it is there, else with torch."""
     import faiss
     from gistcache.precompute.search import faiss_index
-    from gistcache.precompute.search.exact import BLOCK_ROWS, exact_search
+    from gistcache.precompute.search.exact import exact_search
 
     anchors, documents = (clustered(rows, seed).astype(np.float16) for seed in (1, 2))
     flat = faiss.IndexFlatIP(documents.shape[1])
     flat.add(documents.astype(np.float32))
     index = faiss_index.on_gpu(flat)
-    starts = range(0, rows, BLOCK_ROWS)
-    blocks = [
-        (np.arange(start, min(start + BLOCK_ROWS, rows)), documents[start : start + BLOCK_ROWS]) for start in starts
-    ]
     begun = time.perf_counter()
     if index is flat:
-        neighbors = exact_search(anchors, lambda: blocks, NEIGHBORS, device=device)
+        neighbors = exact_search(anchors, documents.__getitem__, np.arange(rows), NEIGHBORS, device=device)
     else:
         neighbors = faiss_index.search(index, anchors, NEIGHBORS)
     seconds = time.perf_counter() - begun

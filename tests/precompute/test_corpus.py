@@ -64,10 +64,10 @@ def test_the_fingerprint_is_of_the_content_and_sees_every_change():
 
 def test_parts_cover_every_row_once_and_hold_one_role():
     corpus = read_corpus(random_rows(100, seed=2))
-    parts = list(corpus.text_shards(9))
+    parts = list(corpus.shards("texts", 9))
     assert [text for part in parts for text in part["text_id"].to_pylist()] == list(range(corpus.texts.height))
     assert all(len(set(part["role"].to_pylist())) == 1 for part in parts)
-    assert sum(part.num_rows for part in corpus.pair_shards(9)) == corpus.pairs.height
+    assert sum(part.num_rows for part in corpus.shards("pairs", 9)) == corpus.pairs.height
 
 
 def test_no_pair_at_all_is_an_error():

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from gistcache.shared.errors import SettingsError
+from gistcache.shared.settings import with_fields
 from gistcache.train.settings import (
     DistillationSettings,
     HardNegativeSettings,
     LossSettings,
     TrainSettings,
-    with_fields,
 )
 
 

@@ -22,8 +22,9 @@ from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.models.lengths import Features, is_padded_text, take_rows
 from ...shared.models.locate import public_name
+from ...shared.settings import with_fields
 from ..distributed import gather
-from ..settings import LossSettings, with_fields
+from ..settings import LossSettings
 from ..student.forward import embed, embed_columns, longest_first
 from .distillation import distillation_terms, fitted_map
 from .guide_lookup import GUIDE_BATCH, IndexedBatch, look_up

@@ -19,13 +19,14 @@ from ...shared.models.device import pick_device, within_memory
 from ...shared.models.load import set_prompts
 from ...shared.models.locate import find_model, fingerprint_files
 from ...shared.progress import console, spinner
+from ...shared.settings import with_fields
 from ...shared.storage.files import write_json
 from ...shared.storage.lock import folder_lock
 from ...shared.timing import Timings, peak_memory_bytes
 from ..batches.sampler import refuse_too_few
 from ..distributed import barrier, is_main_process, main_process_first, process_group
 from ..loss.guided_loss import GuidedContrastiveLoss
-from ..settings import TrainSettings, with_fields
+from ..settings import TrainSettings
 from ..student.adapters import add_adapters, merge_adapters
 from ..student.footprint import encoding_speed
 from ..student.load import load_student, matryoshka_dims

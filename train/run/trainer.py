@@ -22,7 +22,7 @@ from ...shared.evaluation.retrieval import RetrievalSet
 from ...shared.guide_index.guide_index import GuideIndex
 from ...shared.guide_index.reranker_scores import RerankerScores
 from ...shared.models.device import pick_device
-from ...shared.progress import AdvanceWithNote, console, step
+from ...shared.progress import Advance, console, step
 from ...shared.types import PRIMARY_METRIC, Role
 from ..batches.collators import BatchCollator, BatchColumns
 from ..batches.consistency import consistent_pairs, write_pairs
@@ -48,7 +48,7 @@ class ProgressDisplay(TrainerCallback):
         stack: Closes the display, also where training fails.
     """
 
-    _advance: AdvanceWithNote
+    _advance: Advance
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack, self._note = stack, ""

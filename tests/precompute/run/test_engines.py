@@ -19,6 +19,7 @@ from gistcache.precompute.guides.base import load_in_worker
 from gistcache.precompute.guides.local_model import ModelGuide
 from gistcache.precompute.run.local import Processes, engine_of
 from gistcache.precompute.run.ray import RayEngine
+from gistcache.precompute.search import faiss_index
 from gistcache.precompute.settings import IndexSettings
 from gistcache.shared.errors import GistcacheError, ModelError, SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
@@ -29,8 +30,8 @@ from tests.conftest import build_test_index, random_pairs
 from tests.precompute.run.marking_job import MarkingJob, wait_for_ever, workers_in
 from tests.precompute.test_build import columns_of, contents
 
-SETTINGS = {"shard_rows": 60, "neighbors": 5, "document_shard_rows": 60}
-WHOLE = SETTINGS | {"document_shard_rows": 10**6}
+SETTINGS = {"shard_rows": 60, "neighbors": 5, "document_shard_rows": 60, "exact_limit": 20}
+WHOLE = SETTINGS | {"document_shard_rows": 10**6, "exact_limit": 10**6}
 RAY = {"engine": "ray", "num_workers": 1}  # every actor loads the libraries anew
 TABLES = ("texts", "pairs", "contents", "lookup", "negatives")
 
@@ -74,17 +75,34 @@ def cut_after(monkeypatch, records: int):
     monkeypatch.setattr(Journal, "record", record)
 
 
-def test_slices_give_what_one_search_gives(local, whole):
-    sliced, searched_at_once = (columns_of(GuideIndex.open(each))[1] for each in (local, whole))
-    assert len(GuideIndex.open(local).manifest.shards["faiss"]) == 3
-    assert not (local / "building").exists()
-    for name in ("positive_rank", "positive_score"):
-        assert sliced[name] == searched_at_once[name]
+def test_document_shards_searched_whole_give_what_exact_search_gives(tmp_path, guide_folder, rows, whole, monkeypatch):
+    monkeypatch.setattr(faiss_index, "TARGET_RECALL", 2)  # probe every list
+    sliced = GuideIndex.open(build_test_index(tmp_path / "index", rows, guide_folder, **SETTINGS))
+    assert len(sliced.manifest.shards["faiss"]) == 3
+    assert not sliced.layout.building.exists()
+    sliced, searched_at_once = (columns_of(each)[1] for each in (sliced, GuideIndex.open(whole)))
+    assert sliced["positive_score"] == searched_at_once["positive_score"]
+    neighbors = SETTINGS["neighbors"]
+    assert sliced["positive_rank"] == [min(rank, neighbors) for rank in searched_at_once["positive_rank"]]
     assert np.allclose(sliced["neighbor_scores"], searched_at_once["neighbor_scores"], atol=1e-6)
 
 
+def test_a_search_of_document_shards_that_is_cut_again_and_again_ends_in_the_same_bytes(
+    tmp_path, guide_folder, rows, local, monkeypatch
+):
+    for records in 6 * [3, 4, 5]:
+        with monkeypatch.context() as patch:
+            cut_after(patch, records)
+            try:
+                build_test_index(tmp_path / "index", rows, guide_folder, **SETTINGS)
+                break
+            except PoweredOffError:
+                continue
+    assert contents(tmp_path / "index") == contents(local)
+
+
 def test_several_processes_write_the_bytes_of_one(tmp_path, guide_folder, rows, forked):
-    settings = SETTINGS | {"exact_limit": 20, "vector_dtype": "int8"}
+    settings = SETTINGS | {"vector_dtype": "int8"}
     one = build_test_index(tmp_path / "one", rows, guide_folder, **settings)
     two = build_test_index(tmp_path / "two", rows, guide_folder, num_workers=2, **settings)
     assert contents(two) == contents(one)

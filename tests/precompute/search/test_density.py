@@ -21,7 +21,7 @@ def test_density_against_a_sample_is_the_score_with_its_nearest_other_texts(smal
     assert reference.rank == round(100 * 40 / unique) > 1
     assert len(reference.ids) == 40
     contents = SimpleNamespace(take=lambda some: np.stack([content_ids[some]] * 2, axis=1))
-    values = density(GuideVectors(SimpleNamespace(take=index.vectors), contents, 0), reference, 0, len(ids), "cpu")
+    values = density(GuideVectors(SimpleNamespace(take=index.vectors), contents), reference, ids, "cpu")
     vectors = index.vectors(ids).astype(np.float32)
     for number in ids[::5]:
         others = sorted(

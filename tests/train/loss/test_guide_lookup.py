@@ -11,9 +11,10 @@ from accelerate.utils import send_to_device
 from gistcache.shared.errors import SettingsError
 from gistcache.shared.guide_index.guide_index import GuideIndex
 from gistcache.shared.models.load import load_model
+from gistcache.shared.settings import with_fields
 from gistcache.train import GuidedContrastiveLoss
 from gistcache.train.loss.guide_lookup import GUIDE_BATCH, GuideBatch
-from gistcache.train.settings import LossSettings, with_fields
+from gistcache.train.settings import LossSettings
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 
 PAIRS = 16
