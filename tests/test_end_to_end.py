@@ -93,7 +93,7 @@ def test_a_toml_file_gives_flags_and_the_command_line_wins(tmp_path, guide_folde
     [
         (["index", "none.jsonl", "--guide", "GUIDE"], 3, ["none.jsonl", "does not exist"]),
         (["index", "pairs.jsonl", "--guide", "./no-model"], 4, ["no model folder", "./no-model"]),
-        (["index", "pairs.jsonl", "--guide", "package:not-installed"], 4, ["not installed", "pip install"]),
+        (["index", "pairs.jsonl", "--guide", "package:not-installed"], 4, ["No installed package", "pip install"]),
         (["index", "pairs.jsonl", "--guide", "someone/some-model"], 4, ["cannot be fetched", "someone/some-model"]),
         (["index", "pairs.jsonl", "--guide", "GUIDE", "--neighbors", "0"], 2, ["--neighbors", "1 or more"]),
         (["index", "bad.jsonl", "--guide", "GUIDE"], 3, ["bad.jsonl", "not JSON"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +41,8 @@ class Run(NamedTuple):
 
 def read_runs(folders: Sequence[Path], index: GuideIndex) -> list[Run]:
     """Read the runs in these folders; raises InputError where one is no finished run or cannot be read."""
-    return [_read(folder, index) for folder in folders]
+    names = Counter(folder.resolve().name for folder in folders)
+    return [_read(folder, names[folder.resolve().name] == 1, index) for folder in folders]
 
 
 def training_runs(runs: Sequence[Run]) -> Section:
@@ -52,10 +54,10 @@ def training_runs(runs: Sequence[Run]) -> Section:
     return Section("runs", "Training runs", note, figure=_curves_figure(runs), table=table)
 
 
-def _read(folder: Path, index: GuideIndex) -> Run:
-    path = folder / "metrics.json"
+def _read(folder: Path, alone: bool, index: GuideIndex) -> Run:
+    path, name = folder / "metrics.json", folder.resolve().name if alone else str(folder)
     try:
-        return _run(str(folder), parse_object(path, "run's metrics.json"), index)
+        return _run(name, parse_object(path, "run's metrics.json"), index)
     except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexFaultError) as error:
         fix = "give folders in which `gistcache train` has finished"
         raise InputError("A training run cannot be read", where=f"{path}: {error!r}", fix=fix) from error

@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def read_toml(path: Path, tables: Collection[str]) -> dict[str, Any]:
         raise SettingsError("The file cannot be read as TOML", where=f"{path}: {error}") from error
     for name, table in content.items():
         if name not in tables:
-            raise SettingsError(f"There is no table [{name}]", where=str(path), fix=f"give {', '.join(sorted(tables))}")
+            nearest = get_close_matches(name, tables, 1)
+            fix = f"did you mean [{nearest[0]}]?" if nearest else f"give {', '.join(sorted(tables))}"
+            raise SettingsError(f"There is no table [{name}]", where=str(path), fix=fix)
         for each in table if isinstance(table, list) else [table]:
             refuse_renamed(each if isinstance(each, dict) else (), f"{path} [{name}]")
     return content
