@@ -23,6 +23,7 @@ from .lengths import Features, is_padded_text, row_lengths
 PACKABLE = frozenset({"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"})
 PACKED_POOLING = frozenset({"Pooling", "Normalize", "Dense"})
 ATTENTION = "gistcache_packed"
+LEVELS = 2**16  # of 16 random bits
 
 Run = tuple[int, int]  # so many texts, one after the other, of so many tokens
 
@@ -119,11 +120,14 @@ def packed_attention(
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None) -> Tensor:
-    """Attention of texts of one length; with dropout as torch's own on a CPU, less one scaling."""
+    """Attention of texts of one length; dropout takes 16 random bits a weight, where torch's own draws a whole number."""
     if dropout == 0:
         return F.scaled_dot_product_attention(query, key, value, scale=scaling)
     scores = query * (query.shape[-1] ** -0.5 if scaling is None else scaling) @ key.transpose(-1, -2)
-    return F.dropout(scores.softmax(-1), dropout) @ value
+    numbers = torch.empty(-(-scores.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    dropped = round(dropout * LEVELS)
+    masked = numbers[: scores.numel()].view_as(scores) < dropped - LEVELS // 2
+    return scores.softmax(-1).masked_fill(masked, 0.0) @ value * (LEVELS / (LEVELS - dropped))
 
 
 def _no_mask(**kwargs: Any) -> None:  # noqa: ANN401 (transformers' form of a mask function)

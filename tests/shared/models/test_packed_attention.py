@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gistcache.shared.models.packed_attention import PACKABLE, can_pack, embed_packed
+from gistcache.shared.models.packed_attention import PACKABLE, can_pack, embed_packed, packed_attention
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from transformers import AutoConfig, AutoModel, BertTokenizerFast
@@ -69,3 +69,19 @@ def test_what_cannot_be_packed_is_told(tmp_path):
     model[0].model.set_attn_implementation("eager")
     assert not can_pack(model, features)
     assert not can_pack(torch.nn.Sequential(torch.nn.Linear(2, 2)), features)
+
+
+def test_dropout_drops_its_share_of_weights_scales_the_rest_and_follows_the_seed():
+    """With equal scores and unit vectors as values, the output is the dropped and scaled weights themselves."""
+    texts, length, rate = 200, 16, 0.1
+    query = torch.zeros(1, 2, texts * length, length)
+    value = torch.eye(length).repeat(texts, 1).expand(1, 2, -1, -1)
+
+    def weights():
+        torch.manual_seed(3)
+        return packed_attention(torch.nn.Module(), query, query, value, None, [(texts, length)], dropout=rate)[0]
+
+    first = weights()
+    assert torch.equal(first, weights())
+    assert ((first == 0).float().mean() - rate).abs() < 0.005
+    assert torch.allclose(first[first > 0], torch.tensor(1 / length / (1 - rate)), rtol=1e-4)
