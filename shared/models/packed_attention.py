@@ -120,7 +120,7 @@ def packed_attention(
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None) -> Tensor:
-    """Attention of texts of one length; dropout takes 16 random bits a weight, where torch's own draws a whole number."""
+    """Attention of texts of one length; dropout takes 16 random bits a weight, torch's own a number."""
     if dropout == 0:
         return F.scaled_dot_product_attention(query, key, value, scale=scaling)
     scores = query * (query.shape[-1] ** -0.5 if scaling is None else scaling) @ key.transpose(-1, -2)
