@@ -60,6 +60,7 @@ def folder(tmp_path, inputs, monkeypatch) -> Path:
 def test_the_page_has_a_block_for_each_section_and_none_is_long():
     assert len(BLOCKS) == len(re.findall(r"^## ", PAGE, re.MULTILINE)) == 8
     assert max(block.values[1].count("\n") for block in BLOCKS) < 30
+    assert len(PYTHON) == 4
 
 
 @pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens", "ignore:'pin_memory'")
@@ -90,5 +91,4 @@ def test_python_of_readme_and_api_runs(folder, code):
     for name, local in MODELS.items():
         code = code.replace(f'"{name}"', f'"{local}"')
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__", "rows": random_pairs(130, seed=45)})
-    assert len(PYTHON) == 4
     assert [*folder.glob("runs/*/model.safetensors"), *folder.glob("runs/own"), *folder.glob("from-*/manifest.json")]

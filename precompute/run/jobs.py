@@ -20,7 +20,7 @@ OUT_OF_MEMORY = f"its machine may be short of memory: give a smaller --num-worke
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A finished shard: its number in its step, its file if it has one, and stats of its computation, JSON-ready."""
+    """A finished shard: its number in its step, its file if it has one, and stats of its computation, by name."""
 
     number: int
     record: FileRecord | None

@@ -135,8 +135,8 @@ class FaissJob:
         truth = exact_search(self.sample, self.vectors.take, ids, self.settings.neighbors, device=device).ids
         if not record:
             tune(index, self.sample, truth)
-        found = recall(index, self.sample, truth)
-        return index, {"lists": int(index.nlist), "probes": int(index.nprobe), "recall": found}
+        reached = recall(index, self.sample, truth)
+        return index, {"lists": int(index.nlist), "probes": int(index.nprobe), "recall": reached}
 
     def commit(self, number: int, value: tuple[faiss.Index, dict[str, Any]]) -> ShardResult:
         """Write the file, unless it exists."""

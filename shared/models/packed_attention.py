@@ -79,12 +79,12 @@ def pack(features: Features, order: Tensor, lengths: Tensor, first_position: int
         ``input_ids`` and all else of that shape as (1, T), ``position_ids`` (1, T), ``cu_seq_lens_q`` (R + 1,) where
         each text begins, and ``packed_runs``: texts of equal length that stand together.
     """
-    kept = features["attention_mask"][order].bool()
+    mask = features["attention_mask"][order].bool()
     starts = F.pad(lengths.cumsum(0), (1, 0))
     packed = {name: value for name, value in features.items() if name != "attention_mask"}
     for name, value in packed.items():
-        if isinstance(value, Tensor) and value.shape == kept.shape:
-            packed[name] = value[order][kept][None]
+        if isinstance(value, Tensor) and value.shape == mask.shape:
+            packed[name] = value[order][mask][None]
     positions = torch.arange(int(starts[-1])) - torch.repeat_interleave(starts[:-1], lengths)
     widths, counts = torch.unique_consecutive(lengths, return_counts=True)
     packed["position_ids"] = positions[None] + first_position
